@@ -1,0 +1,68 @@
+"""Everything that can go wrong, by what should happen next.
+
+    TraplineError
+    ├── TransientError          try again: the store was busy, the connection broke, the input changed as we read it
+    ├── PermanentError          will fail however often it is tried; costs one image or one shard, never the run
+    │   ├── ImageError          one picture cannot be used: it becomes a `failed` row that carries `kind` and message
+    │   └── ShardBroken         a shard breaks off: what came before the break is kept, the break is a `failed` row
+    └── FatalError              the run cannot go on; the message says what to do; exit code 2
+        ├── UsageError          the invocation or the configuration is wrong
+        ├── StorageError        a store refuses us: wrong key, missing bucket, missing prefix, read-only
+        ├── CheckpointError     the model file cannot be used
+        └── OutputConflict      OUTPUT holds rows that this run would not have written
+
+Every message names the file, the cause and what to do, in one line.
+"""
+
+
+class TraplineError(Exception):
+    """Base of all errors that Trapline raises on purpose."""
+
+
+class TransientError(TraplineError):
+    """Worth another try, after a pause."""
+
+
+class PermanentError(TraplineError):
+    """Trying again cannot help, and the run goes on without it."""
+
+
+class ImageError(PermanentError):
+    """One picture cannot be used.
+
+    Args:
+        kind: one word for histograms, from a small fixed set (see `decode.py` and `records.py`), e.g. `empty`.
+        message: what a person needs to know, in one line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class ShardBroken(PermanentError):
+    """A shard cannot be read any further; records that were read before it stand."""
+
+
+class FatalError(TraplineError):
+    """The run cannot go on until a person acts."""
+
+
+class UsageError(FatalError):
+    """The invocation or the configuration is wrong."""
+
+
+class StorageError(FatalError):
+    """A store refuses us, and will refuse us again."""
+
+
+class CheckpointError(FatalError):
+    """The model file cannot be used."""
+
+
+class OutputConflict(FatalError):
+    """OUTPUT holds rows that this run would not have written."""
