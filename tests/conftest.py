@@ -1,0 +1,65 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+# Before Ray and s3fs are imported: no token in the home folder, no usage reports, no cloud metadata server.
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "AWS_EC2_METADATA_DISABLED": "true"}
+os.environ.pop("RAY_ADDRESS", None)
+
+import pytest
+import ray
+from archives import write_tiny_checkpoint
+from servers import S3Server, s3_server
+
+_bucket_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of real camera-trap photographs, kept beside the checkout and never inside it."""
+    folder = Path(__file__).parents[2] / "shared" / "camera-trap-images"
+    if not folder.is_dir():
+        pytest.skip("the real photographs are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, with the environment set so that a plain `s3://` URL leads there."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        before = {name: os.environ.get(name) for name in server.env}
+        os.environ |= server.env
+        yield server
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The URL of a fresh bucket."""
+    name = f"bucket-{next(_bucket_numbers)}"
+    s3.make_bucket(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that birder wrote, for a network of 64 x 64 pixels and five species."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3: S3Server) -> Iterator[None]:
+    """One Ray for all tests that run in this process: starting it takes 5 s.
+
+    After the S3 server, because workers have the environment, and so the keys, of the moment when Ray was started.
+    """
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,254 @@
+"""Real servers for tests, on loopback: an S3 store and a Ray cluster, with nothing left of either afterwards.
+
+Each runs in a session of its own on ports of its own, so that several can run side by side. For Linux (`/proc`, `prctl`).
+"""
+
+import ctypes
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import s3fs
+from botocore.exceptions import BotoCoreError
+
+LOOPBACK = "127.0.0.1"
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+RAY_ENV = {
+    "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one, activated or not
+    "RAY_AUTH_MODE": "disabled",  # else Ray writes a token into the home folder
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes 127.0.0.1 for a mistake and listens on all interfaces
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running S3 store. Fault tests signal its `process`: SIGSTOP and SIGCONT for a stall, SIGKILL for a crash."""
+
+    endpoint: str
+    process: subprocess.Popen[bytes]
+    access_key: str = "trapline"
+    secret_key: str = "trapline-secret"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a user exports to make `s3://` mean this store."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def filesystem(self) -> s3fs.S3FileSystem:
+        """The store as a test looks into it: never from a cache of listings, and quick to fail."""
+        return s3fs.S3FileSystem(
+            key=self.access_key,
+            secret=self.secret_key,
+            endpoint_url=self.endpoint,
+            use_listings_cache=False,
+            config_kwargs={"connect_timeout": 2, "retries": {"mode": "standard", "total_max_attempts": 1}},
+        )
+
+    def make_bucket(self, name: str) -> None:
+        self.filesystem().makedirs(name, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A running cluster of one node."""
+
+    gcs_address: str
+    job_address: str
+    process: subprocess.Popen[bytes]
+
+    def submit(
+        self, *entrypoint: str, working_dir: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a job to its end with `ray job submit`, which returns 1 for every way a job can fail.
+
+        Args:
+            entrypoint: the command and its arguments; its output ends up in `stdout`, among Ray's own lines.
+            working_dir: uploaded to the cluster; the job starts in the copy.
+            env: environment variables of the job and of its workers.
+        """
+        options = [
+            f"--address={self.job_address}",
+            f"--working-dir={working_dir}",
+            f"--runtime-env-json={json.dumps({'env_vars': dict(env or {})})}",
+            "--log-color=false",
+        ]
+        command = [SCRIPTS / "ray", "job", "submit", *options, "--", *entrypoint]
+        return subprocess.run(command, env=os.environ | RAY_ENV, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS, with data and log in `folder`."""
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = ports = _free_ports(8)
+    credentials = {"accessKey": S3Server.access_key, "secretKey": S3Server.secret_key}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"identities": [{"name": "t", "credentials": [credentials], "actions": actions}]}))
+    command = [
+        SCRIPTS / "weed",
+        "server",
+        f"-ip={LOOPBACK}",
+        f"-ip.bind={LOOPBACK}",
+        f"-dir={folder}",
+        f"-master.port={master}",
+        f"-master.port.grpc={master_grpc}",
+        "-master.electionTimeout=1s",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=256",
+        f"-volume.port={volume}",
+        f"-volume.port.grpc={volume_grpc}",
+        "-volume.max=1000",  # a bucket takes volumes of its own
+        "-filer",
+        f"-filer.port={filer}",
+        f"-filer.port.grpc={filer_grpc}",
+        "-s3",
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={s3_grpc}",
+        f"-s3.config={keys}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",  # a missing bucket is an error, as on AWS
+    ]
+    log = folder / "weed.log"
+    one_volume_at_a_time = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # instead of seven
+    try:
+        with _running(command, one_volume_at_a_time, log) as process:
+            server = S3Server(f"http://{LOOPBACK}:{s3}", process)
+            _wait_until(lambda: _put_and_remove(server), process, log, seconds=60)
+            yield server
+    finally:
+        for port in ports:
+            for left_behind in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left_behind.unlink()
+
+
+@contextmanager
+def ray_head(folder: Path, num_cpus: int = 2) -> Iterator[RayHead]:
+    """`ray start --head`, with its log in `folder`."""
+    gcs, dashboard, client, agent = _free_ports(4)
+    log = folder / "ray.log"
+    # Not in `folder`: Ray puts sockets below its own folder, and the path of a socket ends at 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
+        command = [
+            SCRIPTS / "ray",
+            "start",
+            "--head",
+            "--block",
+            f"--node-ip-address={LOOPBACK}",
+            f"--port={gcs}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={agent}",
+            "--min-worker-port=0",  # any; so are the ports that are not named here
+            "--max-worker-port=0",
+            f"--num-cpus={num_cpus}",
+            f"--object-store-memory={512 * 2**20}",
+            f"--temp-dir={ray_folder}",
+            "--disable-usage-stats",
+        ]
+        with _running(command, RAY_ENV, log) as process:
+            head = RayHead(f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", process)
+            _wait_until(lambda: _get(f"{head.job_address}/api/version"), process, log, seconds=120)
+            yield head
+
+
+@contextmanager
+def _running(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | env,
+            start_new_session=True,
+            # Orphans below the server become its children, not those of init: Ray's jobs leave its session, not its tree.
+            preexec_fn=lambda: LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1),
+        )
+    try:
+        yield process
+    finally:
+        _kill_tree(process)
+
+
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    # SIGKILL, since SeaweedFS takes 15 s over a SIGTERM and their data are worth nothing after the test.
+    # While it stands still, the server still adopts orphans, but starts nothing anew.
+    process.send_signal(signal.SIGSTOP)
+    while below := descendants(process.pid):
+        for pid in below:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+
+def descendants(root: int) -> list[int]:
+    """The processes below `root`, without those that are dead and not yet waited for."""
+    children = defaultdict(list)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended in between
+            pid, rest = stat.read_text().split(" (", 1)
+            state, parent = rest.rpartition(") ")[2].split()[:2]
+            if state != "Z":
+                children[int(parent)].append(int(pid))
+    found = [root]
+    for pid in found:
+        found += children[pid]
+    return found[1:]
+
+
+def _wait_until(ready: Callable[[], object], process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ready()
+            return
+        except (OSError, BotoCoreError) as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+                raise RuntimeError(f"{log}: the server did not come up ({error}); it ends in\n{tail}") from error
+        time.sleep(0.1)
+
+
+def _put_and_remove(server: S3Server) -> None:
+    server.make_bucket("trapline-ready")
+    server.filesystem().pipe_file("trapline-ready/object", b"a signed PUT that needs a volume")
+    server.filesystem().rm("trapline-ready", recursive=True)
+
+
+def _get(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=5):
+        pass
+
+
+def _free_ports(count: int) -> list[int]:
+    # Below the range that the kernel gives to outgoing connections, of which Ray has opened many before it listens.
+    candidates = random.SystemRandom().sample(range(16_384, 32_768), 64)
+    return list(islice(filter(_is_free, candidates), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) != 0
