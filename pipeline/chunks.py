@@ -1,0 +1,139 @@
+"""Records become tensors: a shard is read and decoded chunk by chunk, and each chunk travels on its own."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from pipeline.decode import Facts, decode
+from pipeline.errors import ImageError, ShardBroken, TransientError, TraplineError
+from pipeline.records import Record, read
+from pipeline.rows import image_rows
+from pipeline.shards import Shard
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Up to N images of a shard, on their way.
+
+    Attributes:
+        shard: whose images these are.
+        index: position in the shard, from 0.
+        last: whether the shard ends here; its number of chunks is then `index + 1`.
+        rows: one per image; the decoder's half, and after prediction both.
+        pixels: uint8 [n, 3, H, W], of the usable images in the order of the rows; n is 0 after prediction.
+        encoded_bytes: of the images in this chunk, for progress.
+        seconds: spent so far, by step: "read", "decode", "predict".
+        broken: why the shard could not be read to its end; only on the last chunk.
+        ignored: what was neither image nor sidecar, by suffix; only on the last chunk.
+    """
+
+    shard: Shard
+    index: int
+    last: bool
+    rows: pa.RecordBatch
+    pixels: npt.NDArray[np.uint8]
+    encoded_bytes: int
+    seconds: dict[str, float]
+    broken: str | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A shard that could not be read, for no fault of its contents.
+
+    Attributes:
+        shard: which.
+        reason: in the store's own words.
+        transient: whether another try may help.
+    """
+
+    shard: Shard
+    reason: str
+    transient: bool
+
+
+def read_chunks(shard: Shard, size: tuple[int, int], images: int) -> Iterator[Chunk | Failure]:
+    """Read and decode a shard.
+
+    Args:
+        shard: what to read.
+        size: height and width that the model takes, in pixels.
+        images: most images in one chunk; bounds the memory.
+
+    Yields:
+        The shard's chunks in order, or in the end a `Failure` instead of the rest. Never raises for bad input.
+    """
+    builder = _Builder(shard, size)
+    ignored: Counter[str] = Counter()
+    broken = None
+    try:
+        started = perf_counter()
+        for record in read(shard, ignored):
+            builder.seconds["read"] += perf_counter() - started
+            if len(builder.records) == images:
+                yield builder.flush(last=False)
+            builder.add(record)
+            started = perf_counter()
+        builder.seconds["read"] += perf_counter() - started
+    except ShardBroken as error:
+        # The break is a row of its own, with an empty key: what is missing is visible to whoever reads the table.
+        broken = str(error)
+        builder.add(Record("", None, error=ImageError("broken_shard", broken)))
+    except TraplineError as error:
+        yield Failure(shard, str(error), transient=isinstance(error, TransientError))
+        return
+    except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
+        yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
+        return
+    yield builder.flush(last=True, broken=broken, ignored=dict(ignored))
+
+
+class _Builder:
+    """Collects decoded images until a chunk is full."""
+
+    def __init__(self, shard: Shard, size: tuple[int, int]) -> None:
+        self.shard = shard
+        self.size = size
+        self.index = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.records: list[Record] = []
+        self.facts: list[Facts] = []
+        self.images: list[Tensor] = []
+        self.encoded_bytes = 0
+        self.seconds = {"read": 0.0, "decode": 0.0}
+
+    def add(self, record: Record) -> None:
+        started = perf_counter()
+        if record.data is None:
+            pixels, facts = None, Facts("failed", str(record.error))
+        else:
+            pixels, facts = decode(record.data, self.size)
+            self.encoded_bytes += len(record.data)
+        if pixels is not None:
+            self.images.append(pixels)
+        self.facts.append(facts)
+        # The encoded bytes have done their work; the record stays for its names.
+        self.records.append(Record(record.key, None, record.metadata))
+        self.seconds["decode"] += perf_counter() - started
+
+    def flush(self, last: bool, broken: str | None = None, ignored: dict[str, int] | None = None) -> Chunk:
+        pixels = np.empty((len(self.images), 3, *self.size), dtype=np.uint8)
+        for place, image in zip(pixels, self.images, strict=True):
+            place[...] = image.numpy()
+        keys = [record.key for record in self.records]
+        rows = image_rows(self.shard.uri, keys, self.facts, [record.metadata for record in self.records])
+        chunk = Chunk(
+            self.shard, self.index, last, rows, pixels, self.encoded_bytes, self.seconds, broken, ignored or {}
+        )
+        self.index += 1
+        self._reset()
+        return chunk

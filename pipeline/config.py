@@ -1,0 +1,67 @@
+"""One description of a run: frozen, validated, and the only place where options are declared."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+Stage = Literal["stage1", "stage2", "stage3", "stage4"]
+
+
+class Options(BaseModel):
+    """How to classify. The command line, a config file and the tests all build this."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        min_length=1,
+        description="Checkpoint: a path, a URL, or a hub name such as birder-project/hiera_abswin_base_mim.",
+    )
+    architecture: str | None = Field(
+        default=None, description="Name of the Hiera variant, where the checkpoint does not tell."
+    )
+    size: int | None = Field(
+        default=None, ge=32, multiple_of=32, description="Side of the input in pixels; default: the checkpoint's."
+    )
+    top_k: int = Field(default=5, ge=1, le=100, description="How many species to list per image.")
+    probabilities: Literal["full", "top-k"] = Field(
+        default="full", description="Write the whole distribution over the classes, or only the top-k."
+    )
+    embedding: Literal["float32", "float16", "none"] = Field(default="float32", description="Type of the embedding.")
+    features: tuple[Stage, ...] = Field(
+        default=(), description="Detection feature maps to write, float16; stage4 at 384 pixels is 221 KB an image."
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
+    )
+    device: Device = Field(default="auto", description="Where inference runs; auto: GPUs where the cluster has any.")
+    precision: Precision = Field(
+        default="auto", description="auto: bf16 where the hardware computes in it, fp32 elsewhere."
+    )
+    decode_workers: int | None = Field(
+        default=None, ge=1, description="Decode tasks at the same time; default: what the cluster's cores allow."
+    )
+    gpus_per_actor: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that one actor takes.")
+    limit: int | None = Field(default=None, ge=1, description="Classify at most this many shards in this run.")
+    replace: bool = Field(
+        default=False, description="Overwrite results that were written with another model or other options."
+    )
+    dry_run: bool = Field(default=False, description="Say what would be done, and do nothing.")
+    max_failed_fraction: float = Field(
+        default=1.0, ge=0, le=1, description="Stop once more than this fraction of the images has failed."
+    )
+
+    @field_validator("features")
+    @classmethod
+    def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        return tuple(sorted(set(stages)))
+
+
+class RunConfig(Options):
+    """A whole run: from where, to where, and how."""
+
+    inputs: tuple[str, ...] = Field(
+        min_length=1, description="Archives, folders, patterns, or @FILE with one of these a line; any fsspec URL."
+    )
+    output: str = Field(min_length=1, description="Folder that mirrors the input, one Parquet file per shard.")

@@ -1,0 +1,321 @@
+"""The whole run in one place: shards → chunks → predictions → Parquet. The only module that imports Ray.
+
+Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
+result are read again, and what still has none after the last pass is named in the manifest.
+"""
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from pipeline import checkpoint, commit, storage
+from pipeline.checkpoint import Model
+from pipeline.chunks import Chunk, Failure, read_chunks
+from pipeline.commit import Assembler, Footer
+from pipeline.config import RunConfig
+from pipeline.errors import TransientError, TraplineError, UsageError
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import Account, Manifest, Slots
+from pipeline.predict import DEFAULT_BATCH, Predictor, resolve_precision
+from pipeline.rows import Columns, with_predictions
+from pipeline.shards import Shard, discover
+
+# The first pass and two more for what it left: transient trouble that outlasts three is not transient.
+_PASSES = 3
+# A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us.
+_TASK_RETRIES = 3
+# Files are written while the next shards are predicted; a writer waits for the store, not for a core.
+_COMMIT_THREADS = 4
+# Threads that one CPU actor computes with; more cores make more actors.
+_CPU_ACTOR_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the workers need to know, beside the weights.
+
+    Attributes:
+        size: height and width in pixels.
+        batch_size: images per chunk and per inference batch.
+        device: where inference runs.
+        precision: what it computes in.
+        columns: of the result.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    columns: Columns
+
+
+def classify(config: RunConfig, watch: Callable[[Account], None]) -> Manifest:
+    """Classify what the inputs hold and OUTPUT does not, and account for it.
+
+    Args:
+        config: the run.
+        watch: called after every step with the running totals, to show progress.
+
+    Raises:
+        FatalError: the run cannot go on; the message says what to do.
+        KeyboardInterrupt: after the manifest was written; what is committed stays.
+    """
+    size = (config.size, config.size) if config.size else None
+    model = checkpoint.load(config.model, size=size, architecture=config.architecture)
+    device = _device(config)
+    precision = resolve_precision(config.precision, device)
+    columns = Columns.of(config, model)
+    mark = fingerprint(config, model, precision)
+
+    found = discover(config.inputs, config.output)
+    plan = commit.plan(found.shards, config.output, mark, config.replace)
+    account = Account(config, mark, found, plan.done, plan.todo[: config.limit])
+    if config.dry_run:
+        return account.manifest("planned")
+
+    # Find out now, and not in the morning, whether we may write.
+    account.manifest("running").write(config.output)
+    storage.put(storage.join(config.output, commit.SIDE_FOLDER, "classes.csv"), _classes_csv(model))
+    try:
+        if account.todo:
+            job = Job(model.size, config.batch_size or DEFAULT_BATCH[device], device, precision, columns)
+            _work(job, model, account, watch)
+    except KeyboardInterrupt:
+        account.manifest("interrupted").write(config.output)
+        raise
+    manifest = account.manifest(account.verdict)
+    manifest.write(config.output)
+    return manifest
+
+
+def _work(job: Job, model: Model, account: Account, watch: Callable[[Account], None]) -> None:
+    """Pass over what is to do until all of it is committed or beyond help."""
+    _connect(job)
+    slots = _slots(job, account.config)
+    account.start(slots)
+    shared_model = ray.put(model)
+    todo = account.todo
+    for _ in range(_PASSES):
+        _one_pass(_stream(job, shared_model, todo, slots), job.columns, account, watch)
+        todo = _left(todo, account)
+        if not todo or account.over_budget:
+            break
+
+
+def _one_pass(
+    stream: Iterator[Chunk | Failure], columns: Columns, account: Account, watch: Callable[[Account], None]
+) -> None:
+    """Commit each shard once all of its chunks have come."""
+    assembler = Assembler()
+    writing: dict[Future[Footer], Shard] = {}
+    with ThreadPoolExecutor(_COMMIT_THREADS) as threads:
+        for item in stream:
+            if isinstance(item, Failure):
+                assembler.drop(item.shard)
+                account.fail(item)
+            else:
+                account.saw(item)
+                if chunks := assembler.add(item):
+                    writing[threads.submit(commit.commit, chunks, columns, account.fingerprint)] = item.shard
+            # A store slower than the device holds the flow back here, with few finished shards in memory.
+            _settle(writing, account, at_most=2 * _COMMIT_THREADS)
+            watch(account)
+            if account.over_budget:
+                break
+        _settle(writing, account, at_most=0)
+        watch(account)
+
+
+def _settle(writing: dict[Future[Footer], Shard], account: Account, at_most: int) -> None:
+    """Take in the files that were written; wait until no more than `at_most` are under way."""
+    while True:
+        for future in [future for future in writing if future.done()]:
+            shard = writing.pop(future)
+            try:
+                account.commit(future.result())
+            except TraplineError as error:
+                account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
+        if len(writing) <= at_most:
+            return
+        wait(writing, return_when=FIRST_COMPLETED)
+
+
+def _left(todo: list[Shard], account: Account) -> list[Shard]:
+    """The shards worth another pass, as they are now; the others are accounted for as failed."""
+    missing = [shard for shard in todo if shard.uri not in account.committed]
+    if not missing:
+        return []
+    now = {shard.uri: shard for shard in discover(account.config.inputs, account.config.output).shards}
+    again = []
+    for shard in missing:
+        failure = account.failures.get(shard.uri)
+        if failure is None:
+            failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
+        elif shard.uri not in now:
+            failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
+        account.fail(failure)
+        if failure.transient:
+            again.append(now[shard.uri])
+    return again
+
+
+def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: Slots) -> Iterator[Chunk | Failure]:
+    """Shards through the cluster, as predicted chunks, in whatever order they come."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block for every chunk: Ray otherwise gathers up to 128 MiB before it hands anything on.
+    context.target_max_block_size = max(1, job.batch_size * 3 * job.size[0] * job.size[1] // 2)
+    # A lost block is a shard that stays uncommitted, and the next pass finds it.
+    context.max_errored_blocks = -1
+    context.actor_init_max_retries = 0
+    # Its retry limits have no other name until Ray 2.64, which the constraints exclude.
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+
+    shards = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=len(todo))
+    chunks = shards.map_batches(
+        _Read(job),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(size=slots.decode),
+        num_cpus=1,
+        max_retries=_TASK_RETRIES,
+    )
+    predicted = chunks.map_batches(
+        _Predict,
+        fn_constructor_args=(job, model),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=slots.predict),
+        # Not the 1 CPU of a decode task: Ray would fuse equals into one actor that decodes and predicts in turn.
+        num_cpus=0.9,
+        num_gpus=slots.gpus_per_actor or None,
+        max_task_retries=_TASK_RETRIES,
+    )
+    try:
+        for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for item, _ in _unpack(batch):
+                yield item
+    except ray.exceptions.RayError as error:
+        raise _ours(error) from error
+
+
+class _Read:
+    """A shard in, its chunks out; a task on a CPU worker."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        # Decoding is parallel by task: more threads in each would only take turns.
+        torch.set_num_threads(1)
+        for cell in batch.column("shard"):
+            for item in read_chunks(pickle.loads(cell.as_py()), self.job.size, self.job.batch_size):
+                if isinstance(item, Failure):
+                    yield _pack(item)
+                else:
+                    yield _pack(replace(item, pixels=item.pixels[:0]), item.pixels)
+
+
+class _Predict:
+    """Chunks in, chunks with predictions out; an actor that holds the model."""
+
+    def __init__(self, job: Job, model: "ray.ObjectRef[Model]") -> None:
+        # Pixels lie in shared memory, which nobody may write to, and nobody does.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if job.device == "cpu":
+            torch.set_num_threads(min(_CPU_ACTOR_THREADS, os.cpu_count() or 1))
+        stages = tuple(job.columns.feature_shapes)
+        self.job = job
+        self.predictor = Predictor(ray.get(model), job.device, job.precision, job.batch_size, stages)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.concat_tables([_pack(self._predict(item, pixels)) for item, pixels in _unpack(batch)])
+
+    def _predict(self, item: Chunk | Failure, pixels: npt.NDArray[np.uint8]) -> Chunk | Failure:
+        if isinstance(item, Failure):
+            return item
+        started = perf_counter()
+        images = pixels.reshape(-1, 3, *self.job.size)
+        predictions = self.predictor(images) if len(images) else None
+        rows = with_predictions(item.rows, predictions, self.job.columns)
+        return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
+
+
+def _pack(item: Chunk | Failure, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:
+    """One dataset row: the item, and its pixels in a cell of their own, which travels without a copy."""
+    data = pa.py_buffer(b"" if pixels is None else pixels)
+    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    cell = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+    return pa.table({"item": pa.array([pickle.dumps(item)], pa.large_binary()), "pixels": cell})
+
+
+def _unpack(batch: pa.Table) -> Iterator[tuple[Chunk | Failure, npt.NDArray[np.uint8]]]:
+    for item, pixels in zip(batch.column("item"), batch.column("pixels"), strict=True):
+        yield pickle.loads(item.as_buffer()), np.frombuffer(pixels.as_buffer(), dtype=np.uint8)
+
+
+def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
+    if config.device != "auto":
+        return config.device
+    if "RAY_ADDRESS" not in os.environ:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    _connect(None)
+    return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
+
+
+def _connect(job: Job | None) -> None:
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or else start Ray on this machine."""
+    if ray.is_initialized():
+        return
+    # What is wrong comes back as rows, failures and exceptions; Ray's own remarks are not for who reads our log.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        # Two at least: a decode task and an actor must run at the same time, also on a single core.
+        ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+
+
+def _slots(job: Job, config: RunConfig) -> Slots:
+    """How many workers the cluster has room for, or may grow to have."""
+    grown = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    now = ray.cluster_resources()
+    cores, gpus = (max(now.get(kind, 0), grown.get(kind, 0)) for kind in ("CPU", "GPU"))
+    if job.device == "cuda":
+        actors = int(gpus / config.gpus_per_actor)
+        if not actors:
+            raise UsageError("device cuda: the cluster has no GPU; start a GPU node, or choose --device cpu")
+    else:
+        actors = max(1, int(cores) // _CPU_ACTOR_THREADS)
+    decode = config.decode_workers or max(1, int(cores) - actors)
+    return Slots(decode, actors, job.device, config.gpus_per_actor if job.device == "cuda" else 0)
+
+
+def _classes_csv(model: Model) -> bytes:
+    lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(model.classes))
+    return "\n".join(["index,species", *lines, ""]).encode()
+
+
+def _ours(error: BaseException) -> BaseException:
+    """The error of ours that a worker raised, out of the ones that Ray wraps around it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, TraplineError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

@@ -1,0 +1,255 @@
+"""Commits become an account of the run: running totals while it goes on, and a manifest that stays."""
+
+import json
+import platform
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from time import monotonic
+from typing import Any, Literal
+from uuid import uuid4
+
+from pipeline import __version__, storage
+from pipeline.chunks import Chunk, Failure
+from pipeline.commit import SIDE_FOLDER, Footer
+from pipeline.config import RunConfig
+from pipeline.fingerprint import Fingerprint
+from pipeline.shards import Discovery, Shard
+
+Status = Literal["planned", "running", "complete", "incomplete", "over_budget", "interrupted"]
+
+# Below this many images one bad card would end the night.
+_BUDGET_FROM_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many of each worker a run has."""
+
+    decode: int
+    predict: int
+    device: str
+    gpus_per_actor: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run did, as it stands in `OUTPUT/_trapline/runs/RUN_ID.json`.
+
+    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit`, or because
+    the run was stopped); `images` counts the rows of the committed ones and `images_already_done` of those before.
+
+    Attributes:
+        run_id: start time and a few random letters.
+        status: planned (a dry run), running, complete, incomplete (shards failed), over_budget (too many images
+            failed) or interrupted.
+        started_at: UTC, ISO 8601.
+        seconds: wall time from the first shard handed out to the last commit.
+        config: the options, as given.
+        fingerprint: what the rows depend on, and its digest.
+        versions: of what computed them.
+        shards_in: shards that the inputs hold.
+        shards_committed: results written by this run.
+        shards_already_done: results that stood before.
+        shards_failed: URI -> the store's own words.
+        shards_left: shards that this run did not come to.
+        shards_todo: shards that it set out to classify.
+        bytes_todo: their size.
+        shards_broken: URI -> why a committed shard could not be read to its end.
+        images: rows by status: ok, salvaged, failed.
+        images_already_done: likewise.
+        reasons: kinds of error of salvaged and failed images, counted.
+        species: the most probable class, counted over the rows of this run.
+        ignored: files that were neither shards, images nor sidecars, by suffix.
+        step_seconds: worker seconds by step: read, decode, predict.
+        busy: share of the time that each kind of worker was busy.
+        bound_by: the busiest of them.
+        images_per_second: over the wall time.
+    """
+
+    run_id: str
+    status: Status
+    started_at: str
+    seconds: float
+    config: dict[str, Any]
+    fingerprint: dict[str, Any]
+    versions: dict[str, str]
+    shards_in: int
+    shards_committed: int
+    shards_already_done: int
+    shards_failed: dict[str, str]
+    shards_left: int
+    shards_todo: int
+    bytes_todo: int
+    shards_broken: dict[str, str]
+    images: dict[str, int]
+    images_already_done: dict[str, int]
+    reasons: dict[str, int]
+    species: dict[str, int]
+    ignored: dict[str, int]
+    step_seconds: dict[str, float]
+    busy: dict[str, float]
+    bound_by: str
+    images_per_second: float
+
+    def write(self, output: str) -> str:
+        """Store it; gives its URL."""
+        url = storage.join(output, SIDE_FOLDER, "runs", f"{self.run_id}.json")
+        storage.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+        return url
+
+
+@dataclass
+class Account:
+    """The running totals. One thread writes; readers see numbers that only grow.
+
+    Attributes:
+        config: of the run.
+        fingerprint: of the run.
+        found: what the inputs hold.
+        already_done: footers of results that stood before.
+        todo: shards that this run is to classify.
+        slots: the workers, once there are some.
+    """
+
+    config: RunConfig
+    fingerprint: Fingerprint
+    found: Discovery
+    already_done: list[Footer]
+    todo: list[Shard]
+    slots: Slots | None = None
+    images_seen: int = 0
+    failed_seen: int = 0
+    bytes_seen: int = 0
+    committed: set[str] = field(default_factory=set)
+    images: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    species: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    step_seconds: Counter[str] = field(default_factory=Counter)
+    run_id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}")
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    started: float = field(default_factory=monotonic)
+
+    def __post_init__(self) -> None:
+        self.ignored = Counter(self.found.ignored)
+        self.todo_bytes = sum(shard.size for shard in self.todo)
+
+    def start(self, slots: Slots) -> None:
+        """The workers are known, and the clock runs."""
+        self.slots = slots
+        self.started = monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the work began."""
+        return monotonic() - self.started
+
+    @property
+    def images_per_second(self) -> float:
+        """So far."""
+        return self.images_seen / max(self.seconds, 1e-9)
+
+    @property
+    def fraction_done(self) -> float:
+        """By bytes, of what this run has to do."""
+        return min(1.0, self.bytes_seen / self.todo_bytes) if self.todo_bytes else 1.0
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether more images failed than `max_failed_fraction` allows."""
+        enough = self.images_seen >= _BUDGET_FROM_IMAGES or len(self.committed) == len(self.todo)
+        return enough and self.failed_seen > self.config.max_failed_fraction * self.images_seen
+
+    def saw(self, chunk: Chunk) -> None:
+        """A chunk came back from prediction."""
+        self.images_seen += len(chunk.rows)
+        self.failed_seen += chunk.rows.column("status").to_pylist().count("failed")
+        self.bytes_seen += chunk.encoded_bytes
+        self.step_seconds.update(chunk.seconds)
+
+    def commit(self, footer: Footer) -> None:
+        """A shard's file stands."""
+        self.committed.add(footer.uri)
+        self.images.update(footer.images)
+        self.reasons.update(footer.reasons)
+        self.species.update(footer.species)
+        self.ignored.update(footer.ignored)
+        self.failures.pop(footer.uri, None)
+        if footer.broken:
+            self.broken[footer.uri] = footer.broken
+
+    def fail(self, failure: Failure) -> None:
+        """A shard could not be read or written, this time."""
+        self.failures[failure.shard.uri] = failure
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Share of the time that the workers of each kind were at work."""
+        if not self.slots:
+            return {}
+        feeding = self.step_seconds["read"] + self.step_seconds["decode"]
+        return {
+            "decode": feeding / (self.seconds * self.slots.decode),
+            "predict": self.step_seconds["predict"] / (self.seconds * self.slots.predict),
+        }
+
+    @property
+    def bound_by(self) -> str:
+        """What the run waited for: the store, the cores that decode, or the device."""
+        busy = self.busy
+        if not self.images_seen or not busy:
+            return "nothing"
+        if busy["predict"] >= busy["decode"]:
+            return "predict"
+        return "read" if self.step_seconds["read"] > self.step_seconds["decode"] else "decode"
+
+    @property
+    def verdict(self) -> Status:
+        """How the run ended."""
+        if self.over_budget:
+            return "over_budget"
+        return "incomplete" if self.failures else "complete"
+
+    def manifest(self, status: Status) -> Manifest:
+        """The account as it stands."""
+        done = len(self.already_done)
+        before: Counter[str] = Counter()
+        for footer in self.already_done:
+            before.update(footer.images)
+        return Manifest(
+            run_id=self.run_id,
+            status=status,
+            started_at=self.started_at,
+            seconds=round(self.seconds, 3),
+            config=self.config.model_dump(mode="json"),
+            fingerprint={"digest": self.fingerprint.digest, **self.fingerprint.facts},
+            versions={
+                "python": platform.python_version(),
+                "trapline": __version__,
+                **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
+            },
+            shards_in=len(self.found.shards),
+            shards_committed=len(self.committed),
+            shards_already_done=done,
+            shards_failed={uri: failure.reason for uri, failure in self.failures.items()},
+            shards_left=len(self.found.shards) - done - len(self.committed) - len(self.failures),
+            shards_todo=len(self.todo),
+            bytes_todo=self.todo_bytes,
+            shards_broken=self.broken,
+            images=_by_status(self.images),
+            images_already_done=_by_status(before),
+            reasons=dict(self.reasons.most_common()),
+            species=dict(self.species.most_common()),
+            ignored=dict(self.ignored.most_common()),
+            step_seconds={step: round(seconds, 3) for step, seconds in self.step_seconds.items()},
+            busy={kind: round(share, 3) for kind, share in self.busy.items()},
+            bound_by=self.bound_by,
+            images_per_second=round(self.images_per_second, 2),
+        )
+
+
+def _by_status(counts: Counter[str]) -> dict[str, int]:
+    return {status: counts[status] for status in ("ok", "salvaged", "failed")}

@@ -1,0 +1,147 @@
+"""Tensors become predictions: one model on one device, fed with uint8 pixels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import Model
+from pipeline.config import Precision
+from pipeline.errors import FatalError, UsageError
+from pipeline.hiera import Hiera, Output
+
+# Images per batch when nobody says otherwise. A batch of 8 keeps two cores busy and its activations in some 200 MB.
+DEFAULT_BATCH = {"cuda": 64, "cpu": 8}
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of N images.
+
+    Attributes:
+        probabilities: float32 [N, C], softmax of the logits; C is 0 for a model without classifier.
+        energy: float32 [N], logsumexp of the logits: high for what looks like one of the classes (Liu et al. 2020,
+            arXiv:2010.03759, with the sign turned); -inf for a model without classifier.
+        embedding: float32 [N, D].
+        features: stage name -> float16 [N, channels, rows, columns].
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    energy: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+    features: dict[str, npt.NDArray[np.float16]]
+
+
+class Predictor:
+    """A model on a device, ready for chunk after chunk.
+
+    Args:
+        model: the checkpoint; its network is moved and cast.
+        device: "cpu" or "cuda".
+        precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
+        batch_size: most images in one pass; halved for good when the device runs out of memory.
+        stages: feature maps to give.
+
+    Raises:
+        UsageError: the device is not there, or does not compute in that precision.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: Literal["cpu", "cuda"],
+        precision: Literal["fp32", "bf16"],
+        batch_size: int,
+        stages: Sequence[str] = (),
+    ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("device cuda: torch finds no GPU here; choose --device cpu or a machine with a GPU")
+        self.device = torch.device(device)
+        self.dtype = _DTYPES[precision]
+        self.batch_size = batch_size
+        self.stages = tuple(stages)
+        # TF32 would round the stem's products to 10 bits behind fp32's back.
+        torch.backends.cudnn.allow_tf32 = False
+        self.network: Hiera = model.network.to(self.device, self.dtype).eval()
+        self.network.features.float()
+        self.network.classifier.float()
+        self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
+        """Predict for pixels uint8 [N, 3, H, W], N at least 1.
+
+        Raises:
+            FatalError: the device has no memory for even one image.
+        """
+        outputs = list(self._passes(torch.from_numpy(pixels)))
+        logits = torch.cat([output.logits for output in outputs])
+        return Predictions(
+            probabilities=logits.softmax(dim=1).numpy(),
+            energy=logits.logsumexp(dim=1).numpy(),
+            embedding=torch.cat([output.embedding for output in outputs]).numpy(),
+            features={stage: torch.cat([o.features[stage] for o in outputs]).numpy() for stage in self.stages},
+        )
+
+    def _passes(self, pixels: Tensor) -> Iterator[Output]:
+        start = 0
+        while start < len(pixels):
+            batch = pixels[start : start + self.batch_size]
+            try:
+                output = self._forward(batch)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise FatalError(
+                        f"device {self.device}: out of memory with a single image; free some or use another"
+                    ) from error
+                output = None
+            # Not in the `except`: its traceback holds on to the activations, which could not be given back.
+            if output is None:
+                self._halve_batch()
+            else:
+                start += len(batch)
+                yield output
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Tensor) -> Output:
+        count = len(pixels)
+        # A GPU keeps a plan for each shape: the last batch of a shard is padded to a power of two, so they are few.
+        if self.device.type == "cuda" and count < self.batch_size:
+            padded = min(self.batch_size, 1 << (count - 1).bit_length())
+            pixels = torch.cat([pixels, pixels.new_zeros(padded - count, *pixels.shape[1:])])
+        images = (pixels.to(self.device).float().div_(255) - self._mean).div_(self._std).to(self.dtype)
+        logits, embedding, features = self.network.predict(images, self.stages)
+        return Output(
+            logits[:count].float().cpu(),
+            embedding[:count].float().cpu(),
+            {stage: map_[:count].half().cpu() for stage, map_ in features.items()},
+        )
+
+    def _halve_batch(self) -> None:
+        self.batch_size //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
+    """What `auto` means on a device: bf16 where the hardware multiplies in it, fp32 where it would be emulated.
+
+    GPUs are taken to have it (every one since 2020 has): the machine that plans a run may itself be without one.
+    """
+    if precision != "auto":
+        return precision
+    native = device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator has no class of its own for it.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,275 @@
+"""Shards become records: one per image, streamed, so that memory is bounded by a few images and never by the shard.
+
+What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
+off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
+`encrypted`, `unreadable`, `null`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import archives, storage
+from pipeline.archives import Member
+from pipeline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError
+from pipeline.shards import Shard, folder_identity, folder_members, is_image, is_wanted, sample_stem
+from pipeline.storage import Entry
+
+# A 100-megapixel JPEG is about 50 MB, the largest TIFFs of survey cameras 200 MB: more than this is no photograph.
+MAX_IMAGE_BYTES = 256 * 2**20
+# Sidecars with the output of detection models reach some 100 KB.
+MAX_SIDECAR_BYTES = 2**20
+
+# An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
+_MAX_SAMPLE = 16
+
+# Loose images that are fetched at the same time: hides the store's latency.
+_FOLDER_FETCH = 16
+# Images that are held at the same time, if more than one.
+_HELD_BYTES = 64 * 2**20
+
+# pyarrow by itself reads a row group whole.
+_PARQUET_STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
+# Columns that hold the image and its path, in the order in which we believe their names.
+_PARQUET_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes", "content", "data")
+_PARQUET_KEY_COLUMNS = ("path", "file_path", "image_path", "file_name", "filename", "key", "__key__")
+_PARQUET_METADATA_COLUMNS = ("metadata", "json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a shard, still encoded.
+
+    Attributes:
+        key: path inside the shard; a name that repeats gets its ordinal (`a.jpg`, `a.jpg@2`).
+        data: the file's bytes; None where `error` says why there are none.
+        metadata: the `.json` sidecar, verbatim; None without one.
+        error: why the bytes could not be had.
+    """
+
+    key: str
+    data: bytes | None
+    metadata: str | None = None
+    error: ImageError | None = None
+
+
+def read(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+    """The records of a shard, in the shard's own order.
+
+    Args:
+        shard: what to read; it must still be what it was when it was listed.
+        ignored: counts what is no image and no sidecar, by suffix.
+
+    Raises:
+        ShardBroken: the shard's framing breaks off here.
+        TransientError: the shard changed since it was listed, or the store did not answer.
+        StorageError: the store refuses us.
+    """
+    readers = {"tar": _read_tar, "zip": _read_zip, "parquet": _read_parquet, "folder": _read_folder}
+    seen: Counter[str] = Counter()
+    for record in readers[shard.format](shard, ignored):
+        printable = record.key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        yield replace(record, key=_unique(printable, seen))
+
+
+def _unique(key: str, seen: Counter[str]) -> str:
+    seen[key] += 1
+    # Something may be called `a.jpg@2` from the start.
+    return key if seen[key] == 1 else _unique(f"{key}@{seen[key]}", seen)
+
+
+def _read_tar(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+    """As WebDataset packs them: an image and its sidecar are neighbours, in either order."""
+    with storage.open_unchanged(shard.uri, shard.identity) as stream:
+        sample: list[Record] = []
+        try:
+            with _breaking(shard, "the tar breaks off", "what came before is kept"):
+                for member in archives.tar_members(stream):
+                    if not _is_wanted(member.name, member.size, ignored):
+                        continue
+                    if not member.is_file:
+                        ignored["(link or device)"] += 1
+                        continue
+                    record = _record(member)
+                    if sample and not _belongs(record, sample):
+                        yield from _with_sidecar(sample)
+                        sample = []
+                    sample.append(record)
+        except ShardBroken:
+            yield from _with_sidecar(sample)
+            raise
+        yield from _with_sidecar(sample)
+
+
+def _belongs(member: Record, sample: list[Record]) -> bool:
+    """Whether a member is of the same sample, and may be held with it."""
+    full = len(sample) == _MAX_SAMPLE or sum(len(other.data or b"") for other in sample) > _HELD_BYTES
+    return not full and sample_stem(member.key) == sample_stem(sample[0].key)
+
+
+def _with_sidecar(sample: list[Record]) -> Iterator[Record]:
+    sidecar = next((member.data for member in sample if not is_image(member.key) and member.data), None)
+    for member in sample:
+        if is_image(member.key):
+            yield replace(member, metadata=_text(sidecar))
+
+
+def _read_zip(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+    with storage.open_unchanged(shard.uri, shard.identity) as stream:
+        with _breaking(shard, "no readable zip directory", "upload it again"):
+            members = archives.zip_members(stream)
+        wanted = [member for member in members if _is_wanted(member.name, member.size, ignored)]
+        sidecars = {sample_stem(member.name): member for member in wanted if not is_image(member.name)}
+        for member in wanted:
+            if is_image(member.name):
+                sidecar = sidecars.get(sample_stem(member.name))
+                yield replace(_record(member), metadata=_text(_record(sidecar).data) if sidecar else None)
+
+
+def _record(member: Member) -> Record:
+    error = _size_error(member.size)
+    if error:
+        return Record(member.name, None, error=error)
+    try:
+        return Record(member.name, member.read())
+    except ImageError as error:
+        return Record(member.name, None, error=error)
+
+
+def _read_parquet(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+    with (
+        storage.open_unchanged(shard.uri, shard.identity) as stream,
+        _breaking(shard, "not readable as Parquet", "write it again"),
+    ):
+        file = pq.ParquetFile(stream, **_PARQUET_STREAMING)
+        image = _parquet_image_column(shard, file.schema_arrow)
+        columns = [field.name for field in file.schema_arrow if field.name == image or not _holds_bytes(field.type)]
+        # One at a time: rows before one that is broken are sound.
+        for number, row in enumerate(file.iter_batches(1, columns=columns, use_threads=False)):
+            yield _parquet_record(number, row, image, ignored)
+
+
+def _parquet_image_column(shard: Shard, schema: pa.Schema) -> str:
+    candidates = [field.name for field in schema if _holds_bytes(field.type)]
+    best = [name for name in _PARQUET_IMAGE_COLUMNS if name in candidates] or candidates
+    if not best:
+        columns = ", ".join(schema.names[:20])
+        raise ShardBroken(f"{shard.uri}: no column of images (binary, or a struct with `bytes`) among {columns}")
+    return best[0]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _parquet_record(number: int, row: pa.RecordBatch, image: str, ignored: Counter[str]) -> Record:
+    cells = {name: _plain(column[0]) for name, column in zip(row.schema.names, row.columns, strict=True)}
+    cell = cells.pop(image)
+    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    name = next((name for name in _PARQUET_KEY_COLUMNS if isinstance(cells.get(name), str)), None)
+    key = path if isinstance(path, str) else cells.pop(name) if name else f"row/{number:08d}"
+    verbatim = next((cells[name] for name in _PARQUET_METADATA_COLUMNS if isinstance(cells.get(name), str)), None)
+    metadata = verbatim or (json.dumps(cells, default=str, ensure_ascii=False) if cells else None)
+    if metadata and not _is_wanted("metadata.json", len(metadata), ignored):
+        metadata = None
+    error = ImageError("null", "the image cell is null") if data is None else _size_error(len(data))
+    return Record(key, None if error else data, metadata, error)
+
+
+def _plain(scalar: pa.Scalar) -> Any:
+    try:
+        value = scalar.as_py()
+    # Nanoseconds, years before 1, unknown time zones, broken UTF-8: no reason to lose the image.
+    except (ValueError, ArithmeticError, LookupError, ImportError, NotImplementedError):
+        return None
+    # Nor does JSON have a NaN.
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _read_folder(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+    images, sidecars = _list_folder(shard, ignored)
+    sidecars = {stem: entry for stem, entry in sidecars.items() if _is_wanted(entry.url, entry.size, ignored)}
+    try:
+        for batch in _batches(images):
+            yield from _fetch(batch, sidecars)
+    except StorageError:
+        _list_folder(shard, Counter())  # a file that has gone is a folder that has changed
+        raise
+    _list_folder(shard, Counter())
+
+
+def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], dict[str, Entry]]:
+    images, sidecars = folder_members(storage.list_folder(shard.uri), ignored)
+    if folder_identity(images, sidecars) != shard.identity:
+        raise TransientError(f"{shard.uri}: images or sidecars came, went or changed since it was listed; try again")
+    return images, sidecars
+
+
+def _batches(images: list[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    for entry in images:
+        if batch and (len(batch) == _FOLDER_FETCH or sum(other.size for other in batch) + entry.size > _HELD_BYTES):
+            yield batch
+            batch = []
+        batch.append(entry)
+    yield batch
+
+
+def _fetch(batch: list[Entry], sidecars: dict[str, Entry]) -> Iterator[Record]:
+    beside = [sidecars.get(sample_stem(entry.url)) for entry in batch]
+    wanted = {entry for entry in [*batch, *beside] if entry and not _size_error(entry.size)}
+    data = dict(zip(wanted, storage.read_many([entry.url for entry in wanted]), strict=True))
+    for entry, sidecar in zip(batch, beside, strict=True):
+        key = entry.url.rpartition("/")[2]
+        yield Record(key, data.get(entry), _text(data.get(sidecar)) if sidecar else None, _size_error(entry.size))
+
+
+def _is_wanted(name: str, size: int, ignored: Counter[str]) -> bool:
+    """Whether this is an image, or a sidecar of bearable size."""
+    if not is_wanted(name, ignored):
+        return False
+    if is_image(name) or size <= MAX_SIDECAR_BYTES:
+        return True
+    ignored["(sidecar too large)"] += 1
+    return False
+
+
+def _size_error(size: int) -> ImageError | None:
+    if size <= MAX_IMAGE_BYTES:
+        return None
+    return ImageError("too_large", f"{size} bytes in one file; the limit is {MAX_IMAGE_BYTES}")
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-8", "replace")
+
+
+@contextmanager
+def _breaking(shard: Shard, what: str, remedy: str) -> Iterator[None]:
+    """Around a format's reader: what it stumbles over is where the shard breaks.
+
+    In hostile bytes these readers raise whatever they come upon, IndexErrors and MemoryErrors included; what the store
+    raises comes as our own (`storage.StoreFile`).
+    """
+    try:
+        yield
+    except TraplineError:
+        raise
+    except Exception as error:
+        raise ShardBroken(f"{shard.uri}: {what}: {_words(error)}; {remedy}") from error
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,191 @@
+"""The row: one per image, in Arrow, built in two halves: what decoding knows, and what the model says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline.checkpoint import Model
+from pipeline.config import RunConfig
+from pipeline.decode import Facts
+from pipeline.hiera import Hiera
+from pipeline.predict import Predictions
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+IMAGE_FIELDS = [
+    _column("image_uri", pa.string(), "shard#path: unique, and enough to fetch the picture again"),
+    _column("key", pa.string(), "path inside the shard; empty for the row that names a shard's break"),
+    _column("status", _WORD, "ok, salvaged (broken off, decoded as far as it goes) or failed"),
+    _column("error", pa.string(), "kind and message; null unless salvaged or failed"),
+    _column("content_sha256", pa.binary(32), "of the encoded bytes; finds duplicates across archives"),
+    _column("width", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("height", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("format", _WORD, "jpeg, png, ..."),
+    _column("captured_at", pa.timestamp("ms"), "EXIF DateTimeOriginal as the camera's clock had it; no time zone"),
+    _column("latitude", pa.float64(), "degrees north, from EXIF; null for placeholders"),
+    _column("longitude", pa.float64(), "degrees east, from EXIF; null for placeholders"),
+    _column("camera_make", _WORD, "from EXIF"),
+    _column("camera_model", _WORD, "from EXIF"),
+    _column("camera_serial", _WORD, "from EXIF"),
+    _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
+]
+
+_FACT_NAMES = [field.name for field in fields(Facts)]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns the model's half of a row has, and how wide they are.
+
+    Attributes:
+        classes: names of the C classes, in the order of the logits; empty for a model without classifier.
+        embedding_size: D.
+        feature_shapes: stage name -> (channels, height, width), for the stages that are written.
+        top_k: how many species are listed.
+        probabilities: whether the whole distribution is written.
+        embedding: its type, or "none".
+    """
+
+    classes: tuple[str, ...]
+    embedding_size: int
+    feature_shapes: dict[str, tuple[int, int, int]]
+    top_k: int
+    probabilities: bool
+    embedding: str
+
+    @classmethod
+    def of(cls, config: RunConfig, model: Model) -> "Columns":
+        """The columns that a run writes."""
+        # A pass without data tells the widths.
+        with torch.device("meta"):
+            network = Hiera(model.architecture, len(model.classes), model.size).eval()
+            output = network.predict(torch.empty(1, 3, *model.size), config.features)
+        return cls(
+            classes=model.classes,
+            embedding_size=output.embedding.shape[1],
+            feature_shapes={stage: tuple(map_.shape[1:]) for stage, map_ in output.features.items()},  # type: ignore[misc]
+            top_k=min(config.top_k, len(model.classes)),
+            probabilities=config.probabilities == "full",
+            embedding=config.embedding,
+        )
+
+    @property
+    def model_fields(self) -> list[pa.Field]:
+        """The model's half of the schema."""
+        columns = []
+        if self.classes:
+            columns += [
+                _column("species", _WORD, "the most probable class"),
+                _column("probability", pa.float32(), "softmax probability of that class"),
+                _column("top_k", pa.list_(_SPECIES_PROBABILITY), "the most probable classes, in falling order"),
+                _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
+            ]
+        if self.classes and self.probabilities:
+            kind = pa.list_(pa.float32(), len(self.classes))
+            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
+        if self.embedding != "none":
+            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
+            columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
+        for stage, shape in self.feature_shapes.items():
+            kind = pa.list_(pa.float16(), int(np.prod(shape)))
+            shown = "x".join(map(str, shape))
+            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
+        return columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The whole row."""
+        return pa.schema([*IMAGE_FIELDS, *self.model_fields])
+
+
+def image_rows(
+    shard_uri: str, keys: Sequence[str], facts: Sequence[Facts], metadata: Sequence[str | None]
+) -> pa.RecordBatch:
+    """The decoder's half of some rows of a shard."""
+    columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
+    columns |= {"image_uri": [f"{shard_uri}#{key}" for key in keys], "key": list(keys), "metadata": list(metadata)}
+    arrays = [pa.array(columns[field.name], _plain(field.type)) for field in IMAGE_FIELDS]
+    return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in IMAGE_FIELDS])
+
+
+def usable(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which rows have pixels, bool [N]."""
+    return np.array([status != "failed" for status in rows.column("status").to_pylist()], dtype=bool)
+
+
+def with_predictions(rows: pa.RecordBatch, predictions: Predictions | None, columns: Columns) -> pa.RecordBatch:
+    """Both halves: predictions, one per usable row and in their order, beside what decoding knew; null elsewhere.
+
+    Args:
+        rows: the decoder's half.
+        predictions: None where no row is usable.
+        columns: the model's half.
+    """
+    if predictions is None:
+        added = [pa.nulls(len(rows), _plain(field.type)) for field in columns.model_fields]
+    else:
+        # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
+        mask = usable(rows)
+        place = pa.array(np.cumsum(mask) - 1, mask=~mask)
+        values = _prediction_arrays(predictions, columns)
+        added = [values[field.name].take(place) for field in columns.model_fields]
+    arrays = [*rows.columns, *added]
+    return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
+
+
+def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
+    """All rows of a shard, in the types of the schema."""
+    whole = pa.Table.from_batches(batches)
+    encoded = [
+        column.dictionary_encode().unify_dictionaries() if pa.types.is_dictionary(field.type) else column
+        for column, field in zip(whole.columns, columns.schema, strict=True)
+    ]
+    return pa.Table.from_arrays(encoded, schema=columns.schema)
+
+
+def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:
+    arrays = {}
+    if columns.classes:
+        probabilities = predictions.probabilities
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : columns.top_k]
+        names = np.array(columns.classes, dtype=object)
+        values = np.take_along_axis(probabilities, best, axis=1)
+        offsets = pa.array(np.arange(0, best.size + 1, columns.top_k, dtype=np.int32))
+        pairs = pa.StructArray.from_arrays(
+            [pa.array(names[best.ravel()], pa.string()), pa.array(values.ravel())], fields=list(_SPECIES_PROBABILITY)
+        )
+        arrays = {
+            "species": pa.array(names[best[:, 0]], pa.string()),
+            "probability": pa.array(values[:, 0]),
+            "top_k": pa.ListArray.from_arrays(offsets, pairs),
+            "energy": pa.array(predictions.energy),
+            "probabilities": _vectors(probabilities),
+        }
+    if columns.embedding != "none":
+        arrays["embedding"] = _vectors(predictions.embedding.astype(columns.embedding))
+    for stage in columns.feature_shapes:
+        arrays[f"features_{stage}"] = _vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
+    return arrays
+
+
+def _vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+
+
+def _float_type(name: str) -> pa.DataType:
+    return {"float16": pa.float16(), "float32": pa.float32()}[name]
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Chunks carry words as strings: dictionaries that differ from chunk to chunk cannot be joined as they are."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -1,0 +1,264 @@
+"""The whole run, with real Ray, on archives and a model that are made here."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from archives import (
+    RGB_STATS,
+    jpeg,
+    pictures,
+    sidecar,
+    write_folder,
+    write_parquet,
+    write_tar,
+    write_tiny_checkpoint,
+    write_zip,
+)
+from birder.common.fs_ops import load_model
+from birder.data.transforms.classification import inference_preset
+from birder.inference.classification import infer_image
+from PIL import Image
+
+from pipeline.commit import read_footer
+from pipeline.config import RunConfig
+from pipeline.errors import CheckpointError, OutputConflict, UsageError
+from pipeline.flow import classify
+from pipeline.manifest import Manifest
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+class Run:
+    """An archive, an output and a model; each call is a night."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.archive, self.output, self.model = folder / "archive", folder / "output", model
+
+    def __call__(self, **options: Any) -> Manifest:
+        values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
+        return classify(RunConfig(**{"precision": "fp32", **values, **options}), lambda account: None)
+
+    def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
+        glob = f"{self.output}/**/*.parquet"
+        return duckdb.sql(f"select {query} from read_parquet('{glob}', hive_partitioning = true)").fetchall()
+
+    def files(self) -> dict[str, int]:
+        """Result files below OUTPUT and when they were written."""
+        return {str(path.relative_to(self.output)): path.stat().st_mtime_ns for path in self.output.rglob("*.parquet")}
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Run:
+    return Run(tmp_path, tiny_model)
+
+
+class TestTheFirstNight:
+    """One run over every format, looked at from all sides."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def night(cls, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[tuple[Run, Manifest]]:
+        run = Run(tmp_path_factory.mktemp("night"), tiny_model)
+        good = pictures(19)
+        tar = {"DCIM/IMG_0000.json": sidecar(site="heath"), **good, "DCIM/Thumbs.db": b"x", "video.mp4": b"x"}
+        bad = {"DCIM/empty.jpg": b"", "DCIM/text.jpg": b"not a picture", "DCIM/cut.jpg": jpeg(3, (400, 300))[:9000]}
+        write_tar(run.archive / "site=heath/cam1/0001.tar", tar | bad)
+        write_tar(run.archive / "site=heath/cam1/0002.tar.gz", pictures(8), mode="w:gz")
+        write_zip(run.archive / "site=moor/card.zip", pictures(9))
+        write_parquet(run.archive / "site=moor/export.parquet", pictures(10))
+        write_folder(run.archive / "site=moor/loose", pictures(11, prefix=""))
+        cut = write_tar(run.archive / "site=pond/cut.tar", pictures(6))
+        cut.write_bytes(cut.read_bytes()[:9000])
+        return run, run(features=("stage4",))
+
+    def test_each_shard_becomes_one_mirrored_file(self, night: tuple[Run, Manifest]) -> None:
+        assert set(night[0].files()) == {
+            "site=heath/cam1/0001.tar.parquet",
+            "site=heath/cam1/0002.tar.gz.parquet",
+            "site=moor/card.zip.parquet",
+            "site=moor/export.parquet.parquet",
+            "site=moor/loose/images.parquet",
+            "site=pond/cut.tar.parquet",
+        }
+
+    def test_each_image_is_one_row(self, night: tuple[Run, Manifest]) -> None:
+        run, _ = night
+        total, unique = run.rows("count(*), count(distinct image_uri)")[0]
+        kept = run.rows("count(*) filter (site = 'pond' and status = 'ok')")[0][0]
+        assert 0 < kept < 6
+        assert total == unique == (19 + 3) + 8 + 9 + 10 + 11 + (kept + 1)
+
+    def test_partitions_of_the_input_are_partitions_of_the_output(self, night: tuple[Run, Manifest]) -> None:
+        sites = night[0].rows("distinct site")
+        assert sorted(sites) == [("heath",), ("moor",), ("pond",)]
+
+    def test_bad_images_are_rows_that_say_why(self, night: tuple[Run, Manifest]) -> None:
+        found = night[0].rows("key, status, split_part(error, ':', 1), species is not null")
+        troubled = {row[0]: row[1:] for row in found if row[1] != "ok"}
+        assert troubled == {
+            "DCIM/empty.jpg": ("failed", "empty", False),
+            "DCIM/text.jpg": ("failed", "not_an_image", False),
+            "DCIM/cut.jpg": ("salvaged", "truncated", True),
+            "": ("failed", "broken_shard", False),
+        }
+
+    def test_the_sidecar_is_kept_verbatim(self, night: tuple[Run, Manifest]) -> None:
+        found = [(key, text) for key, text in night[0].rows("key, metadata") if text is not None]
+        assert found == [("DCIM/IMG_0000.jpg", sidecar(site="heath").decode())]
+
+    def test_predictions_are_those_of_birder(self, night: tuple[Run, Manifest], tmp_path: Path) -> None:
+        run, _ = night
+        network, info = load_model(torch.device("cpu"), "hiera_abswin_tiny", path=run.model, inference=True)
+        transform = inference_preset((64, 64), RGB_STATS)
+        assert info.rgb_stats == RGB_STATS
+        found = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
+        for key, data in pictures(19).items():
+            path = tmp_path / "picture.jpg"
+            path.write_bytes(data)
+            with torch.inference_mode():
+                expected, embedding = infer_image(network, str(path), transform, return_embedding=True)
+                stage4 = network.detection_features(transform(Image.open(path)).unsqueeze(0))["stage4"]
+            # On pictures this smooth Pillow's resize, which infer_image takes, can round 1 of 255 otherwise.
+            np.testing.assert_allclose(found[key][0], expected[0], atol=5e-4)
+            assert embedding is not None
+            np.testing.assert_allclose(found[key][1], embedding[0], atol=5e-3)
+            np.testing.assert_allclose(found[key][2], stage4.numpy().ravel(), atol=2e-2)
+            best = np.argsort(-expected[0])
+            assert [entry["species"] for entry in found[key][3]] == [f"species {index}" for index in best]
+
+    def test_the_manifest_accounts_for_everything(self, night: tuple[Run, Manifest]) -> None:
+        run, manifest = night
+        assert manifest.status == "complete"
+        assert manifest.shards_in == manifest.shards_committed == 6
+        assert sum(manifest.images.values()) == len(run.rows())
+        assert manifest.reasons == {"empty": 1, "not_an_image": 1, "truncated": 1, "broken_shard": 1}
+        assert manifest.ignored == {"Thumbs.db": 1, ".mp4": 1}
+        assert [Path(uri).name for uri in manifest.shards_broken] == ["cut.tar"]
+        written = json.loads((run.output / f"_trapline/runs/{manifest.run_id}.json").read_text())
+        assert written["images"] == manifest.images
+        assert written["fingerprint"]["weights_sha256"]
+
+    def test_the_footer_names_its_shard_and_how_it_was_computed(self, night: tuple[Run, Manifest]) -> None:
+        run, manifest = night
+        path = run.output / "site=moor/card.zip.parquet"
+        footer = read_footer(str(path))
+        assert footer is not None
+        assert footer.uri == str(run.archive / "site=moor/card.zip")
+        assert footer.fingerprint.digest == manifest.fingerprint["digest"]
+        assert footer.images == {"ok": 9, "salvaged": 0, "failed": 0}
+        classes = json.loads(pq.read_metadata(path).metadata[b"trapline.classes"])
+        assert classes == [f"species {index}" for index in range(5)]
+
+    def test_nothing_but_results_looks_like_a_result(self, night: tuple[Run, Manifest]) -> None:
+        others = [path for path in night[0].output.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+        assert {path.relative_to(night[0].output).parts[0] for path in others} == {"_trapline"}
+
+
+class TestTheNextNight:
+    def test_nothing_new_reads_nothing_and_writes_nothing(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(3))
+        run()
+        before = run.files()
+        again = run()
+        assert run.files() == before
+        assert (again.shards_already_done, again.shards_committed, again.step_seconds) == (1, 0, {})
+        assert again.images_already_done == {"ok": 3, "salvaged": 0, "failed": 0}
+
+    def test_new_and_changed_shards_alone_are_classified(self, run: Run) -> None:
+        for name in ("same", "changed"):
+            write_tar(run.archive / f"{name}.tar", pictures(3))
+        run()
+        before = run.files()
+        write_tar(run.archive / "changed.tar", pictures(4))
+        write_tar(run.archive / "new.tar", pictures(2))
+        manifest = run()
+        after = run.files()
+        assert (manifest.shards_already_done, manifest.shards_committed) == (1, 2)
+        assert after["same.tar.parquet"] == before["same.tar.parquet"]
+        assert len(run.rows()) == 3 + 4 + 2
+
+    def test_other_options_stop_with_what_differs_unless_replace(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(3))
+        run()
+        with pytest.raises(OutputConflict, match=r"top_k: 5 -> 2.*--replace"):
+            run(top_k=2)
+        assert run(top_k=2, replace=True).shards_committed == 1
+        assert {len(row[0]) for row in run.rows("top_k")} == {2}
+
+    def test_another_archive_with_the_same_names_is_never_written_over_this_one(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(3))
+        run()
+        other = write_tar(run.archive.parent / "other/a.tar", pictures(2)).parent
+        with pytest.raises(OutputConflict, match=r"holds the rows of .*archive/a.tar, not of .*other/a.tar"):
+            run(inputs=(str(other),), replace=True)
+
+    def test_a_file_of_somebody_else_is_never_overwritten(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(3))
+        run.output.mkdir()
+        (run.output / "a.tar.parquet").write_bytes(b"somebody's")
+        with pytest.raises(OutputConflict, match="not written by Trapline"):
+            run(replace=True)
+        assert (run.output / "a.tar.parquet").read_bytes() == b"somebody's"
+
+
+class TestOptions:
+    def test_limit_leaves_the_rest_to_the_next_run(self, run: Run) -> None:
+        for name in "abc":
+            write_tar(run.archive / f"{name}.tar", pictures(2))
+        first = run(limit=2)
+        assert (first.shards_committed, first.shards_left) == (2, 1)
+        assert run().shards_committed == 1
+
+    def test_a_dry_run_counts_and_writes_nothing(self, run: Run) -> None:
+        tar = write_tar(run.archive / "a.tar", pictures(2))
+        manifest = run(dry_run=True)
+        assert (manifest.status, manifest.shards_todo, manifest.bytes_todo) == ("planned", 1, tar.stat().st_size)
+        assert not run.output.exists()
+
+    def test_columns_can_be_left_out_and_narrowed(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        run(probabilities="top-k", embedding="float16")
+        schema = pq.read_schema(run.output / "a.tar.parquet")
+        assert "probabilities" not in schema.names
+        assert str(schema.field("embedding").type) == "fixed_size_list<element: halffloat>[128]"
+
+    def test_too_many_failed_images_end_the_run(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(2) | {f"bad{number}.jpg": b"x" for number in range(3)})
+        assert run(max_failed_fraction=0.5).status == "over_budget"
+
+    def test_a_model_without_classes_gives_embeddings_alone(self, run: Run, tmp_path: Path) -> None:
+        write_tar(run.archive / "a.tar", pictures(2) | {"bad.jpg": b"x"})
+        manifest = run(model=str(write_tiny_checkpoint(tmp_path / "mim", classes=0)))
+        assert manifest.species == {}
+        assert [row[0] is not None for row in run.rows("embedding")] == [True, True, False]
+        assert "species" not in pq.read_schema(run.output / "a.tar.parquet").names
+
+
+class TestWrongInvocations:
+    def test_a_missing_input_is_named(self, run: Run) -> None:
+        with pytest.raises(Exception, match=r"archive: not found"):
+            run()
+
+    def test_an_input_without_images_is_named(self, run: Run) -> None:
+        write_folder(run.archive, {"notes.txt": b"x"})
+        with pytest.raises(UsageError, match=r"archive: holds no shard"):
+            run()
+
+    def test_a_missing_model_is_named(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        with pytest.raises(CheckpointError, match=r"nothing\.pt"):
+            run(model="nothing.pt")
+
+    def test_a_gpu_that_is_not_there_is_said_and_not_waited_for(self, run: Run) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+        write_tar(run.archive / "a.tar", pictures(2))
+        with pytest.raises(UsageError, match="the cluster has no GPU"):
+            run(device="cuda")
