@@ -189,7 +189,7 @@ class TestKilled:
 @pytest.mark.slow
 def test_it_runs_as_a_submitted_job(archive: Path, tmp_path: Path, tiny_model: Path) -> None:
     output = tmp_path / "output"
-    with ray_head(tmp_path / "ray") as head:
+    with ray_head(tmp_path) as head:
         command = ["python", "-m", "jobs.classify", str(archive), str(output), "--model", str(tiny_model)]
         result = head.submit(*command, working_dir=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
