@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "demo")
+JOBS = ("classify", "verify", "demo")
 
 
 def main() -> int:

@@ -5,25 +5,22 @@ them again; 4 more images failed than --max-failed-fraction allows; 130 interrup
 case, and the same command carries on from there.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from cyclopts.config import Yaml
-from pydantic import ValidationError
 from rich.console import Console
 
+from jobs.command_line import run
 from pipeline import flow
 from pipeline.config import Options, RunConfig
 from pipeline.console import Watch, print_plan, print_summary
-from pipeline.errors import TraplineError, UsageError
+from pipeline.errors import UsageError
 
 EXIT_CODES = {"planned": 0, "complete": 0, "incomplete": 3, "over_budget": 4}
-EXIT_FATAL = 2
-EXIT_INTERRUPTED = 130
 
 app = App(
     name="trapline classify",
@@ -74,26 +71,8 @@ def configured(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code, and says every error that a person can mend in one line."""
-    # `ray job stop` and schedulers send SIGTERM: stop as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return app.meta(arguments, exit_on_error=False, print_error=False) or 0  # --help gives None
-    except KeyboardInterrupt:
-        print("Interrupted. What is committed stays; run the same command again to carry on.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (TraplineError, CycloptsError, ValidationError) as error:
-        print(f"trapline: {_in_one_line(error)}", file=sys.stderr)
-        return EXIT_FATAL
-
-
-def _in_one_line(error: Exception) -> str:
-    problem = error if isinstance(error, ValidationError) else error.__cause__
-    if isinstance(problem, ValidationError):
-        first = problem.errors()[0]
-        option = "-".join(map(str, first["loc"])).replace("_", "-")
-        return f"--{option} {first['input']}: {first['msg']}"
-    return " ".join(str(error).split())
+    """Run the job; gives the exit code."""
+    return run(app.meta, arguments)
 
 
 if __name__ == "__main__":
