@@ -57,8 +57,8 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
     offset = -1
     with tarfile.open(fileobj=headers, mode="r:", tarinfo=_StrictTarInfo, encoding="utf-8") as tar:  # type: ignore[call-overload]
         while (member := tar.next()) is not None:
-            if member.offset <= offset:
-                raise tarfile.ReadError(f"it leads back from byte {offset} to {member.offset}")
+            if member.offset <= offset or member.size < 0:
+                raise tarfile.ReadError(f"it leads back from byte {member.offset}")
             offset = member.offset
             if not member.isdir():
                 yield Member(member.name, member.size, member.isfile(), partial(_read_tar_member, plain, member))

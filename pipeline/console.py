@@ -152,8 +152,8 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if size < 999.5:  # what rounds to 1000 is 1 of the next
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} TB"
+    return f"{size:.3g} PB"

@@ -10,28 +10,25 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from time import perf_counter
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import checkpoint, commit, storage
 from pipeline.checkpoint import Model
-from pipeline.chunks import Chunk, Failure, read_chunks
+from pipeline.chunks import Chunk, Failure
 from pipeline.commit import Assembler, Footer
 from pipeline.config import RunConfig
 from pipeline.errors import TransientError, TraplineError, UsageError
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Account, Manifest, Slots
-from pipeline.predict import DEFAULT_BATCH, Predictor, resolve_precision
-from pipeline.rows import Columns, with_predictions
+from pipeline.predict import DEFAULT_BATCH, resolve_precision
+from pipeline.rows import Columns
 from pipeline.shards import Shard, discover
+from pipeline.workers import CPU_THREADS, Job, PredictorActor, Reader, unpack
 
 # The first pass and two more for what it left: transient trouble that outlasts three is not transient.
 _PASSES = 3
@@ -39,27 +36,6 @@ _PASSES = 3
 _TASK_RETRIES = 3
 # Files are written while the next shards are predicted; a writer waits for the store, not for a core.
 _COMMIT_THREADS = 4
-# Threads that one CPU actor computes with; more cores make more actors.
-_CPU_ACTOR_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the workers need to know, beside the weights.
-
-    Attributes:
-        size: height and width in pixels.
-        batch_size: images per chunk and per inference batch.
-        device: where inference runs.
-        precision: what it computes in.
-        columns: of the result.
-    """
-
-    size: tuple[int, int]
-    batch_size: int
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
-    columns: Columns
 
 
 def classify(config: RunConfig, watch: Callable[[Account], None]) -> Manifest:
@@ -103,7 +79,7 @@ def classify(config: RunConfig, watch: Callable[[Account], None]) -> Manifest:
 
 def _work(job: Job, model: Model, account: Account, watch: Callable[[Account], None]) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
-    _connect(job)
+    _connect()
     slots = _slots(job, account.config)
     account.start(slots)
     shared_model = ray.put(model)
@@ -187,7 +163,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: S
 
     shards = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=len(todo))
     chunks = shards.map_batches(
-        _Read(job),
+        Reader(job),
         batch_size=1,
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=slots.decode),
@@ -195,8 +171,8 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: S
         max_retries=_TASK_RETRIES,
     )
     predicted = chunks.map_batches(
-        _Predict,
-        fn_constructor_args=(job, model),
+        PredictorActor,
+        fn_constructor_args=(job, partial(ray.get, model)),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=slots.predict),
@@ -207,65 +183,10 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: S
     )
     try:
         for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for item, _ in _unpack(batch):
+            for item, _ in unpack(batch):
                 yield item
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
-
-
-class _Read:
-    """A shard in, its chunks out; a task on a CPU worker."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        # Decoding is parallel by task: more threads in each would only take turns.
-        torch.set_num_threads(1)
-        for cell in batch.column("shard"):
-            for item in read_chunks(pickle.loads(cell.as_py()), self.job.size, self.job.batch_size):
-                if isinstance(item, Failure):
-                    yield _pack(item)
-                else:
-                    yield _pack(replace(item, pixels=item.pixels[:0]), item.pixels)
-
-
-class _Predict:
-    """Chunks in, chunks with predictions out; an actor that holds the model."""
-
-    def __init__(self, job: Job, model: "ray.ObjectRef[Model]") -> None:
-        # Pixels lie in shared memory, which nobody may write to, and nobody does.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        if job.device == "cpu":
-            torch.set_num_threads(min(_CPU_ACTOR_THREADS, os.cpu_count() or 1))
-        stages = tuple(job.columns.feature_shapes)
-        self.job = job
-        self.predictor = Predictor(ray.get(model), job.device, job.precision, job.batch_size, stages)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.concat_tables([_pack(self._predict(item, pixels)) for item, pixels in _unpack(batch)])
-
-    def _predict(self, item: Chunk | Failure, pixels: npt.NDArray[np.uint8]) -> Chunk | Failure:
-        if isinstance(item, Failure):
-            return item
-        started = perf_counter()
-        images = pixels.reshape(-1, 3, *self.job.size)
-        predictions = self.predictor(images) if len(images) else None
-        rows = with_predictions(item.rows, predictions, self.job.columns)
-        return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
-
-
-def _pack(item: Chunk | Failure, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:
-    """One dataset row: the item, and its pixels in a cell of their own, which travels without a copy."""
-    data = pa.py_buffer(b"" if pixels is None else pixels)
-    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
-    cell = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
-    return pa.table({"item": pa.array([pickle.dumps(item)], pa.large_binary()), "pixels": cell})
-
-
-def _unpack(batch: pa.Table) -> Iterator[tuple[Chunk | Failure, npt.NDArray[np.uint8]]]:
-    for item, pixels in zip(batch.column("item"), batch.column("pixels"), strict=True):
-        yield pickle.loads(item.as_buffer()), np.frombuffer(pixels.as_buffer(), dtype=np.uint8)
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
@@ -273,11 +194,11 @@ def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
         return config.device
     if "RAY_ADDRESS" not in os.environ:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    _connect(None)
+    _connect()
     return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
 
 
-def _connect(job: Job | None) -> None:
+def _connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or else start Ray on this machine."""
     if ray.is_initialized():
         return
@@ -301,7 +222,7 @@ def _slots(job: Job, config: RunConfig) -> Slots:
         if not actors:
             raise UsageError("device cuda: the cluster has no GPU; start a GPU node, or choose --device cpu")
     else:
-        actors = max(1, int(cores) // _CPU_ACTOR_THREADS)
+        actors = max(1, int(cores) // CPU_THREADS)
     decode = config.decode_workers or max(1, int(cores) - actors)
     return Slots(decode, actors, job.device, config.gpus_per_actor if job.device == "cuda" else 0)
 

@@ -238,7 +238,7 @@ class Account:
             shards_left=len(self.found.shards) - done - len(self.committed) - len(self.failures),
             shards_todo=len(self.todo),
             bytes_todo=self.todo_bytes,
-            shards_broken=self.broken,
+            shards_broken=dict(self.broken),
             images=_by_status(self.images),
             images_already_done=_by_status(before),
             reasons=dict(self.reasons.most_common()),

@@ -83,8 +83,9 @@ class StoreFile(io.IOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, fewer only at the end; raises StorageError or TransientError."""
+        left = self._size - self.tell()
         with translated(self._url):
-            data: bytes = self._file.read(size)
+            data: bytes = self._file.read(left if size < 0 else min(size, left))  # makes room for what it is asked for
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -79,10 +79,14 @@ def write_checkpoint(
     torch.manual_seed(7)
     net = registry.net_factory(network, classes, 3, config=config, size=(size, size))
     with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            # birder starts with biases of 0.02 and a classifier of almost 0: far from what training leaves.
-            if parameter.ndim == 1 or name == "classifier.weight":
+        # birder starts with biases of 0.02 and a classifier of almost 0: far from what training leaves.
+        for parameter in net.parameters():
+            if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.25)
+        if classes:
+            # The embeddings of a random network lie close together: around one of them, the classifier tells apart.
+            torch.nn.init.normal_(net.classifier.weight)
+            net.classifier.bias.copy_(-net.classifier.weight @ net.eval().embedding(torch.zeros(1, 3, size, size))[0])
     folder.mkdir(parents=True, exist_ok=True)
     before, settings.MODELS_DIR = settings.MODELS_DIR, folder
     try:

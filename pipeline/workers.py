@@ -1,0 +1,118 @@
+"""What runs on the cluster's workers: shards in, chunks out; chunks in, chunks with predictions out.
+
+Nothing here knows what moves the rows: both are plain callables over Arrow tables of one row each. The module is
+imported by every worker process, so it imports no more than they need.
+"""
+
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline.chunks import Chunk, Failure, read_chunks
+from pipeline.predict import Predictor
+from pipeline.rows import Columns, with_predictions
+
+if TYPE_CHECKING:
+    from pipeline.checkpoint import Model
+
+# Threads that one CPU predictor computes with; more cores make more predictors.
+CPU_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the workers need to know, beside the weights.
+
+    Attributes:
+        size: height and width in pixels.
+        batch_size: images per chunk and per inference batch.
+        device: where inference runs.
+        precision: what it computes in.
+        columns: of the result.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    columns: Columns
+
+
+class Reader:
+    """A shard in, its chunks out; a task on a CPU worker."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Shards, pickled in a column `shard`, in; one dataset row per chunk or failure out."""
+        # Decoding is parallel by task: more threads in each would only take turns.
+        torch.set_num_threads(1)
+        for cell in batch.column("shard"):
+            for item in read_chunks(pickle.loads(cell.as_py()), self.job.size, self.job.batch_size):
+                if isinstance(item, Failure):
+                    yield pack(item)
+                else:
+                    yield pack(replace(item, pixels=item.pixels[:0]), item.pixels)
+
+
+class PredictorActor:
+    """Chunks in, chunks with predictions out; an actor that holds the model."""
+
+    def __init__(self, job: Job, load: "Callable[[], Model]") -> None:
+        # Pixels lie in shared memory, which nobody may write to, and nobody does.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if job.device == "cpu":
+            torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
+        stages = tuple(job.columns.feature_shapes)
+        self.job = job
+        self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """As many dataset rows out as in."""
+        return pa.concat_tables([pack(self._predict(item, pixels)) for item, pixels in unpack(batch)])
+
+    def _predict(self, item: Chunk | Failure, pixels: npt.NDArray[np.uint8]) -> Chunk | Failure:
+        if isinstance(item, Failure):
+            return item
+        started = perf_counter()
+        images = pixels.reshape(-1, 3, *self.job.size)
+        try:
+            predictions = self.predictor(images) if len(images) else None
+        except Exception as error:  # noqa: BLE001 - costs the shard and is named; Ray would drop the block in silence
+            return Failure(item.shard, f"{item.shard.uri}: {type(error).__name__}: {error}", transient=False)
+        rows = with_predictions(item.rows, predictions, self.job.columns)
+        return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
+
+
+def pack(item: Chunk | Failure, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:
+    """One dataset row: the item, and its pixels in a cell of their own, which travels without a copy."""
+    data = pa.py_buffer(b"" if pixels is None else pixels)
+    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    cell = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+    return pa.table({"item": pa.array([pickle.dumps(item)], pa.large_binary()), "pixels": cell})
+
+
+def unpack(batch: pa.Table) -> Iterator[tuple[Chunk | Failure, npt.NDArray[np.uint8]]]:
+    """The inverse of `pack`, for any number of dataset rows; the pixels are flat, and views."""
+    items = (pickle.loads(item.as_py()) for item in batch.column("item"))
+    yield from zip(items, _views(batch.column("pixels")), strict=True)
+
+
+def _views(column: pa.ChunkedArray) -> Iterator[npt.NDArray[np.uint8]]:
+    # A scalar of Arrow's would be a copy.
+    for array in column.chunks:
+        _, offsets, data = array.buffers()
+        bounds = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+        for start, end in pairwise(bounds):
+            yield np.frombuffer(data, dtype=np.uint8, count=end - start, offset=start)

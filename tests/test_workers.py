@@ -1,0 +1,81 @@
+"""The workers as plain callables, without Ray."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from archives import pictures, write_tar
+
+from pipeline import checkpoint
+from pipeline.chunks import Chunk, Failure
+from pipeline.config import RunConfig
+from pipeline.errors import FatalError
+from pipeline.rows import Columns
+from pipeline.shards import Shard, discover
+from pipeline.workers import Job, PredictorActor, Reader, pack, unpack
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> checkpoint.Model:
+    return checkpoint.load(str(tiny_model))
+
+
+@pytest.fixture
+def job(model: checkpoint.Model) -> Job:
+    config = RunConfig(inputs=("in",), output="out", model="m")
+    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model))
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    write_tar(tmp_path / "in/a.tar", pictures(6) | {"bad.jpg": b""})
+    return discover([str(tmp_path / "in")], str(tmp_path / "out")).shards[0]
+
+
+def read(job: Job, shard: Shard) -> pa.Table:
+    return pa.concat_tables(Reader(job)(pa.table({"shard": [pickle.dumps(shard)]})))
+
+
+def test_a_shard_is_read_and_predicted_chunk_by_chunk(job: Job, shard: Shard, model: checkpoint.Model) -> None:
+    chunks = read(job, shard)
+    assert [len(pixels) // (3 * 64 * 64) for _, pixels in unpack(chunks)] == [4, 2]
+    predicted = [item for item, pixels in unpack(PredictorActor(job, lambda: model)(chunks)) if not len(pixels)]
+    assert [item.rows.num_rows for item in predicted if isinstance(item, Chunk)] == [4, 3]
+    assert predicted[1].rows.column("species").null_count == 1
+    assert set(predicted[1].seconds) == {"read", "decode", "predict"}
+
+
+def test_pixels_travel_unchanged_and_without_a_copy(job: Job, shard: Shard) -> None:
+    chunk = next(item for item, _ in unpack(read(job, shard)))
+    assert isinstance(chunk, Chunk)
+    pixels = np.arange(2 * 3 * 64 * 64, dtype=np.uint8).reshape(2, 3, 64, 64)
+    packed = pack(replace(chunk, index=7), pixels)
+    (item, arrived), (other, none) = unpack(pa.concat_tables([packed, pack(Failure(shard, "why", transient=True))]))
+    assert (item.index, other, len(none)) == (7, Failure(shard, "why", transient=True), 0)
+    np.testing.assert_array_equal(arrived.reshape(pixels.shape), pixels)
+    assert np.shares_memory(next(unpack(packed))[1], pixels)
+
+
+def test_a_shard_that_cannot_be_read_is_a_failure_that_passes_through(
+    job: Job, shard: Shard, model: checkpoint.Model
+) -> None:
+    Path(shard.uri).unlink()
+    ((failure, _),) = unpack(PredictorActor(job, lambda: model)(read(job, shard)))
+    assert isinstance(failure, Failure)
+    assert "not found" in failure.reason
+
+
+def test_a_predictor_that_gives_up_costs_the_shard_and_says_why(
+    job: Job, shard: Shard, model: checkpoint.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = PredictorActor(job, lambda: model)
+
+    def refuse(pixels: object) -> None:
+        raise FatalError("out of memory with a single image")
+
+    monkeypatch.setattr(actor, "predictor", refuse)
+    items = [item for item, _ in unpack(actor(read(job, shard)))]
+    assert all(isinstance(item, Failure) and "with a single image" in item.reason for item in items)
