@@ -12,7 +12,12 @@ os.environ.pop("RAY_ADDRESS", None)
 import pytest
 import ray
 from archives import write_tiny_checkpoint
+from hypothesis import settings
 from servers import S3Server, s3_server
+
+# The same examples on every machine, however slow.
+settings.register_profile("trapline", deadline=None, derandomize=True)
+settings.load_profile("trapline")
 
 _bucket_numbers = count(1)
 
