@@ -214,16 +214,18 @@ def _encode(table: pa.Table, footer: Footer, columns: rows.Columns) -> bytes:
     # DuckDB reads this encoding for 32-bit floats and not for 16-bit ones.
     floats = [f"{field.name}.list.element" for field in columns.model_fields if _holds_float32(field.type)]
     sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata({**footer.to_metadata(), f"{_KEY}classes": json.dumps(columns.classes)}),
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         compression="zstd",
-        row_group_size=_ROWS_PER_GROUP,
         use_dictionary=[name for name in _WORD_COLUMNS if name in table.column_names],
         # The bytes of floats of one scale are alike in their exponents: apart from the others they compress.
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         write_statistics=[name for name in _STATISTICS if name in table.column_names],
-    )
+    ) as writer:
+        writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+        # Not as metadata of the schema: Arrow keeps a copy of that beside it, and the footer would be twice as large.
+        writer.add_key_value_metadata({**footer.to_metadata(), f"{_KEY}classes": json.dumps(columns.classes)})
     return sink.getvalue()
 
 

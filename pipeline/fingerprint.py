@@ -67,7 +67,7 @@ def fingerprint(config: RunConfig, model: Model, precision: str) -> Fingerprint:
         "rgb_std": model.rgb_std,
         "preprocessing": PREPROCESSING,
         "precision": precision,
-        "top_k": config.top_k,
+        "top_k": min(config.top_k, len(model.classes)),
         "probabilities": config.probabilities,
         "embedding": config.embedding,
         "features": config.features,

@@ -86,8 +86,10 @@ def _work(job: Job, model: Model, account: Account, watch: Callable[[Account], N
     todo = account.todo
     for _ in range(_PASSES):
         _one_pass(_stream(job, shared_model, todo, slots), job.columns, account, watch)
+        if account.over_budget:
+            break
         todo = _left(todo, account)
-        if not todo or account.over_budget:
+        if not todo:
             break
 
 
@@ -134,18 +136,28 @@ def _left(todo: list[Shard], account: Account) -> list[Shard]:
     missing = [shard for shard in todo if shard.uri not in account.committed]
     if not missing:
         return []
-    now = {shard.uri: shard for shard in discover(account.config.inputs, account.config.output).shards}
+    now = _listed_again(account.config)
     again = []
     for shard in missing:
         failure = account.failures.get(shard.uri)
-        if failure is None:
-            failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
-        elif shard.uri not in now:
+        if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
+        elif failure is None:
+            failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
         account.fail(failure)
-        if failure.transient:
+        if failure.transient and now is not None:
             again.append(now[shard.uri])
     return again
+
+
+def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
+    """The input as it is now, by URI; None where the store has stopped to answer."""
+    try:
+        return {shard.uri: shard for shard in discover(config.inputs, config.output).shards}
+    except UsageError:  # all of it is gone
+        return {}
+    except TraplineError:
+        return None
 
 
 def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: Slots) -> Iterator[Chunk | Failure]:

@@ -64,7 +64,7 @@ class Manifest:
         ignored: files that were neither shards, images nor sidecars, by suffix.
         step_seconds: worker seconds by step: read, decode, predict.
         busy: share of the time that each kind of worker was busy.
-        bound_by: the busiest of them.
+        bound_by: what the run waited for: read, decode, predict, or nothing.
         images_per_second: over the wall time.
     """
 
@@ -160,7 +160,8 @@ class Account:
     @property
     def over_budget(self) -> bool:
         """Whether more images failed than `max_failed_fraction` allows."""
-        enough = self.images_seen >= _BUDGET_FROM_IMAGES or len(self.committed) == len(self.todo)
+        ended = len(self.committed) + len(self.failures) >= len(self.todo)
+        enough = self.images_seen >= _BUDGET_FROM_IMAGES or ended
         return enough and self.failed_seen > self.config.max_failed_fraction * self.images_seen
 
     def saw(self, chunk: Chunk) -> None:
@@ -172,6 +173,8 @@ class Account:
 
     def commit(self, footer: Footer) -> None:
         """A shard's file stands."""
+        if footer.uri in self.committed:  # Ray may deliver a shard twice; its file is the same
+            return
         self.committed.add(footer.uri)
         self.images.update(footer.images)
         self.reasons.update(footer.reasons)

@@ -147,7 +147,7 @@ def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
     """All rows of a shard, in the types of the schema."""
     whole = pa.Table.from_batches(batches)
     encoded = [
-        column.dictionary_encode().unify_dictionaries() if pa.types.is_dictionary(field.type) else column
+        column.dictionary_encode() if pa.types.is_dictionary(field.type) else column
         for column, field in zip(whole.columns, columns.schema, strict=True)
     ]
     return pa.Table.from_arrays(encoded, schema=columns.schema)

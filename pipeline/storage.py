@@ -110,11 +110,6 @@ class StoreFile(io.IOBase):
         return True
 
 
-def is_local(url: str) -> bool:
-    """Whether the URL names a file of this machine."""
-    return _filesystem(url)[0] is _LOCAL
-
-
 def absolute(url: str) -> str:
     """The URL in the one form that Trapline writes down: no trailing slash, absolute, no `file://`."""
     fs, path = _filesystem(url)

@@ -73,7 +73,12 @@ def write_folder(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def write_checkpoint(
-    folder: Path, classes: int, size: int, network: str = "hiera_abswin_tiny", config: dict[str, Any] | None = None
+    folder: Path,
+    classes: int,
+    size: int,
+    network: str = "hiera_abswin_tiny",
+    config: dict[str, Any] | None = None,
+    gain: float = 1.0,
 ) -> Path:
     """A checkpoint of random weights that birder itself writes; the classifier is scaled up so that images differ."""
     torch.manual_seed(7)
@@ -83,6 +88,9 @@ def write_checkpoint(
         for parameter in net.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.25)
+        for name, parameter in net.named_parameters():
+            if parameter.ndim > 1 and name.startswith(("stem", "body")):
+                parameter.mul_(gain)
         if classes:
             # The embeddings of a random network lie close together: around one of them, the classifier tells apart.
             torch.nn.init.normal_(net.classifier.weight)
@@ -113,7 +121,8 @@ TINY = {"depths": [1, 1, 1, 1], "embed_dim": 16, "num_heads": 1, "abs_win_pos_em
 
 def write_tiny_checkpoint(folder: Path, classes: int = 5) -> Path:
     """A network of 64 x 64 pixels that takes a millisecond."""
-    return write_checkpoint(folder, classes, 64, config=TINY)
+    # Fresh weights are so small that a network this shallow would give every image almost the same answer.
+    return write_checkpoint(folder, classes, 64, config=TINY, gain=4.0)
 
 
 def sidecar(**values: Any) -> bytes:

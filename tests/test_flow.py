@@ -23,8 +23,9 @@ from archives import (
 )
 from birder.common.fs_ops import load_model
 from birder.data.transforms.classification import inference_preset
-from birder.inference.classification import infer_image
-from PIL import Image
+from birder.inference.classification import infer_batch
+from torchvision.io import decode_image
+from torchvision.transforms import v2
 
 from pipeline.commit import read_footer
 from pipeline.config import RunConfig
@@ -116,20 +117,22 @@ class TestTheFirstNight:
     def test_predictions_are_those_of_birder(self, night: tuple[Run, Manifest], tmp_path: Path) -> None:
         run, _ = night
         network, info = load_model(torch.device("cpu"), "hiera_abswin_tiny", path=run.model, inference=True)
-        transform = inference_preset((64, 64), RGB_STATS)
         assert info.rgb_stats == RGB_STATS
+        # What birder-predict does with its default loader, which decodes to a tensor.
+        steps = inference_preset((64, 64), RGB_STATS).transforms
+        transform = v2.Compose([step for step in steps if not isinstance(step, v2.PILToTensor)])
         found = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
         for key, data in pictures(19).items():
             path = tmp_path / "picture.jpg"
             path.write_bytes(data)
+            image = transform(decode_image(str(path), mode="RGB")).unsqueeze(0)
             with torch.inference_mode():
-                expected, embedding = infer_image(network, str(path), transform, return_embedding=True)
-                stage4 = network.detection_features(transform(Image.open(path)).unsqueeze(0))["stage4"]
-            # On pictures this smooth Pillow's resize, which infer_image takes, can round 1 of 255 otherwise.
-            np.testing.assert_allclose(found[key][0], expected[0], atol=5e-4)
+                expected, embedding = infer_batch(network, image, return_embedding=True)
+                stage4 = network.detection_features(image)["stage4"]
             assert embedding is not None
-            np.testing.assert_allclose(found[key][1], embedding[0], atol=5e-3)
-            np.testing.assert_allclose(found[key][2], stage4.numpy().ravel(), atol=2e-2)
+            np.testing.assert_allclose(found[key][0], expected[0], atol=1e-5)
+            np.testing.assert_allclose(found[key][1], embedding[0], atol=1e-4)
+            np.testing.assert_allclose(found[key][2], stage4.numpy().ravel(), rtol=1e-2, atol=1e-2)
             best = np.argsort(-expected[0])
             assert [entry["species"] for entry in found[key][3]] == [f"species {index}" for index in best]
 
