@@ -142,7 +142,7 @@ class _Rationed:
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size if 0 <= size <= self.ration else self.ration + 1)
         if len(data) > self.ration:
-            raise ValueError(f"more than {self.ration} bytes of headers")
+            raise ValueError("more headers than a sound archive has")
         self.ration -= len(data)
         return data
 
