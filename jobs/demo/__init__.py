@@ -1,0 +1,153 @@
+"""Trapline at work on what is made here: an archive of drawn photographs, and a small model trained on others.
+
+What is there already is kept, so a second run finds nothing to do. FOLDER ends up with `archive/` (the input),
+`truth.csv`, `model.pt` and `output/`.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import duckdb
+import torch
+from cyclopts import App
+from rich.console import Console
+from rich.progress import track
+from rich.syntax import Syntax
+from rich.table import Table
+
+from jobs import classify
+from jobs.command_line import run
+from jobs.demo.archive import BROKEN, CAMERAS, build_archive
+from jobs.demo.birds import SPECIES
+from jobs.demo.model import BATCH, SIZE, draw_examples, new_network, save, train
+
+T = TypeVar("T")
+
+PHOTOGRAPHS = 240
+EXAMPLES = 2048
+EPOCHS = 4
+_ARCHIVE_SEED, _MODEL_SEED = 7, 1  # no picture of the archive is among the examples
+
+_ACCURACY = """
+    WITH judged AS (
+        SELECT t.species, night, r.species AS taken_for, coalesce(r.species = t.species, false) AS correct
+        FROM read_csv($truth) t LEFT JOIN read_parquet($output) r ON parse_filename(r.key) = t.name)
+    SELECT species, count(*), avg(correct::int), avg(correct::int) FILTER (NOT night), avg(correct::int) FILTER (night),
+           mode(taken_for) FILTER (NOT correct)
+    FROM judged GROUP BY GROUPING SETS ((species), ()) ORDER BY species NULLS LAST"""
+
+_WHO_LIVES_WHERE = """\
+PIVOT (FROM read_parquet('{output}/**/*.parquet', hive_partitioning = true)
+       WHERE status != 'failed')
+ON site USING count(*) GROUP BY species ORDER BY species"""
+
+app = App(name="trapline demo", help=__doc__, version_flags=(), result_action="return_value")
+
+
+@app.default
+def demo(folder: Path = Path("demo")) -> int:
+    """Make an archive and a model, classify the one with the other, and look at the result."""
+    console = Console(highlight=False)
+    archive, model, output = folder / "archive", folder / "model.pt", folder / "output"
+    if not archive.exists():
+        make_archive(console, archive)
+    if not model.exists():
+        make_model(console, model)
+    console.rule(f"[bold]trapline classify {archive} {output} --model {model}", style="dim")
+    code = classify_archive(archive, output, model)
+    if code == 0:
+        show_accuracy(console, folder / "truth.csv", output)
+        show_query(console, output)
+    return code
+
+
+def make_archive(console: Console, archive: Path) -> None:
+    """Draws the archive, under another name until it is whole."""
+    console.rule("[bold]an archive", style="dim")
+    unfinished = archive.with_name("_archive")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    started = perf_counter()
+    with console.status("drawing"):
+        build_archive(unfinished, _ARCHIVE_SEED, PHOTOGRAPHS)
+        unfinished.rename(archive)
+    seconds = perf_counter() - started
+    megabytes = sum(file.stat().st_size for file in archive.rglob("*") if file.is_file()) / 1e6
+    console.print(
+        f"{PHOTOGRAPHS} photographs of {len(SPECIES)} made-up birds by day and night, {megabytes:.0f} MB, drawn in "
+        f"{seconds:.0f} s. One is cut short, and {len(BROKEN)} files only pretend to be photographs."
+    )
+    table = _table()
+    for camera in CAMERAS:
+        table.add_row(f"  site={camera.site}/{camera.name}", "  ".join(camera.files), f"{camera.make} {camera.model}")
+    console.print(table, "")
+
+
+def make_model(console: Console, path: Path) -> None:
+    """Trains the model on scenes that are not in the archive."""
+    console.rule("[bold]a model", style="dim")
+    started = perf_counter()
+    drawn = list(_progress(console, draw_examples(_MODEL_SEED, EXAMPLES), EXAMPLES, "drawing"))
+    images, labels = torch.stack([pixels for pixels, _ in drawn]), torch.tensor([label for _, label in drawn])
+    drawing = perf_counter() - started
+    network = new_network(images, _MODEL_SEED)
+    steps = train(network, images, labels, EPOCHS, _MODEL_SEED)
+    losses = list(_progress(console, steps, EPOCHS * EXAMPLES // BATCH, "training"))
+    save(network, path)
+    training = perf_counter() - started - drawing
+    parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
+    console.print(
+        f"A Hiera of {parameters:.1f} M parameters, {SIZE[0]} by {SIZE[1]} pixels: {EXAMPLES} other pictures drawn in "
+        f"{drawing:.0f} s, {EPOCHS} passes over them in {training:.0f} s, loss {losses[0]:.2f} → {losses[-1]:.2f}.\n"
+    )
+
+
+def classify_archive(archive: Path, output: Path, model: Path) -> int:
+    """THE GLUE: runs the classify job as its command line does, and gives its exit code."""
+    return classify.main([str(archive), str(output), "--model", str(model)])
+
+
+def show_accuracy(console: Console, truth: Path, output: Path) -> None:
+    """Compares the rows with the truth; a photograph without a row would count as wrong."""
+    console.rule("[bold]was it right?", style="dim")
+    places = {"truth": str(truth), "output": f"{output}/**/*.parquet"}
+    table = _table("species", "photographs", "right", "by day", "by night", "if not, taken for")
+    *by_species, (_, *everything, _) = duckdb.execute(_ACCURACY, places).fetchall()
+    for species, *figures, taken_for in by_species:
+        table.add_row(species, *_shares(*figures), taken_for)
+    table.add_row("all", *_shares(*everything), style="bold")
+    console.print(table, "")
+
+
+def show_query(console: Console, output: Path) -> None:
+    """What anyone can ask: Hive partitions in the input's path are columns of the output."""
+    console.rule("[bold]who lives where?", style="dim")
+    query = _WHO_LIVES_WHERE.format(output=output)
+    console.print(Syntax(query, "sql", theme="ansi_dark", background_color="default"), "")
+    answer = duckdb.execute(query)
+    table = _table(*(column for column, *_ in answer.description))
+    for row in answer.fetchall():
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+def _shares(images: int, *shares: float | None) -> list[str]:
+    return [f"{images}", *("–" if share is None else f"{share:.0%}" for share in shares)]
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), show_header=bool(headings), header_style="dim")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number in (0, 5) else "right")
+    return table
+
+
+def _progress(console: Console, steps: Iterable[T], total: int, description: str) -> Iterable[T]:
+    return track(steps, description, total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the demo; gives the exit code."""
+    return run(app, arguments)
