@@ -43,10 +43,15 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         return {"name": name, "size": facts.st_size, "type": kind, "mtime": facts.st_mtime_ns}
 
     def walk(
-        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = _raise_unless_gone, **_: Any
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = _raise_unless_gone,
+        **options: Any,
     ) -> Iterator[Any]:
         """As fsspec's, with errors that are heard of."""
-        return super().walk(path, maxdepth, topdown, on_error, **_)  # type: ignore[no-any-return]
+        return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Write a file that appears whole or not at all, and that outlives a power cut."""
