@@ -1,7 +1,7 @@
 """A small Hiera, trained in under a minute on two CPU cores to tell six made-up birds apart.
 
 A transformer learns slowly from few pictures. What makes it work here is the optimiser, and a stem that sees something
-from the start: with AdamW alone 67 % of the archive were right, with Muon 90 %, with both 95 %.
+from the start.
 """
 
 from collections.abc import Iterator
