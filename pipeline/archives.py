@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
-from pipeline.errors import ImageError, TraplineError
+from pipeline.errors import ImageError, TraplineError, in_one_line
 
 # What may stand before one member of a tar: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
 _MAX_TAR_HEADER_BYTES = 256 * 2**10
@@ -112,7 +112,7 @@ def _read_zip_member(archive: zipfile.ZipFile, source: "_Rationed", info: zipfil
     except TraplineError:
         raise
     except Exception as error:
-        raise ImageError("unreadable", " ".join(str(error).split()) or type(error).__name__) from error
+        raise ImageError("unreadable", in_one_line(error)) from error
 
 
 class _StrictTarInfo(tarfile.TarInfo):

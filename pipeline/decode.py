@@ -33,7 +33,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline import exif
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, in_one_line
 
 # Trail cameras interpolate up to 64 megapixels and phones reach 108. Decoding holds 3 bytes a pixel for most JPEGs, 9
 # for a progressive one without subsampling, 14 for PNG and 22 for WebP (measured): at the limit 0.4 to 3 GB.
@@ -120,7 +120,7 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
         except MemoryError:
             raise  # says something about this machine, not about the image
         except Exception as refusal:  # noqa: BLE001 - Pillow's plugins raise whatever their parsing trips over
-            error = f"corrupt: {type(refusal).__name__}: {' '.join(str(refusal).split())}"
+            error = f"corrupt: {type(refusal).__name__}: {in_one_line(refusal)}"
         facts = Facts(
             status="failed" if pixels is None else "salvaged" if error else "ok",
             error=error,

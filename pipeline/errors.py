@@ -66,3 +66,9 @@ class CheckpointError(FatalError):
 
 class OutputConflict(FatalError):
     """OUTPUT holds rows that this run would not have written."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, for messages of one line: at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline import archives, storage
 from pipeline.archives import Member
-from pipeline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError
+from pipeline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError, in_one_line
 from pipeline.shards import Shard, folder_identity, folder_members, is_image, is_wanted, sample_stem
 from pipeline.storage import Entry
 
@@ -267,9 +267,4 @@ def _breaking(shard: Shard, what: str, remedy: str) -> Iterator[None]:
     except TraplineError:
         raise
     except Exception as error:
-        raise ShardBroken(f"{shard.uri}: {what}: {_words(error)}; {remedy}") from error
-
-
-def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
+        raise ShardBroken(f"{shard.uri}: {what}: {in_one_line(error)}; {remedy}") from error

@@ -19,7 +19,7 @@ import fsspec
 from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import PermanentError, StorageError, TransientError, TraplineError
+from pipeline.errors import PermanentError, StorageError, TransientError, TraplineError, in_one_line
 from pipeline.local import LocalFiles, temporary_name
 
 T = TypeVar("T")
@@ -48,7 +48,9 @@ _FETCHES = 16
 _PAUSES = (0.5, 1.0, 2.0)
 
 # What stores call the thing that changes with the content, best first.
-_VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "updated")
+_VERSION_KEYS = (
+    "ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "Last-Modified", "updated",
+)  # fmt: skip
 
 # Errors of the operating system that a pause does not mend.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
@@ -234,6 +236,11 @@ def put(url: str, data: bytes) -> None:
         retrying(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
 
 
+def version(info: dict[str, Any]) -> str:
+    """What a store says that changes with a file's content: its etag, or when it was modified; empty if it does not."""
+    return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
+
+
 def retrying(url: str, action: Callable[[], T]) -> T:
     """Do it, and again while the store's trouble may pass, after ever longer pauses with jitter."""
     for pause in _PAUSES:
@@ -254,20 +261,20 @@ def translated(url: str) -> Iterator[None]:
     except TraplineError:
         raise
     except FileNotFoundError as error:
-        raise StorageError(f"{url}: not found ({_words(error)}); check the bucket and the path") from error
+        raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
     except PermissionError as error:
-        raise StorageError(f"{url}: access denied ({_words(error)}); check credentials and permissions") from error
+        raise StorageError(f"{url}: access denied ({in_one_line(error)}); check credentials and permissions") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise StorageError(f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except (ParamValidationError, ProfileNotFound) as error:
-        raise StorageError(f"{url}: {_words(error)}; check the URL and AWS_PROFILE") from error
+        raise StorageError(f"{url}: {in_one_line(error)}; check the URL and AWS_PROFILE") from error
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        raise StorageError(f"{url}: {_words(error)}; choose another path") from error
+        raise StorageError(f"{url}: {in_one_line(error)}; choose another path") from error
     # Each store's client brings exceptions of its own (aiohttp's, botocore's, gcsfs's, Azure's); many are no OSError.
     except Exception as error:
         if getattr(error, "errno", None) in _HOPELESS:
-            raise StorageError(f"{url}: {_words(error)}") from error
-        raise TransientError(f"{url}: {_words(error)}") from error
+            raise StorageError(f"{url}: {in_one_line(error)}") from error
+        raise TransientError(f"{url}: {in_one_line(error)}") from error
 
 
 @contextmanager
@@ -308,8 +315,7 @@ def _entries(fs: Any, infos: Iterable[dict[str, Any]]) -> list[Entry]:
 
 def _entry(fs: Any, info: dict[str, Any]) -> Entry:
     size = int(info["size"] or 0)
-    version = next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
-    return Entry(_url(fs, info["name"]), size, f"{size}-{version}")
+    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -334,8 +340,3 @@ def _url(fs: Any, path: str) -> str:
 
 def _has_magic(text: str) -> bool:
     return any(character in text for character in "*?[")
-
-
-def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
