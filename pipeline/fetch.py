@@ -38,8 +38,9 @@ def fetch(source: str) -> Path:
     except CheckpointError:
         raise
     except Exception as error:  # each store, and the hub too, raises the errors of its own client library
+        cause = f"{type(error).__name__}: {in_one_line(error)}"
         raise CheckpointError(
-            f"{source}: cannot be fetched ({type(error).__name__}: {in_one_line(error)}): check the name, the network and your access to it"
+            f"{source}: cannot be fetched ({cause}): check the name, the network and your access to it"
         ) from error
     if not path.is_file():
         raise CheckpointError(f"{source}: no such file: give a path, a URL, or organisation/name on the hub")
