@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from pipeline.decode import Facts, decode
+from pipeline.carry_over import Earlier
+from pipeline.decode import Facts
 from pipeline.errors import ImageError, ShardBroken, TransientError, TraplineError
+from pipeline.isolation import Decode, decode_or_die
 from pipeline.records import Record, read
 from pipeline.rows import image_rows
 from pipeline.shards import Shard
@@ -29,6 +31,7 @@ class Chunk:
         pixels: uint8 [n, 3, H, W], of the usable images in the order of the rows; n is 0 after prediction.
         encoded_bytes: of the images in this chunk, for progress.
         seconds: spent so far, by step: "read", "decode", "predict".
+        carried: whether the rows are taken over, complete, from the shard's earlier result; `pixels` is empty then.
         broken: why the shard could not be read to its end; only on the last chunk.
         ignored: what was neither image nor sidecar, by suffix; only on the last chunk.
     """
@@ -40,6 +43,7 @@ class Chunk:
     pixels: npt.NDArray[np.uint8]
     encoded_bytes: int
     seconds: dict[str, float]
+    carried: bool = False
     broken: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
 
@@ -52,35 +56,55 @@ class Failure:
         shard: which.
         reason: in the store's own words.
         transient: whether another try may help.
+        fatal: whether every other shard would fail of it, too.
     """
 
     shard: Shard
     reason: str
     transient: bool
+    fatal: bool = False
 
 
-def read_chunks(shard: Shard, size: tuple[int, int], images: int) -> Iterator[Chunk | Failure]:
+def read_chunks(
+    shard: Shard,
+    size: tuple[int, int],
+    images: int,
+    decode: Decode = decode_or_die,
+    earlier: Earlier | None = None,
+) -> Iterator[Chunk | Failure]:
     """Read and decode a shard.
 
     Args:
         shard: what to read.
         size: height and width that the model takes, in pixels.
         images: most images in one chunk; bounds the memory.
+        decode: what makes pixels of bytes.
+        earlier: rows to take over as far as their images are unchanged.
 
     Yields:
         The shard's chunks in order, or in the end a `Failure` instead of the rest. Never raises for bad input.
     """
-    builder = _Builder(shard, size)
+    builder = _Builder(shard, size, decode)
     ignored: Counter[str] = Counter()
+    unchanged: set[str] = set()
     broken = None
     try:
         started = perf_counter()
-        for record in read(shard, ignored):
+        for record in read(shard, ignored, earlier.identities if earlier else {}):
             builder.seconds["read"] += perf_counter() - started
-            if len(builder.records) == images:
-                yield builder.flush(last=False)
-            builder.add(record)
+            if record.unchanged:
+                unchanged.add(record.key)
+            else:
+                if len(builder.records) == images:
+                    yield builder.flush()
+                builder.add(record)
             started = perf_counter()
+        if earlier and unchanged:
+            for rows in earlier.rows(set(unchanged), images):
+                unchanged.difference_update(rows.column("key").to_pylist())
+                yield builder.carry(rows)
+        if unchanged:
+            raise TransientError(f"{shard.uri}: its earlier result changed while it was read")
         builder.seconds["read"] += perf_counter() - started
     except ShardBroken as error:
         # The break is a row of its own, with an empty key: what is missing is visible to whoever reads the table.
@@ -92,15 +116,16 @@ def read_chunks(shard: Shard, size: tuple[int, int], images: int) -> Iterator[Ch
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
-    yield builder.flush(last=True, broken=broken, ignored=dict(ignored))
+    yield replace(builder.flush(), last=True, broken=broken, ignored=dict(ignored))
 
 
 class _Builder:
-    """Collects decoded images until a chunk is full."""
+    """Collects decoded images until a chunk is full, and numbers the chunks."""
 
-    def __init__(self, shard: Shard, size: tuple[int, int]) -> None:
+    def __init__(self, shard: Shard, size: tuple[int, int], decode: Decode) -> None:
         self.shard = shard
         self.size = size
+        self.decode = decode
         self.index = 0
         self._reset()
 
@@ -116,24 +141,29 @@ class _Builder:
         if record.data is None:
             pixels, facts = None, Facts("failed", str(record.error))
         else:
-            pixels, facts = decode(record.data, self.size)
+            pixels, facts = self.decode(record.data, self.size)
             self.encoded_bytes += len(record.data)
         if pixels is not None:
             self.images.append(pixels)
         self.facts.append(facts)
         # The encoded bytes have done their work; the record stays for its names.
-        self.records.append(Record(record.key, None, record.metadata))
+        self.records.append(replace(record, data=None))
         self.seconds["decode"] += perf_counter() - started
 
-    def flush(self, last: bool, broken: str | None = None, ignored: dict[str, int] | None = None) -> Chunk:
+    def flush(self) -> Chunk:
         pixels = np.empty((len(self.images), 3, *self.size), dtype=np.uint8)
         for place, image in zip(pixels, self.images, strict=True):
             place[...] = image.numpy()
-        keys = [record.key for record in self.records]
-        rows = image_rows(self.shard.uri, keys, self.facts, [record.metadata for record in self.records])
-        chunk = Chunk(
-            self.shard, self.index, last, rows, pixels, self.encoded_bytes, self.seconds, broken, ignored or {}
-        )
-        self.index += 1
+        rows = image_rows(self.shard.uri, self.records, self.facts)
+        chunk = self._chunk(rows, pixels)
         self._reset()
+        return chunk
+
+    def carry(self, rows: pa.RecordBatch) -> Chunk:
+        nothing = np.empty((0, 3, *self.size), dtype=np.uint8)
+        return replace(self._chunk(rows, nothing), encoded_bytes=0, seconds={}, carried=True)
+
+    def _chunk(self, rows: pa.RecordBatch, pixels: npt.NDArray[np.uint8]) -> Chunk:
+        chunk = Chunk(self.shard, self.index, False, rows, pixels, self.encoded_bytes, self.seconds)
+        self.index += 1
         return chunk

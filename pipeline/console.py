@@ -58,6 +58,10 @@ class Watch:
             self._next_line = monotonic() + _LINE_EVERY
             self.console.print(f"{datetime.now():%H:%M:%S}  {_line(account)}", highlight=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Say something that a person should know."""
+        self.console.print(Text(text), soft_wrap=True)
+
 
 def _line(account: Account) -> str:
     done = account.fraction_done

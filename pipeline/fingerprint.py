@@ -16,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.decode import PREPROCESSING
 
 # Raise it when the meaning of a column changes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -8,42 +8,59 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
 
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline import checkpoint, commit, storage
+from pipeline import checkpoint, commit, heartbeat, ledger, storage
 from pipeline.checkpoint import Model
 from pipeline.chunks import Chunk, Failure
-from pipeline.commit import Assembler, Footer
+from pipeline.commit import Assembler
 from pipeline.config import RunConfig
-from pipeline.errors import TransientError, TraplineError, UsageError
+from pipeline.errors import FatalError, OutputConflict, StorageError, TransientError, TraplineError, UsageError
 from pipeline.fingerprint import fingerprint
+from pipeline.heartbeat import Heartbeat
+from pipeline.ledger import Footer
 from pipeline.manifest import Account, Manifest, Slots
 from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns
 from pipeline.shards import Shard, discover
-from pipeline.workers import CPU_THREADS, Job, PredictorActor, Reader, unpack
+from pipeline.workers import CPU_THREADS, Item, Job, PredictorActor, Reader, Task, unpack
 
-# The first pass and two more for what it left: transient trouble that outlasts three is not transient.
-_PASSES = 3
-# A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us.
-_TASK_RETRIES = 3
+# As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
+_FRUITLESS_PASSES = 3
+# A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us;
+# the next pass knows better.
+_TASK_RETRIES = 1
+# One file may be refused for its name. So many in a row, and none accepted, mean a full disk or a lost permission.
+_REFUSALS = 3
 # Files are written while the next shards are predicted; a writer waits for the store, not for a core.
 _COMMIT_THREADS = 4
 
 
-def classify(config: RunConfig, watch: Callable[[Account], None]) -> Manifest:
+class Watch(Protocol):
+    """Whoever looks on."""
+
+    def __call__(self, account: Account) -> None:
+        """The running totals, after every step."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+def classify(config: RunConfig, watch: Watch) -> Manifest:
     """Classify what the inputs hold and OUTPUT does not, and account for it.
 
     Args:
         config: the run.
-        watch: called after every step with the running totals, to show progress.
+        watch: is told of what happens.
 
     Raises:
         FatalError: the run cannot go on; the message says what to do.
@@ -57,96 +74,156 @@ def classify(config: RunConfig, watch: Callable[[Account], None]) -> Manifest:
     mark = fingerprint(config, model, precision)
 
     found = discover(config.inputs, config.output)
-    plan = commit.plan(found.shards, config.output, mark, config.replace)
-    account = Account(config, mark, found, plan.done, plan.todo[: config.limit])
+    plan = ledger.plan(found.shards, config.output, mark, config.replace)
+    account = Account(config, mark, found, plan.done, plan.todo[: config.limit], plan.otherwise)
     if config.dry_run:
         return account.manifest("planned")
 
     # Find out now, and not in the morning, whether we may write.
     account.manifest("running").write(config.output)
-    storage.put(storage.join(config.output, commit.SIDE_FOLDER, "classes.csv"), _classes_csv(model))
+    ledger.remember(config.output, plan.results)
+    storage.put(storage.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), _classes_csv(model))
+    _mind_others(account, watch)
     try:
         if account.todo:
-            job = Job(model.size, config.batch_size or DEFAULT_BATCH[device], device, precision, columns)
-            _work(job, model, account, watch)
+            job = Job(model.size, config.batch_size or DEFAULT_BATCH[device], device, precision, columns, mark.digest)
+            with Heartbeat(config.output, lambda: account.manifest("running")):
+                _work(job, model, account, watch)
     except KeyboardInterrupt:
         account.manifest("interrupted").write(config.output)
+        raise
+    except FatalError as error:
+        with suppress(TraplineError):  # what ends the run may be that nothing can be written
+            account.manifest("aborted", str(error)).write(config.output)
         raise
     manifest = account.manifest(account.verdict)
     manifest.write(config.output)
     return manifest
 
 
-def _work(job: Job, model: Model, account: Account, watch: Callable[[Account], None]) -> None:
+def _mind_others(account: Account, watch: Watch) -> None:
+    """Where another run is at work here, begin at the other end: we meet in the middle."""
+    for other in heartbeat.others(account.config.output, account.run_id):
+        run = f"run {other['run_id']}"
+        if other["fingerprint"]["digest"] != account.fingerprint.digest:
+            account.manifest("aborted").write(account.config.output)
+            raise OutputConflict(
+                f"{account.config.output}: {run} is writing there with another model or other options, or was killed "
+                "within the last minutes; wait for it, or choose another OUTPUT"
+            )
+        watch.note(f"{run} is at work on the same output, or was killed within the last minutes; sharing the work")
+        account.todo.reverse()
+        return
+
+
+def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
     _connect()
     slots = _slots(job, account.config)
     account.start(slots)
     shared_model = ray.put(model)
-    todo = account.todo
-    for _ in range(_PASSES):
-        _one_pass(_stream(job, shared_model, todo, slots), job.columns, account, watch)
+    tasks = [Task(shard) for shard in account.todo]
+    fruitless = 0
+    while tasks and fruitless < _FRUITLESS_PASSES:
+        before = account.settled
+        account.try_again(task.shard for task in tasks)
+        _one_pass(_stream(job, shared_model, tasks, slots), job.columns, account, watch)
         if account.over_budget:
             break
-        todo = _left(todo, account)
-        if not todo:
-            break
+        fruitless = fruitless + 1 if account.settled == before else 0
+        tasks = _left(tasks, account)
 
 
-def _one_pass(
-    stream: Iterator[Chunk | Failure], columns: Columns, account: Account, watch: Callable[[Account], None]
-) -> None:
+def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch: Watch) -> None:
     """Commit each shard once all of its chunks have come."""
     assembler = Assembler()
-    writing: dict[Future[Footer], Shard] = {}
-    with ThreadPoolExecutor(_COMMIT_THREADS) as threads:
+    with _Writer(columns, account) as writer:
         for item in stream:
             if isinstance(item, Failure):
+                if item.fatal:
+                    raise FatalError(item.reason)
                 assembler.drop(item.shard)
                 account.fail(item)
+            elif isinstance(item, Footer):
+                account.found_done(item)
             else:
                 account.saw(item)
                 if chunks := assembler.add(item):
-                    writing[threads.submit(commit.commit, chunks, columns, account.fingerprint)] = item.shard
+                    writer.write(chunks)
             # A store slower than the device holds the flow back here, with few finished shards in memory.
-            _settle(writing, account, at_most=2 * _COMMIT_THREADS)
+            writer.settle(at_most=2 * _COMMIT_THREADS)
             watch(account)
             if account.over_budget:
                 break
-        _settle(writing, account, at_most=0)
-        watch(account)
+    watch(account)
 
 
-def _settle(writing: dict[Future[Footer], Shard], account: Account, at_most: int) -> None:
-    """Take in the files that were written; wait until no more than `at_most` are under way."""
-    while True:
-        for future in [future for future in writing if future.done()]:
-            shard = writing.pop(future)
-            try:
-                account.commit(future.result())
-            except TraplineError as error:
-                account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
-        if len(writing) <= at_most:
-            return
-        wait(writing, return_when=FIRST_COMPLETED)
+class _Writer:
+    """Files on their way to the store; leaving the context waits for them and takes them in, whatever ended it."""
+
+    def __init__(self, columns: Columns, account: Account) -> None:
+        self._columns = columns
+        self._account = account
+        self._threads = ThreadPoolExecutor(_COMMIT_THREADS)
+        self._writing: dict[Future[Footer], Shard] = {}
+        self._refusals = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._threads:
+            self.settle(at_most=0)
+
+    def write(self, chunks: list[Chunk]) -> None:
+        """Start to write a shard's file."""
+        future = self._threads.submit(commit.commit, chunks, self._columns, self._account.fingerprint)
+        self._writing[future] = chunks[0].shard
+
+    def settle(self, at_most: int) -> None:
+        """Take in the files that were written; wait until no more than `at_most` are under way.
+
+        Raises:
+            StorageError: the store refused several files in a row.
+        """
+        while True:
+            for future in [future for future in self._writing if future.done()]:
+                self._take_in(future, self._writing.pop(future))
+            if len(self._writing) <= at_most:
+                return
+            wait(self._writing, return_when=FIRST_COMPLETED)
+
+    def _take_in(self, future: Future[Footer], shard: Shard) -> None:
+        try:
+            self._account.commit(future.result())
+            self._refusals = 0
+        except TraplineError as error:
+            self._account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
+            self._refusals += isinstance(error, StorageError)
+            if self._refusals == _REFUSALS:
+                raise
 
 
-def _left(todo: list[Shard], account: Account) -> list[Shard]:
+def _left(tasks: list[Task], account: Account) -> list[Task]:
     """The shards worth another pass, as they are now; the others are accounted for as failed."""
-    missing = [shard for shard in todo if shard.uri not in account.committed]
+    missing = [task for task in tasks if not account.has_result(task.shard.uri)]
     if not missing:
         return []
     now = _listed_again(account.config)
     again = []
-    for shard in missing:
+    for task in missing:
+        shard = task.shard
         failure = account.failures.get(shard.uri)
+        wary = task.wary or failure is None
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(now[shard.uri])
+            again.append(Task(now[shard.uri], wary))
     return again
 
 
@@ -160,7 +237,7 @@ def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
         return None
 
 
-def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: Slots) -> Iterator[Chunk | Failure]:
+def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: Slots) -> Iterator[Item]:
     """Shards through the cluster, as predicted chunks, in whatever order they come."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -173,7 +250,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", todo: list[Shard], slots: S
     # Its retry limits have no other name until Ray 2.64, which the constraints exclude.
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
 
-    shards = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in todo], override_num_blocks=len(todo))
+    shards = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
     chunks = shards.map_batches(
         Reader(job),
         batch_size=1,

@@ -3,21 +3,26 @@
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from operator import attrgetter
+from threading import RLock
 from time import monotonic
 from typing import Any, Literal
 from uuid import uuid4
 
 from pipeline import __version__, storage
 from pipeline.chunks import Chunk, Failure
-from pipeline.commit import SIDE_FOLDER, Footer
 from pipeline.config import RunConfig
 from pipeline.fingerprint import Fingerprint
+from pipeline.ledger import SIDE_FOLDER, Footer, Result
 from pipeline.shards import Discovery, Shard
 
-Status = Literal["planned", "running", "complete", "incomplete", "over_budget", "interrupted"]
+Status = Literal["planned", "running", "complete", "incomplete", "over_budget", "interrupted", "aborted"]
+
+_STATUSES = ("ok", "salvaged", "failed")
 
 # Below this many images one bad card would end the night.
 _BUDGET_FROM_IMAGES = 100
@@ -43,7 +48,8 @@ class Manifest:
     Attributes:
         run_id: start time and a few random letters.
         status: planned (a dry run), running, complete, incomplete (shards failed), over_budget (too many images
-            failed) or interrupted.
+            failed), interrupted (by a signal) or aborted (by an error that concerns the whole run).
+        ended_by: that error, in one line; None unless aborted.
         started_at: UTC, ISO 8601.
         seconds: wall time from the first shard handed out to the last commit.
         config: the options, as given.
@@ -51,14 +57,16 @@ class Manifest:
         versions: of what computed them.
         shards_in: shards that the inputs hold.
         shards_committed: results written by this run.
-        shards_already_done: results that stood before.
+        shards_already_done: results that stood before, or that another run wrote meanwhile.
         shards_failed: URI -> the store's own words.
         shards_left: shards that this run did not come to.
         shards_todo: shards that it set out to classify.
         bytes_todo: their size.
+        results_otherwise: files in OUTPUT that were computed otherwise and stay: the inputs do not hold their shards.
         shards_broken: URI -> why a committed shard could not be read to its end.
         images: rows by status: ok, salvaged, failed.
-        images_already_done: likewise.
+        images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
+        images_already_done: likewise, by status.
         reasons: kinds of error of salvaged and failed images, counted.
         species: the most probable class, counted over the rows of this run.
         ignored: files that were neither shards, images nor sidecars, by suffix.
@@ -70,6 +78,7 @@ class Manifest:
 
     run_id: str
     status: Status
+    ended_by: str | None
     started_at: str
     seconds: float
     config: dict[str, Any]
@@ -82,8 +91,10 @@ class Manifest:
     shards_left: int
     shards_todo: int
     bytes_todo: int
+    results_otherwise: int
     shards_broken: dict[str, str]
     images: dict[str, int]
+    images_carried_over: int
     images_already_done: dict[str, int]
     reasons: dict[str, int]
     species: dict[str, int]
@@ -102,27 +113,31 @@ class Manifest:
 
 @dataclass
 class Account:
-    """The running totals. One thread writes; readers see numbers that only grow.
+    """The running totals. One thread writes; another may ask for a manifest at any time.
 
     Attributes:
         config: of the run.
         fingerprint: of the run.
         found: what the inputs hold.
-        already_done: footers of results that stood before.
+        already_done: results that stood before.
         todo: shards that this run is to classify.
+        results_otherwise: see `Manifest`.
         slots: the workers, once there are some.
     """
 
     config: RunConfig
     fingerprint: Fingerprint
     found: Discovery
-    already_done: list[Footer]
+    already_done: list[Result]
     todo: list[Shard]
+    results_otherwise: int = 0
     slots: Slots | None = None
     images_seen: int = 0
     failed_seen: int = 0
-    bytes_seen: int = 0
+    carried_over: int = 0
+    bytes_done: int = 0
     committed: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     images: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     species: Counter[str] = field(default_factory=Counter)
@@ -136,6 +151,9 @@ class Account:
     def __post_init__(self) -> None:
         self.ignored = Counter(self.found.ignored)
         self.todo_bytes = sum(shard.size for shard in self.todo)
+        self.images_before = Counter({kind: sum(map(attrgetter(kind), self.already_done)) for kind in _STATUSES})
+        self._bytes_done: Counter[str] = Counter()
+        self._lock = RLock()
 
     def start(self, slots: Slots) -> None:
         """The workers are known, and the clock runs."""
@@ -155,38 +173,78 @@ class Account:
     @property
     def fraction_done(self) -> float:
         """By bytes, of what this run has to do."""
-        return min(1.0, self.bytes_seen / self.todo_bytes) if self.todo_bytes else 1.0
+        return self.bytes_done / self.todo_bytes if self.todo_bytes else 1.0
+
+    @property
+    def settled(self) -> int:
+        """Shards that have a result now and had none when this run began."""
+        return len(self.committed) + len(self.elsewhere)
+
+    def has_result(self, uri: str) -> bool:
+        """Whether a shard of this run is done."""
+        return uri in self.committed or uri in self.elsewhere
 
     @property
     def over_budget(self) -> bool:
         """Whether more images failed than `max_failed_fraction` allows."""
-        ended = len(self.committed) + len(self.failures) >= len(self.todo)
+        ended = self.settled + len(self.failures) >= len(self.todo)
         enough = self.images_seen >= _BUDGET_FROM_IMAGES or ended
         return enough and self.failed_seen > self.config.max_failed_fraction * self.images_seen
 
     def saw(self, chunk: Chunk) -> None:
         """A chunk came back from prediction."""
-        self.images_seen += len(chunk.rows)
-        self.failed_seen += chunk.rows.column("status").to_pylist().count("failed")
-        self.bytes_seen += chunk.encoded_bytes
-        self.step_seconds.update(chunk.seconds)
+        with self._lock:
+            if chunk.carried:
+                self.carried_over += len(chunk.rows)
+            else:
+                self.images_seen += len(chunk.rows)
+                self.failed_seen += chunk.rows.column("status").to_pylist().count("failed")
+            self.step_seconds.update(chunk.seconds)
+            self._advance(chunk.shard.uri, chunk.shard.size, chunk.encoded_bytes)
 
     def commit(self, footer: Footer) -> None:
         """A shard's file stands."""
         if footer.uri in self.committed:  # Ray may deliver a shard twice; its file is the same
             return
-        self.committed.add(footer.uri)
-        self.images.update(footer.images)
-        self.reasons.update(footer.reasons)
-        self.species.update(footer.species)
-        self.ignored.update(footer.ignored)
-        self.failures.pop(footer.uri, None)
-        if footer.broken:
-            self.broken[footer.uri] = footer.broken
+        with self._lock:
+            self.committed.add(footer.uri)
+            self.images.update(footer.images)
+            self.reasons.update(footer.reasons)
+            self.species.update(footer.species)
+            self.ignored.update(footer.ignored)
+            if footer.broken:
+                self.broken[footer.uri] = footer.broken
+            self._settle(footer)
+
+    def found_done(self, footer: Footer) -> None:
+        """Another run has written a shard's file since this one began."""
+        if self.has_result(footer.uri):
+            return
+        with self._lock:
+            self.elsewhere.add(footer.uri)
+            self.images_before.update(footer.images)
+            self._settle(footer)
 
     def fail(self, failure: Failure) -> None:
         """A shard could not be read or written, this time."""
-        self.failures[failure.shard.uri] = failure
+        with self._lock:
+            self.failures[failure.shard.uri] = failure
+
+    def try_again(self, shards: Iterable[Shard]) -> None:
+        """What failed before is under way again."""
+        with self._lock:
+            for shard in shards:
+                self.failures.pop(shard.uri, None)
+
+    def _settle(self, footer: Footer) -> None:
+        self.failures.pop(footer.uri, None)
+        self._advance(footer.uri, footer.size, footer.size)
+
+    def _advance(self, uri: str, size: int, by: int) -> None:
+        # What is read again, or is more than its shard was when it was listed, is no progress.
+        before = self._bytes_done[uri]
+        self._bytes_done[uri] = min(size, before + by)
+        self.bytes_done += self._bytes_done[uri] - before
 
     @property
     def busy(self) -> dict[str, float]:
@@ -216,15 +274,17 @@ class Account:
             return "over_budget"
         return "incomplete" if self.failures else "complete"
 
-    def manifest(self, status: Status) -> Manifest:
+    def manifest(self, status: Status, ended_by: str | None = None) -> Manifest:
         """The account as it stands."""
-        done = len(self.already_done)
-        before: Counter[str] = Counter()
-        for footer in self.already_done:
-            before.update(footer.images)
+        with self._lock:
+            return self._manifest(status, ended_by)
+
+    def _manifest(self, status: Status, ended_by: str | None) -> Manifest:
+        done = len(self.already_done) + len(self.elsewhere)
         return Manifest(
             run_id=self.run_id,
             status=status,
+            ended_by=ended_by,
             started_at=self.started_at,
             seconds=round(self.seconds, 3),
             config=self.config.model_dump(mode="json"),
@@ -241,9 +301,11 @@ class Account:
             shards_left=len(self.found.shards) - done - len(self.committed) - len(self.failures),
             shards_todo=len(self.todo),
             bytes_todo=self.todo_bytes,
+            results_otherwise=self.results_otherwise,
             shards_broken=dict(self.broken),
             images=_by_status(self.images),
-            images_already_done=_by_status(before),
+            images_carried_over=self.carried_over,
+            images_already_done=_by_status(self.images_before),
             reasons=dict(self.reasons.most_common()),
             species=dict(self.species.most_common()),
             ignored=dict(self.ignored.most_common()),
@@ -255,4 +317,4 @@ class Account:
 
 
 def _by_status(counts: Counter[str]) -> dict[str, int]:
-    return {status: counts[status] for status in ("ok", "salvaged", "failed")}
+    return {status: counts[status] for status in _STATUSES}

@@ -13,8 +13,8 @@ from random import Random
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.commit import read_footer
 from pipeline.errors import ShardBroken, TraplineError
+from pipeline.ledger import Result, survey
 from pipeline.records import read
 from pipeline.shards import Shard, discover
 
@@ -65,25 +65,27 @@ def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, see
         FatalError: input or output cannot be listed.
     """
     shards = discover(inputs, output).shards
-    results = {entry.url for entry in storage.list_files(output) if entry.url.endswith(".parquet")}
+    results = {result.url: result for result in survey(output, trust_cache=False)}
+    if not results:
+        storage.list_files(output)  # which says what is not there
     chosen = set(Random(seed).sample(shards, min(sample, len(shards)))) if sample else set(shards)
     with ThreadPoolExecutor(_THREADS) as threads:
-        yield from threads.map(lambda shard: _compare(shard, shard.output in results, shard in chosen), shards)
-        strays = sorted(results - {shard.output for shard in shards})
-        yield from threads.map(_stray, strays)
+        yield from threads.map(lambda shard: _compare(shard, results.get(shard.output), shard in chosen), shards)
+    read = {shard.uri for shard in shards}
+    for url in sorted(results.keys() - {shard.output for shard in shards}):
+        yield _stray(results[url], read)
 
 
-def _compare(shard: Shard, exists: bool, whole: bool) -> Finding:
-    if not exists:
+def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
+    if result is None:
         return Finding(shard.output, shard.uri, trouble="no result yet")
+    if result.shard != shard.uri:
+        return Finding(shard.output, shard.uri, trouble=f"holds the rows of {result.shard or 'nobody'}")
+    if result.identity != shard.identity:
+        return Finding(shard.output, shard.uri, stale=result.images, trouble="the shard has changed")
+    if not whole:
+        return Finding(shard.output, shard.uri, images=result.images)
     try:
-        footer = read_footer(shard.output)
-        if footer is None or footer.uri != shard.uri:
-            return Finding(shard.output, shard.uri, trouble=f"holds the rows of {footer.uri if footer else 'nobody'}")
-        if footer.identity != shard.identity:
-            return Finding(shard.output, shard.uri, stale=sum(footer.images.values()), trouble="the shard has changed")
-        if not whole:
-            return Finding(shard.output, shard.uri, images=sum(footer.images.values()))
         return _compare_images(shard)
     except TraplineError as error:
         return Finding(shard.output, shard.uri, trouble=str(error))
@@ -120,9 +122,10 @@ def _hashes(shard: Shard) -> dict[str, bytes | None]:
     return images
 
 
-def _stray(output: str) -> Finding:
-    """A result without a shard: its rows stay when the shard has gone from the input; anything else is no result."""
-    footer = read_footer(output)
-    if footer is None:
-        return Finding(output, None, trouble="not written by Trapline")
-    return Finding(output, None, images=sum(footer.images.values()))
+def _stray(result: Result, read: set[str]) -> Finding:
+    """A result under no shard's name: its rows stay when the shard has gone from the input; any other is wrong."""
+    if result.shard is None:
+        return Finding(result.url, None, trouble="not written by Trapline")
+    if result.shard in read:
+        return Finding(result.url, None, duplicated=result.images, trouble=f"a second copy of {result.shard}")
+    return Finding(result.url, None, images=result.images)

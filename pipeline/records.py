@@ -7,7 +7,7 @@ off) raises `ShardBroken` after the records that came before the break. Kinds of
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -43,6 +43,9 @@ _PARQUET_KEY_COLUMNS = ("path", "file_path", "image_path", "file_name", "filenam
 _PARQUET_METADATA_COLUMNS = ("metadata", "json")
 
 
+_NOTHING: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Record:
     """One image of a shard, still encoded.
@@ -52,29 +55,35 @@ class Record:
         data: the file's bytes; None where `error` says why there are none.
         metadata: the `.json` sidecar, verbatim; None without one.
         error: why the bytes could not be had.
+        identity: of a loose image: size and etag of its file and of its sidecar's.
+        unchanged: whether it was known in this identity, and so was not fetched; there is no data then.
     """
 
     key: str
     data: bytes | None
     metadata: str | None = None
     error: ImageError | None = None
+    identity: str | None = None
+    unchanged: bool = False
 
 
-def read(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHING) -> Iterator[Record]:
     """The records of a shard, in the shard's own order.
 
     Args:
         shard: what to read; it must still be what it was when it was listed.
         ignored: counts what is no image and no sidecar, by suffix.
+        known: identities of loose images by key; those that still have theirs are not fetched.
 
     Raises:
         ShardBroken: the shard's framing breaks off here.
         TransientError: the shard changed since it was listed, or the store did not answer.
         StorageError: the store refuses us.
     """
-    readers = {"tar": _read_tar, "zip": _read_zip, "parquet": _read_parquet, "folder": _read_folder}
+    readers = {"tar": _read_tar, "zip": _read_zip, "parquet": _read_parquet}
     seen: Counter[str] = Counter()
-    for record in readers[shard.format](shard, ignored):
+    reader = readers.get(shard.format)
+    for record in reader(shard, ignored) if reader else _read_folder(shard, ignored, known):
         printable = record.key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         yield replace(record, key=_unique(printable, seen))
 
@@ -197,12 +206,16 @@ def _plain(scalar: pa.Scalar) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _read_folder(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) -> Iterator[Record]:
     images, sidecars = _list_folder(shard, ignored)
     sidecars = {stem: entry for stem, entry in sidecars.items() if _is_wanted(entry.url, entry.size, ignored)}
+    loose = [_Loose(entry, sidecars.get(sample_stem(entry.url))) for entry in images]
     try:
-        for batch in _batches(images):
-            yield from _fetch(batch, sidecars)
+        for batch in _batches([image for image in loose if known.get(image.key) != image.identity]):
+            yield from _fetch(batch)
+        for image in loose:
+            if known.get(image.key) == image.identity:
+                yield Record(image.key, None, identity=image.identity, unchanged=True)
     except StorageError:
         _list_folder(shard, Counter())  # a file that has gone is a folder that has changed
         raise
@@ -216,23 +229,39 @@ def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], dict
     return images, sidecars
 
 
-def _batches(images: list[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    for entry in images:
-        if batch and (len(batch) == _FOLDER_FETCH or sum(other.size for other in batch) + entry.size > _HELD_BYTES):
+@dataclass(frozen=True)
+class _Loose:
+    """An image in a folder, and its sidecar."""
+
+    image: Entry
+    sidecar: Entry | None
+
+    @property
+    def key(self) -> str:
+        return self.image.url.rpartition("/")[2]
+
+    @property
+    def identity(self) -> str:
+        return f"{self.image.identity} {self.sidecar.identity}" if self.sidecar else self.image.identity
+
+
+def _batches(loose: list[_Loose]) -> Iterator[list[_Loose]]:
+    batch: list[_Loose] = []
+    for each in loose:
+        size = sum(other.image.size for other in batch) + each.image.size
+        if batch and (len(batch) == _FOLDER_FETCH or size > _HELD_BYTES):
             yield batch
             batch = []
-        batch.append(entry)
+        batch.append(each)
     yield batch
 
 
-def _fetch(batch: list[Entry], sidecars: dict[str, Entry]) -> Iterator[Record]:
-    beside = [sidecars.get(sample_stem(entry.url)) for entry in batch]
-    wanted = {entry for entry in [*batch, *beside] if entry and not _size_error(entry.size)}
-    data = dict(zip(wanted, storage.read_many([entry.url for entry in wanted]), strict=True))
-    for entry, sidecar in zip(batch, beside, strict=True):
-        key = entry.url.rpartition("/")[2]
-        yield Record(key, data.get(entry), _text(data.get(sidecar)) if sidecar else None, _size_error(entry.size))
+def _fetch(batch: list[_Loose]) -> Iterator[Record]:
+    files = {file for each in batch for file in (each.image, each.sidecar) if file and not _size_error(file.size)}
+    data = dict(zip(files, storage.read_many([file.url for file in files]), strict=True))
+    for each in batch:
+        metadata = _text(data.get(each.sidecar)) if each.sidecar else None
+        yield Record(each.key, data.get(each.image), metadata, _size_error(each.image.size), each.identity)
 
 
 def _is_wanted(name: str, size: int, ignored: Counter[str]) -> bool:

@@ -13,6 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.decode import Facts
 from pipeline.hiera import Hiera
 from pipeline.predict import Predictions
+from pipeline.records import Record
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
@@ -38,6 +39,7 @@ IMAGE_FIELDS = [
     _column("camera_model", _WORD, "from EXIF"),
     _column("camera_serial", _WORD, "from EXIF"),
     _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
+    _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
 ]
 
 _FACT_NAMES = [field.name for field in fields(Facts)]
@@ -108,12 +110,11 @@ class Columns:
         return pa.schema([*IMAGE_FIELDS, *self.model_fields])
 
 
-def image_rows(
-    shard_uri: str, keys: Sequence[str], facts: Sequence[Facts], metadata: Sequence[str | None]
-) -> pa.RecordBatch:
+def image_rows(shard_uri: str, records: Sequence[Record], facts: Sequence[Facts]) -> pa.RecordBatch:
     """The decoder's half of some rows of a shard."""
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
-    columns |= {"image_uri": [f"{shard_uri}#{key}" for key in keys], "key": list(keys), "metadata": list(metadata)}
+    columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
+    columns["image_uri"] = [f"{shard_uri}#{key}" for key in columns["key"]]
     arrays = [pa.array(columns[field.name], _plain(field.type)) for field in IMAGE_FIELDS]
     return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in IMAGE_FIELDS])
 
@@ -140,6 +141,13 @@ def with_predictions(rows: pa.RecordBatch, predictions: Predictions | None, colu
         values = _prediction_arrays(predictions, columns)
         added = [values[field.name].take(place) for field in columns.model_fields]
     arrays = [*rows.columns, *added]
+    return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
+
+
+def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
+    """Rows that were read from a result file, in the types that `with_predictions` gives."""
+    kinds = [_plain(field.type) for field in columns.schema]
+    arrays = [rows.column(name).cast(kind) for name, kind in zip(columns.schema.names, kinds, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
 
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO, Any, TypeVar, cast
 
 import fsspec
@@ -64,11 +65,13 @@ class Entry:
         url: as a user would write it: a plain absolute path for local files, `s3://bucket/key` and so on elsewhere.
         size: bytes.
         identity: size and etag (modification time where a store has no etag); changes when the content does.
+        modified: by the store's clock; None where the store does not tell.
     """
 
     url: str
     size: int
     identity: str
+    modified: datetime | None = field(default=None, compare=False)
 
 
 class StoreFile(io.IOBase):
@@ -201,6 +204,13 @@ def open_tail(url: str) -> Iterator[IO[bytes]]:
         yield file
 
 
+def read_end(entry: Entry, length: int) -> bytes:
+    """The last bytes of a file whose size is known, in one request; raises as `stat` does."""
+    fs, path = _filesystem(entry.url)
+    start = max(0, entry.size - length)
+    return retrying(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=entry.size)))
+
+
 def read_many(urls: list[str]) -> list[bytes]:
     """The contents of several small files, fetched at the same time; raises as `stat` does."""
 
@@ -315,7 +325,15 @@ def _entries(fs: Any, infos: Iterable[dict[str, Any]]) -> list[Entry]:
 
 def _entry(fs: Any, info: dict[str, Any]) -> Entry:
     size = int(info["size"] or 0)
-    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}")
+    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}", _modified(info))
+
+
+def _modified(info: dict[str, Any]) -> datetime | None:
+    # S3, Azure and GCS give datetimes, files of this machine nanoseconds.
+    stamp = next((info[key] for key in ("LastModified", "last_modified", "mtime") if info.get(key)), None)
+    if isinstance(stamp, int):
+        return datetime.fromtimestamp(stamp / 1e9, UTC)
+    return stamp if isinstance(stamp, datetime) and stamp.tzinfo else None
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
@@ -18,9 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline import ledger
+from pipeline.carry_over import Earlier
 from pipeline.chunks import Chunk, Failure, read_chunks
+from pipeline.errors import FatalError, in_one_line
+from pipeline.isolation import Sandbox, decode_or_die
+from pipeline.ledger import Footer
 from pipeline.predict import Predictor
 from pipeline.rows import Columns, with_predictions
+from pipeline.shards import Shard
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import Model
@@ -39,6 +46,7 @@ class Job:
         device: where inference runs.
         precision: what it computes in.
         columns: of the result.
+        fingerprint: digest of this run's.
     """
 
     size: tuple[int, int]
@@ -46,24 +54,55 @@ class Job:
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     columns: Columns
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard to read.
+
+    Attributes:
+        shard: which.
+        wary: whether a worker died over it before: each image is then decoded in a process of its own.
+    """
+
+    shard: Shard
+    wary: bool = False
+
+
+Item = Chunk | Failure | Footer
+"""What comes of a shard: its chunks; or a failure; or the footer of a result that another run has written."""
 
 
 class Reader:
-    """A shard in, its chunks out; a task on a CPU worker."""
+    """A shard in, its items out; a task on a CPU worker."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Shards, pickled in a column `shard`, in; one dataset row per chunk or failure out."""
+        """Tasks, pickled in a column `task`, in; one dataset row per item out."""
         # Decoding is parallel by task: more threads in each would only take turns.
         torch.set_num_threads(1)
-        for cell in batch.column("shard"):
-            for item in read_chunks(pickle.loads(cell.as_py()), self.job.size, self.job.batch_size):
-                if isinstance(item, Failure):
-                    yield pack(item)
-                else:
+        for cell in batch.column("task"):
+            for item in self._items(pickle.loads(cell.as_py())):
+                if isinstance(item, Chunk):
                     yield pack(replace(item, pixels=item.pixels[:0]), item.pixels)
+                else:
+                    yield pack(item)
+
+    def _items(self, task: Task) -> Iterator[Item]:
+        shard, earlier = task.shard, None
+        footer = ledger.find(shard.output)
+        if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
+            if footer.identity == shard.identity:  # another run was faster
+                yield footer
+                return
+            if shard.format == "folder":
+                earlier = Earlier.of(shard, self.job.columns)
+        with closing(Sandbox()) as sandbox:
+            decode = sandbox if task.wary else decode_or_die
+            yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier)
 
 
 class PredictorActor:
@@ -82,20 +121,21 @@ class PredictorActor:
         """As many dataset rows out as in."""
         return pa.concat_tables([pack(self._predict(item, pixels)) for item, pixels in unpack(batch)])
 
-    def _predict(self, item: Chunk | Failure, pixels: npt.NDArray[np.uint8]) -> Chunk | Failure:
-        if isinstance(item, Failure):
+    def _predict(self, item: Item, pixels: npt.NDArray[np.uint8]) -> Item:
+        if not isinstance(item, Chunk) or item.carried:
             return item
         started = perf_counter()
         images = pixels.reshape(-1, 3, *self.job.size)
         try:
             predictions = self.predictor(images) if len(images) else None
-        except Exception as error:  # noqa: BLE001 - costs the shard and is named; Ray would drop the block in silence
-            return Failure(item.shard, f"{item.shard.uri}: {type(error).__name__}: {error}", transient=False)
+        except Exception as error:  # noqa: BLE001 - Ray would drop the block in silence
+            reason = f"{item.shard.uri}: {type(error).__name__}: {in_one_line(error)}"
+            return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
         rows = with_predictions(item.rows, predictions, self.job.columns)
         return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
 
 
-def pack(item: Chunk | Failure, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:
+def pack(item: Item, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:
     """One dataset row: the item, and its pixels in a cell of their own, which travels without a copy."""
     data = pa.py_buffer(b"" if pixels is None else pixels)
     offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
@@ -103,7 +143,7 @@ def pack(item: Chunk | Failure, pixels: npt.NDArray[np.uint8] | None = None) -> 
     return pa.table({"item": pa.array([pickle.dumps(item)], pa.large_binary()), "pixels": cell})
 
 
-def unpack(batch: pa.Table) -> Iterator[tuple[Chunk | Failure, npt.NDArray[np.uint8]]]:
+def unpack(batch: pa.Table) -> Iterator[tuple[Item, npt.NDArray[np.uint8]]]:
     """The inverse of `pack`, for any number of dataset rows; the pixels are flat, and views."""
     items = (pickle.loads(item.as_py()) for item in batch.column("item"))
     yield from zip(items, _views(batch.column("pixels")), strict=True)

@@ -9,15 +9,30 @@ import numpy as np
 import pytest
 
 from pipeline.chunks import Chunk, Failure
-from pipeline.commit import Footer
 from pipeline.config import RunConfig
 from pipeline.decode import Facts
 from pipeline.fingerprint import Fingerprint
+from pipeline.ledger import Footer, Result
 from pipeline.manifest import Account
+from pipeline.records import Record
 from pipeline.rows import image_rows
 from pipeline.shards import Discovery, Shard
+from pipeline.storage import Entry
 
 MARK = Fingerprint({"weights_sha256": "ab", "top_k": 5})
+
+
+class Silent:
+    """Looks on, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, account: Account) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def shards(count: int) -> list[Shard]:
@@ -31,8 +46,13 @@ def account(todo: int = 4, done: int = 0, left: int = 0, **options: Any) -> Acco
     config = RunConfig(**{"inputs": ("s3://b",), "output": "results", "model": "model.pt"} | options)
     found = Discovery(shards(done + todo + left), {"Thumbs.db": 2})
     return Account(
-        config, MARK, found, [footer(each) for each in found.shards[:done]], found.shards[done : done + todo]
+        config, MARK, found, [result(each) for each in found.shards[:done]], found.shards[done : done + todo]
     )
+
+
+def result(of: Shard) -> Result:
+    """What the ledger knows of that file."""
+    return Result.of(Entry(of.output, 500, "500-e"), footer(of))
 
 
 def footer(of: Shard, **values: Any) -> Footer:
@@ -59,7 +79,7 @@ def failure(of: Shard, reason: str = "busy") -> Failure:
 def chunk(of: Shard, ok: int = 8, failed: int = 0, encoded_bytes: int = 0, **seconds: float) -> Chunk:
     """As it comes back from prediction."""
     facts = [Facts("ok", None)] * ok + [Facts("failed", "empty: no bytes")] * failed
-    rows = image_rows(of.uri, [str(number) for number in range(len(facts))], facts, [None] * len(facts))
+    rows = image_rows(of.uri, [Record(str(number), None) for number in range(len(facts))], facts)
     return Chunk(of, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), encoded_bytes, seconds)
 
 

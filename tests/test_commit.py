@@ -1,80 +1,20 @@
-import io
 import json
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import polars
-import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from results import COLUMNS, MARK, chunk, shard
 
-from pipeline import local, storage
 from pipeline.chunks import Chunk
-from pipeline.commit import Assembler, Footer, commit, plan, read_footer
-from pipeline.decode import Facts
-from pipeline.errors import OutputConflict, StorageError, TransientError
-from pipeline.fingerprint import Fingerprint
-from pipeline.predict import Predictions
-from pipeline.rows import Columns, image_rows, with_predictions
-from pipeline.shards import Shard
-
-MARK = Fingerprint({"weights_sha256": "ab", "top_k": 2})
-COLUMNS = Columns(
-    classes=tuple(f"species {index}" for index in range(40)),
-    embedding_size=128,
-    feature_shapes={"stage4": (2, 1, 2)},
-    top_k=2,
-    probabilities=True,
-    embedding="float32",
-)
-
-
-def shard(output: str, name: str = "site=fen/0007.tar") -> Shard:
-    return Shard(f"s3://archive/{name}", "tar", 12_345, "12345-e1", f"{output}/{name}.parquet")
-
-
-def chunk(of: Shard, index: int = 0, last: bool = True, images: int = 3, columns: Columns = COLUMNS) -> Chunk:
-    """Images of which every third failed and the others are as varied as real ones."""
-    rng = np.random.default_rng(index)
-    first = index * images
-    facts = [
-        Facts("failed", "empty: the file has no bytes")
-        if number % 3 == 2
-        else Facts(
-            "ok",
-            None,
-            rng.bytes(32),
-            640,
-            480,
-            "jpeg",
-            datetime(2024, 5, 17) + timedelta(minutes=number),
-            51.5,
-            -0.25,
-            "RECONYX",
-        )
-        for number in range(first, first + images)
-    ]
-    usable = sum(fact.status == "ok" for fact in facts)
-    predictions = Predictions(
-        probabilities=rng.dirichlet([0.1] * len(columns.classes), size=usable).astype(np.float32),
-        energy=rng.normal(size=usable).astype(np.float32),
-        embedding=rng.normal(size=(usable, 128)).astype(np.float32),
-        features={"stage4": rng.normal(size=(usable, 2, 1, 2)).astype(np.float16)},
-    )
-    keys = [f"DCIM/{number}.jpg" for number in range(first, first + images)]
-    rows = image_rows(of.uri, keys, facts, ['{"site": "fen"}'] * images)
-    rows = with_predictions(rows, predictions if usable else None, columns)
-    return Chunk(of, index, last, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {}, None, {".mp4": 2} if last else {})
+from pipeline.commit import Assembler, commit
+from pipeline.ledger import find
 
 
 class TestAssembler:
@@ -206,7 +146,7 @@ class TestTheFile:
     def test_its_footer_says_what_commit_said(
         self, path: Path, chunks: list[Chunk], rows: list[dict[str, Any]]
     ) -> None:
-        footer = read_footer(str(path))
+        footer = find(str(path))
         assert footer is not None
         assert footer == commit(chunks, COLUMNS, MARK)
         assert (footer.uri, footer.identity, footer.size) == ("s3://archive/site=fen/0007.tar", "12345-e1", 12_345)
@@ -223,13 +163,13 @@ class TestTheFile:
         of = shard(str(tmp_path))
         footer = commit([replace(chunk(of), broken="0007.tar: »cut«")], COLUMNS, MARK)
         assert footer.broken == "0007.tar: »cut«"
-        assert read_footer(of.output) == footer
+        assert find(of.output) == footer
 
     def test_of_an_empty_shard_has_no_rows_and_a_footer(self, tmp_path: Path) -> None:
         of = shard(str(tmp_path))
         footer = commit([chunk(of, images=0)], COLUMNS, MARK)
         assert footer.images == {"ok": 0, "salvaged": 0, "failed": 0}
-        assert read_footer(of.output) == footer
+        assert find(of.output) == footer
         assert duckdb.sql(f"select count(*) from '{of.output}'").fetchall() == [(0,)]
 
     def test_with_embeddings_of_half_width_is_read_by_all(self, tmp_path: Path) -> None:
@@ -249,159 +189,3 @@ class TestTheFile:
         commit([chunk(of, images=2)], COLUMNS, MARK)
         assert pq.read_metadata(of.output).num_rows == 2
         assert list(Path(of.output).parent.iterdir()) == [Path(of.output)]
-
-
-class TestReadFooter:
-    @staticmethod
-    def damaged() -> bytes:
-        """Parquet by its first and last bytes, with nonsense for a footer."""
-        sink = io.BytesIO()
-        pq.write_table(pa.table({"a": [1]}), sink)
-        data = sink.getvalue()
-        length = int.from_bytes(data[-8:-4], "little")
-        return data[: -8 - length] + b"\xff" * length + data[-8:]
-
-    @staticmethod
-    def by_others(metadata: dict[str, str]) -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), sink)
-        return sink.getvalue()
-
-    def test_takes_no_other_file_for_a_result(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.parquet"
-        halves = {"trapline.shard": "{}", "trapline.fingerprint": "{}"}
-        others = [b"", b"x" * 100, self.damaged(), *map(self.by_others, ({}, {"trapline.shard": "{"}, halves))]
-        for data in others:
-            path.write_bytes(data)
-            assert read_footer(str(path)) is None
-
-    def test_does_not_take_a_missing_file_or_a_broken_line_for_one_of_others(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with pytest.raises(StorageError, match=r"gone\.parquet: not found"):
-            read_footer(str(tmp_path / "gone.parquet"))
-        commit([chunk(shard(str(tmp_path)))], COLUMNS, MARK)
-        monkeypatch.setattr(storage, "_PAUSES", ())
-
-        def reset(file: storage.StoreFile, size: int = -1) -> bytes:
-            raise TransientError("connection reset")
-
-        monkeypatch.setattr(storage.StoreFile, "read", reset)
-        with pytest.raises(TransientError, match="connection reset"):
-            read_footer(shard(str(tmp_path)).output)
-
-    @pytest.mark.parametrize("broken", [None, "cut"])
-    def test_metadata_and_back_is_the_same(self, broken: str | None) -> None:
-        footer = Footer("s3://b/ü.tar", "1-e", MARK, {"ok": 1}, {"empty": 2}, {"wren": 1}, {".mp4": 3}, broken, 7)
-        metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
-        assert Footer.from_metadata(metadata) == footer
-
-
-class TestPlan:
-    @pytest.fixture(params=["local", "s3"])
-    def output(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        return f"{request.getfixturevalue('bucket')}/results" if request.param == "s3" else str(tmp_path / "results")
-
-    def test_without_an_output_everything_is_to_do(self, output: str) -> None:
-        shards = [shard(output, "a.tar"), shard(output, "b.tar")]
-        found = plan(shards, output, MARK, replace=False)
-        assert (found.todo, found.done) == (shards, [])
-
-    def test_what_stands_is_done_and_what_changed_is_to_do_again(self, output: str) -> None:
-        same, changed, new = (shard(output, f"site=fen/{name}.tar") for name in ("same", "changed", "new"))
-        footers = {each: commit([chunk(each)], COLUMNS, MARK) for each in (same, changed)}
-        changed = replace(changed, identity="12345-e2")
-        found = plan([changed, new, same], output, MARK, replace=False)
-        assert (found.todo, found.done) == ([changed, new], [footers[same]])
-
-
-class TestPlanOnConflict:
-    def test_results_computed_otherwise_stop_the_run(self, tmp_path: Path) -> None:
-        output = str(tmp_path)
-        shards = [shard(output, f"{name}.tar") for name in "abc"]
-        for each, top_k in zip(shards, (2, 3, 3), strict=True):
-            commit([chunk(each)], COLUMNS, Fingerprint({**MARK.facts, "top_k": top_k}))
-        message = (
-            rf"^{output}: 2 of 3 results were written otherwise \(top_k: 3 -> 2\); choose another OUTPUT.*--replace$"
-        )
-        with pytest.raises(OutputConflict, match=message):
-            plan(shards, output, MARK, replace=False)
-        found = plan(shards, output, MARK, replace=True)
-        assert found.todo == shards[1:]
-        assert [footer.uri for footer in found.done] == [shards[0].uri]
-
-    @pytest.mark.parametrize("may_replace", [False, True])
-    def test_rows_of_another_shard_are_never_in_the_way_of_ours(self, tmp_path: Path, may_replace: bool) -> None:
-        ours = shard(str(tmp_path))
-        commit([chunk(replace(ours, uri="s3://other/0007.tar"))], COLUMNS, MARK)
-        with pytest.raises(
-            OutputConflict, match=r"holds the rows of s3://other/0007\.tar, not of s3://archive/.*; choose"
-        ):
-            plan([ours], str(tmp_path), MARK, replace=may_replace)
-
-    @pytest.mark.parametrize("may_replace", [False, True])
-    @pytest.mark.parametrize("data", [b"somebody's", TestReadFooter.damaged()])
-    def test_nor_is_a_file_that_is_not_ours(self, tmp_path: Path, may_replace: bool, data: bytes) -> None:
-        ours = shard(str(tmp_path), "a.tar")
-        Path(ours.output).write_bytes(data)
-        with pytest.raises(OutputConflict, match=r"a\.tar\.parquet: not written by Trapline, and in the way; move it"):
-            plan([ours], str(tmp_path), MARK, replace=may_replace)
-
-    def test_other_files_in_output_are_nobodys_business(self, tmp_path: Path) -> None:
-        ours = shard(str(tmp_path), "a.tar")
-        footer = commit([chunk(ours)], COLUMNS, MARK)
-        (tmp_path / local.temporary_name()).write_bytes(b"left behind by a power cut")
-        (tmp_path / "notes.txt").write_bytes(b"x")
-        (tmp_path / "other.parquet").write_bytes(b"x")
-        found = plan([ours], str(tmp_path), MARK, replace=False)
-        assert (found.todo, found.done) == ([], [footer])
-
-
-class TestWhatPlanReads:
-    """A nightly run over a million done shards reads their footers, and nothing else."""
-
-    @pytest.fixture
-    def commit_some(self) -> Callable[[str], list[Shard]]:
-        def make(output: str) -> list[Shard]:
-            shards = [shard(output, f"{name}.tar") for name in "abc"]
-            for each in shards:
-                commit([chunk(each, images=2500)], COLUMNS, MARK)
-            return shards
-
-        return make
-
-    def test_of_local_files_is_their_ends(
-        self, tmp_path: Path, commit_some: Callable[[str], list[Shard]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        shards = commit_some(str(tmp_path))
-        read = storage.StoreFile.read
-        total = 0
-
-        def counted(file: storage.StoreFile, size: int = -1) -> bytes:
-            nonlocal total
-            data = read(file, size)
-            total += len(data)
-            return data
-
-        monkeypatch.setattr(storage.StoreFile, "read", counted)
-        assert len(plan(shards, str(tmp_path), MARK, replace=False).done) == 3
-        assert min(Path(each.output).stat().st_size for each in shards) > 1_000_000
-        assert 0 < total <= 3 * 2 * 65_536
-
-    def test_of_objects_is_their_ends_in_a_few_requests(
-        self, bucket: str, commit_some: Callable[[str], list[Shard]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        shards = commit_some(bucket)
-        call = s3fs.S3FileSystem._call_s3
-        requests: list[tuple[str, int]] = []
-
-        async def logged(fs: s3fs.S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
-            first, _, end = kwargs.get("Range", "").removeprefix("bytes=").partition("-")
-            requests.append((method, int(end) - int(first) + 1 if end else 0))
-            return await call(fs, method, *args, **kwargs)
-
-        monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", logged)
-        assert len(plan(shards, bucket, MARK, replace=False).done) == 3
-        assert {size for method, size in requests if method == "get_object"} == {65_536}
-        # One listing, and of each result its size and its end.
-        assert Counter(method for method, _ in requests) == {"list_objects_v2": 1, "head_object": 3, "get_object": 3}

@@ -66,7 +66,7 @@ class TestWatchInALog:
             written = []
             for second in range(121):
                 clock(second)
-                run.saw(chunk(run.todo[0], ok=9, failed=1, encoded_bytes=100))
+                run.saw(chunk(run.todo[second // 10], ok=9, failed=1, encoded_bytes=100))
                 before = len(screen.lines)
                 watch(run)
                 watch(run)
@@ -109,7 +109,7 @@ def test_on_a_terminal_a_bar_shows_the_totals_and_goes() -> None:
     assert "starting workers" in screen.text
     assert "1,203 images" in screen.text
     assert "3 failed  1/2 shards" in screen.text
-    assert "25 %" in screen.text
+    assert "50 %" in screen.text
     assert screen.text.endswith("\x1b[1A\x1b[2K")  # up and wiped
 
 

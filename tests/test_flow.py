@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accounts import Silent
 from archives import (
     RGB_STATS,
     jpeg,
@@ -27,10 +28,10 @@ from birder.inference.classification import infer_batch
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
-from pipeline.commit import read_footer
 from pipeline.config import RunConfig
 from pipeline.errors import CheckpointError, OutputConflict, UsageError
 from pipeline.flow import classify
+from pipeline.ledger import find
 from pipeline.manifest import Manifest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -44,7 +45,7 @@ class Run:
 
     def __call__(self, **options: Any) -> Manifest:
         values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify(RunConfig(**{"precision": "fp32", **values, **options}), lambda account: None)
+        return classify(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
 
     def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
         glob = f"{self.output}/**/*.parquet"
@@ -151,7 +152,7 @@ class TestTheFirstNight:
     def test_the_footer_names_its_shard_and_how_it_was_computed(self, night: tuple[Run, Manifest]) -> None:
         run, manifest = night
         path = run.output / "site=moor/card.zip.parquet"
-        footer = read_footer(str(path))
+        footer = find(str(path))
         assert footer is not None
         assert footer.uri == str(run.archive / "site=moor/card.zip")
         assert footer.fingerprint.digest == manifest.fingerprint["digest"]
@@ -186,6 +187,17 @@ class TestTheNextNight:
         assert (manifest.shards_already_done, manifest.shards_committed) == (1, 2)
         assert after["same.tar.parquet"] == before["same.tar.parquet"]
         assert len(run.rows()) == 3 + 4 + 2
+
+    def test_of_a_folder_that_grew_the_new_images_alone_are_read(self, run: Run) -> None:
+        write_folder(run.archive, pictures(8, prefix=""))
+        run()
+        before = {row[0]: row for row in run.rows("key, probabilities, embedding")}
+        write_folder(run.archive, {"new.jpg": jpeg(50)})
+        manifest = run()
+        assert (manifest.images["ok"], manifest.images_carried_over) == (9, 8)
+        after = {row[0]: row for row in run.rows("key, probabilities, embedding")}
+        assert after.keys() == {*before, "new.jpg"}
+        assert {key: after[key] for key in before} == before
 
     def test_other_options_stop_with_what_differs_unless_replace(self, run: Run) -> None:
         write_tar(run.archive / "a.tar", pictures(3))

@@ -153,8 +153,16 @@ class TestSpeed:
         run.saw(chunk(run.todo[0], ok=20, encoded_bytes=500))
         assert (run.seconds, run.images_per_second) == (4, 5)
         assert run.fraction_done == 500 / 4000
-        run.saw(chunk(run.todo[0], encoded_bytes=99_000))
-        assert run.fraction_done == 1
+
+    def test_progress_is_of_bytes_and_what_is_read_again_is_none(self) -> None:
+        run = account()
+        for _ in range(3):
+            run.saw(chunk(run.todo[0], encoded_bytes=400))
+        assert run.fraction_done == 0.25
+        run.commit(footer(run.todo[0]))
+        run.found_done(footer(run.todo[1]))
+        run.commit(footer(run.todo[2]))
+        assert run.fraction_done == 0.75
 
 
 class TestTheManifest:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from accounts import Silent
 from archives import pictures, sidecar, write_folder, write_tar, write_zip
 
 from jobs.verify import main
@@ -25,7 +26,7 @@ def first_night(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ray_
     cut = write_tar(folder / "archive/cut.tar", pictures(5))
     cut.write_bytes(cut.read_bytes()[:7000])
     output = str(folder / "output")
-    classify(RunConfig(inputs=(str(folder / "archive"),), output=output, model=str(tiny_model)), lambda account: None)
+    classify(RunConfig(inputs=(str(folder / "archive"),), output=output, model=str(tiny_model)), Silent())
     return folder
 
 

@@ -17,6 +17,7 @@ from pipeline import checkpoint, rows
 from pipeline.config import RunConfig
 from pipeline.decode import Facts
 from pipeline.predict import Predictions, Predictor
+from pipeline.records import Record
 from pipeline.rows import IMAGE_FIELDS, Columns, image_rows, table, usable, with_predictions
 
 OK = Facts(
@@ -36,7 +37,7 @@ COLUMNS = Columns(
 
 
 def batch(facts: list[Facts]) -> pa.RecordBatch:
-    return image_rows("s3://b/a.tar", [f"{number}.jpg" for number in range(len(facts))], facts, [None] * len(facts))
+    return image_rows("s3://b/a.tar", [Record(f"{number}.jpg", None) for number in range(len(facts))], facts)
 
 
 def predictions(probabilities: npt.ArrayLike) -> Predictions:
@@ -75,6 +76,7 @@ class TestSchema:
             "camera_model": word,
             "camera_serial": word,
             "metadata": "string",
+            "identity": "string",
             "species": word,
             "probability": "float",
             "top_k": "list<item: struct<species: string, probability: float>>",
@@ -121,15 +123,21 @@ class TestSchema:
 
 class TestTheDecodersHalf:
     def test_facts_keys_and_sidecars_are_columns(self) -> None:
-        whole = image_rows("s3://b/a.tar", ["DCIM/1.jpg", "2.jpg"], [OK, FAILED], ['{"site": "fen"}', None])
+        whole = image_rows(
+            "s3://b/a.tar",
+            [Record("DCIM/1.jpg", None, '{"site": "fen"}'), Record("2.jpg", None, identity="5-e")],
+            [OK, FAILED],
+        )
         first, second = whole.to_pylist()
         assert first == {
             **vars(OK),
             "image_uri": "s3://b/a.tar#DCIM/1.jpg",
             "key": "DCIM/1.jpg",
             "metadata": '{"site": "fen"}',
+            "identity": None,
         }
-        assert second == {**vars(FAILED), "image_uri": "s3://b/a.tar#2.jpg", "key": "2.jpg", "metadata": None}
+        assert second["identity"] == "5-e"
+        assert second.items() >= {**vars(FAILED), "image_uri": "s3://b/a.tar#2.jpg", "metadata": None}.items()
 
     def test_what_was_salvaged_is_usable_and_what_failed_is_not(self) -> None:
         assert usable(batch([OK, FAILED, SALVAGED])).tolist() == [True, False, True]

@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import FatalError
 from pipeline.rows import Columns
 from pipeline.shards import Shard, discover
-from pipeline.workers import Job, PredictorActor, Reader, pack, unpack
+from pipeline.workers import Job, PredictorActor, Reader, Task, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model(tiny_model: Path) -> checkpoint.Model:
 @pytest.fixture
 def job(model: checkpoint.Model) -> Job:
     config = RunConfig(inputs=("in",), output="out", model="m")
-    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model))
+    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model), "digest")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def shard(tmp_path: Path) -> Shard:
 
 
 def read(job: Job, shard: Shard) -> pa.Table:
-    return pa.concat_tables(Reader(job)(pa.table({"shard": [pickle.dumps(shard)]})))
+    return pa.concat_tables(Reader(job)(pa.table({"task": [pickle.dumps(Task(shard))]})))
 
 
 def test_a_shard_is_read_and_predicted_chunk_by_chunk(job: Job, shard: Shard, model: checkpoint.Model) -> None:

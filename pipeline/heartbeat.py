@@ -1,0 +1,75 @@
+"""Runs that know of each other: while a run goes on, its manifest is written anew every minute, and so stays young."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline import storage
+from pipeline.errors import TraplineError
+from pipeline.ledger import SIDE_FOLDER
+from pipeline.manifest import Manifest
+
+# Seconds between two beats.
+_BEAT = 60.0
+# Older than this, by the store's own clock, a manifest that says `running` is that of a run that was killed.
+_YOUNG = timedelta(seconds=3 * _BEAT)
+
+
+class Heartbeat:
+    """Writes a manifest again and again, for as long as the context lasts.
+
+    A store that refuses it now and then is none of its business: whoever commits will hear of it.
+
+    Args:
+        output: where the manifest lies.
+        manifest: gives it, as it is now.
+        beat: seconds between two.
+    """
+
+    def __init__(self, output: str, manifest: Callable[[], Manifest], beat: float = _BEAT) -> None:
+        self._output = output
+        self._manifest = manifest
+        self._beat = beat
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()  # so that the closing manifest is the last
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._beat):
+            try:
+                self._manifest().write(self._output)
+            except TraplineError:
+                continue
+
+
+def others(output: str, run_id: str) -> list[dict[str, Any]]:
+    """The manifests of other runs that write to OUTPUT now, this run's own being just written.
+
+    Where a store does not say when a file was modified, nobody is seen; that costs double work and never a row.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    entries = {entry.url: entry for entry in storage.list_folder(storage.join(output, SIDE_FOLDER, "runs"))}
+    mine = next((entry.modified for url, entry in entries.items() if url.endswith(f"/{run_id}.json")), None)
+    if mine is None:
+        return []
+    young = [
+        url
+        for url, entry in entries.items()
+        if entry.modified and mine - entry.modified < _YOUNG and not url.endswith(f"/{run_id}.json")
+    ]
+    manifests = [json.loads(data) for data in storage.read_many(young)]
+    return [manifest for manifest in manifests if manifest["status"] == "running"]

@@ -1,0 +1,120 @@
+"""Decoding that cannot take its worker along: images that crash or hang their decoder become rows like any other.
+
+Decoders are C libraries, and one bad file in a million kills the process or never lets go of it. A worker decodes in
+its own process, which costs nothing, under a deadline that ends the process. Shards whose worker died are read again
+with each image decoded in a child process: whose death names the image. Kinds of image error raised here: `crashed`,
+`timeout`.
+"""
+
+import faulthandler
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.decode import Facts, decode
+from pipeline.errors import TransientError
+
+Decode = Callable[[bytes, tuple[int, int]], tuple[torch.Tensor | None, Facts]]
+
+# Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
+PATIENCE = 120.0
+# A child imports torch: 4 s, and more where all cores are busy.
+_START = 120.0
+_FAREWELL = 1.0
+
+
+def decode_or_die(data: bytes, size: tuple[int, int], patience: float = PATIENCE) -> tuple[torch.Tensor | None, Facts]:
+    """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds."""
+    # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
+    faulthandler.dump_traceback_later(patience, exit=True)
+    try:
+        return decode(data, size)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+class Sandbox:
+    """`decode`, in a child process: an image that kills it, or that it does not finish, is `failed`.
+
+    Args:
+        patience: seconds for one image.
+
+    Raises (when called):
+        TransientError: no child process starts.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._child: Any = None
+        self._pipe: Any = None
+
+    def __call__(self, data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Facts]:
+        """As `decode`."""
+        error = ""
+        # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
+        for _ in range(2):
+            if not (self._child and self._child.is_alive()):
+                self.close()
+                self._start()
+            try:
+                self._pipe.send((data, size))
+                if not self._pipe.poll(self._patience):
+                    error = f"timeout: not decoded after {self._patience:g} s"
+                    break
+                pixels, facts = self._pipe.recv()
+            except (EOFError, OSError):
+                error = f"crashed: the decoder died of it ({_cause(self.close())})"
+            else:
+                return None if pixels is None else torch.from_numpy(pixels), facts
+        self.close()
+        return None, Facts("failed", error, hashlib.sha256(data).digest())
+
+    def close(self) -> int:
+        """End the child, if there is one; gives its exit code."""
+        if not self._child:
+            return 0
+        self._pipe.close()
+        self._child.join(_FAREWELL)  # it ends by itself, unless it hangs
+        self._child.kill()
+        self._child.join()
+        code: int = self._child.exitcode
+        self._child = None
+        return code
+
+    def _start(self) -> None:
+        # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._child = context.Process(target=_serve, args=(theirs, 2 * self._patience), daemon=True)
+        self._child.start()
+        theirs.close()  # so that its death is the end of the pipe
+        try:
+            if not self._pipe.poll(_START):
+                raise EOFError
+            self._pipe.recv()
+        except EOFError as error:
+            self.close()
+            raise TransientError(f"no process to decode in starts within {_START:g} s") from error
+
+
+def _serve(pipe: Connection, patience: float) -> None:
+    """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
+    torch.set_num_threads(1)
+    pipe.send("ready")
+    while True:
+        try:
+            data, size = pipe.recv()
+        except EOFError:
+            return
+        pixels, facts = decode_or_die(data, size, patience)
+        pipe.send((None if pixels is None else np.asarray(pixels), facts))
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
