@@ -362,7 +362,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_every_format_is_read_from_s3(kind: str, bucket: str, tmp_path: Path, s3: S3Server) -> None:
     path = write_any(kind, tmp_path, IMAGES)
     s3.filesystem().put(str(path), f"{bucket}/{path.name}", recursive=True)
-    assert read_sound(f"{bucket}/{path.name}").records == read_sound(path).records
+    there, here = read_sound(f"{bucket}/{path.name}"), read_sound(path)
+    assert (there.images, there.metadata, there.kinds) == (here.images, here.metadata, here.kinds)
 
 
 def test_a_tar_on_s3_is_streamed(bucket: str, fetched: list[tuple[int, int]]) -> None:
