@@ -27,9 +27,11 @@ from jobs.demo.model import BATCH, SIZE, draw_examples, new_network, save, train
 T = TypeVar("T")
 
 PHOTOGRAPHS = 240
-EXAMPLES = 2048
-EPOCHS = 4
-_ARCHIVE_SEED, _MODEL_SEED = 7, 1  # no picture of the archive is among the examples
+EXAMPLES = 1536
+EPOCHS = 5
+# No picture of the archive is among the examples, and the training's settings were chosen by another archive (seed 7):
+# who changes them looks there.
+_ARCHIVE_SEED, _MODEL_SEED = 2026, 1
 
 _ACCURACY = """
     WITH judged AS (
