@@ -62,7 +62,8 @@ def others(output: str, run_id: str) -> list[dict[str, Any]]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    entries = {entry.url: entry for entry in storage.list_folder(storage.join(output, SIDE_FOLDER, "runs"))}
+    runs = storage.list_files(storage.join(output, SIDE_FOLDER, "runs"), missing_ok=True)  # a listing may be stale
+    entries = {entry.url: entry for entry in runs}
     mine = next((entry.modified for url, entry in entries.items() if url.endswith(f"/{run_id}.json")), None)
     if mine is None:
         return []

@@ -30,9 +30,15 @@ _ATOMIC_STORES = {"file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"
 
 _LOCAL = LocalFiles()
 
-# s3fs tries five times around botocore's own five: 25 tries take minutes. 3 x 5 ride out a burst of 503s, and end.
+# Retries are ours (`retrying`), beside one of botocore's, which hides the single lost connection. A store that is dead
+# without a word is given up after 6 x 2 timeouts of 15 s, which is 3 minutes.
 _S3_OPTIONS: dict[str, Any] = {
-    "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}, "max_pool_connections": 64},
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 2},
+        "max_pool_connections": 64,
+        "connect_timeout": 5,
+        "read_timeout": 15,
+    },
     "use_listings_cache": False,
 }
 
@@ -45,8 +51,8 @@ _TAIL = {"block_size": 2**16, "cache_type": "readahead"}
 # Small files that are fetched at the same time: hides the store's latency.
 _FETCHES = 16
 
-# Seconds between tries, on average: four tries in all.
-_PAUSES = (0.5, 1.0, 2.0)
+# Seconds between tries, on average: six tries in all.
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # What stores call the thing that changes with the content, best first.
 _VERSION_KEYS = (
@@ -89,9 +95,8 @@ class StoreFile(io.IOBase):
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, fewer only at the end; raises StorageError or TransientError."""
         left = self._size - self.tell()
-        with translated(self._url):
-            data: bytes = self._file.read(left if size < 0 else min(size, left))  # makes room for what it is asked for
-        return data
+        size = left if size < 0 else min(size, left)  # makes room for what it is asked for
+        return retrying(self._url, lambda: cast(bytes, self._file.read(size)))  # which moves on only when it succeeds
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
@@ -343,6 +348,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error
+    if options:
+        fs.retries = 1  # s3fs would try five times around each of ours, and around those that do so themselves 25 times
     if isinstance(fs, LocalFileSystem):
         return _LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
     return fs, path.rstrip("/") or "/"

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import s3fs
 from botocore.exceptions import BotoCoreError
@@ -87,13 +88,27 @@ class RayHead:
             working_dir: uploaded to the cluster; the job starts in the copy.
             env: environment variables of the job and of its workers.
         """
-        options = [
-            f"--address={self.job_address}",
-            f"--working-dir={working_dir}",
-            f"--runtime-env-json={json.dumps({'env_vars': dict(env or {})})}",
-            "--log-color=false",
-        ]
-        command = [SCRIPTS / "ray", "job", "submit", *options, "--", *entrypoint]
+        options = [f"--working-dir={working_dir}", f"--runtime-env-json={json.dumps({'env_vars': dict(env or {})})}"]
+        return self._job("submit", *options, "--", *entrypoint)
+
+    def start(self, *entrypoint: str, working_dir: Path) -> str:
+        """As `submit`, but does not wait; gives the job's name."""
+        name = f"job-{uuid4().hex[:6]}"
+        options = ["--no-wait", f"--submission-id={name}", f"--working-dir={working_dir}"]
+        started = self._job("submit", *options, "--", *entrypoint)
+        assert started.returncode == 0, started.stdout + started.stderr
+        return name
+
+    def stop(self, job: str) -> subprocess.CompletedProcess[str]:
+        """`ray job stop`."""
+        return self._job("stop", job)
+
+    def log(self, job: str) -> str:
+        """`ray job logs`."""
+        return self._job("logs", job).stdout
+
+    def _job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [SCRIPTS / "ray", "job", verb, f"--address={self.job_address}", "--log-color=false", *arguments]
         return subprocess.run(command, env=os.environ | RAY_ENV, capture_output=True, text=True, check=False)
 
 
@@ -174,6 +189,25 @@ def ray_head(folder: Path, num_cpus: int = 2) -> Iterator[RayHead]:
 
 
 @contextmanager
+def ray_node(head: RayHead, folder: Path, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start --address`: a further node, which is one process tree, on the same machine."""
+    command = [
+        SCRIPTS / "ray",
+        "start",
+        "--block",
+        f"--address={head.gcs_address}",
+        f"--node-ip-address={LOOPBACK}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--num-cpus={num_cpus}",
+        f"--object-store-memory={256 * 2**20}",
+        "--disable-usage-stats",
+    ]
+    with _running(command, RAY_ENV, folder / f"node-{uuid4().hex[:6]}.log") as process:
+        yield process
+
+
+@contextmanager
 def _running(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -188,10 +222,11 @@ def _running(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -
     try:
         yield process
     finally:
-        _kill_tree(process)
+        kill_tree(process)
 
 
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Ends a server and all that it has started."""
     # SIGKILL, since SeaweedFS takes 15 s over a SIGTERM and their data are worth nothing after the test.
     # While it stands still, the server still adopts orphans, but starts nothing anew.
     process.send_signal(signal.SIGSTOP)

@@ -2,15 +2,13 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
 import pytest
-from archives import jpeg, pictures, write_tar
+from archives import pictures, write_tar
 from servers import S3Server, ray_head
 
 from jobs.classify import main
@@ -158,32 +156,6 @@ class TestOnS3:
         assert result.returncode == 2, result.stderr
         assert expected in result.stderr
         assert result.stderr.count("\n") == 1, result.stderr
-
-
-@pytest.mark.slow
-class TestKilled:
-    def test_a_killed_driver_leaves_whole_shards_and_the_next_run_ends_with_each_row_once(
-        self, tmp_path: Path, tiny_model: Path
-    ) -> None:
-        archive, output = tmp_path / "archive", tmp_path / "output"
-        for number in range(24):
-            write_tar(archive / f"{number:02}.tar", {f"{n}.jpg": jpeg(n, (1600, 1200)) for n in range(20)})
-        command = [sys.executable, "-m", "jobs.classify", str(archive), str(output), "--model", str(tiny_model)]
-        # Each night is killed once some more shards stand: early, midway and late.
-        for until in (1, 9, 18):
-            log = (tmp_path / f"{until}.log").open("w")
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-            deadline = time.monotonic() + 120
-            while len(list(output.rglob("*.parquet"))) < until and process.poll() is None:
-                assert time.monotonic() < deadline, "no shard was committed in time"
-                time.sleep(0.02)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            whole = len(list(output.rglob("*.parquet")))
-            assert until <= whole < 24, "killed too late to show anything"
-            assert count_rows(output) == (20 * whole, 20 * whole)
-        assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
-        assert count_rows(output) == (480, 480)
 
 
 @pytest.mark.slow

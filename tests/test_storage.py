@@ -55,7 +55,7 @@ def one_line(error: BaseException) -> str:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(storage, "_PAUSES", (0.0,) * 5)
 
 
 # URLs
@@ -356,7 +356,7 @@ class ClientOfSomeStoreError(Exception):
     "trouble", [ConnectionResetError("reset"), TimeoutError(), ClientOfSomeStoreError("busy\nnow")]
 )
 def test_trouble_that_passes_costs_nothing_but_time(trouble: Exception, no_pauses: None) -> None:
-    left = [trouble] * 3
+    left = [trouble] * 5
 
     def action() -> str:
         if left:
@@ -367,7 +367,7 @@ def test_trouble_that_passes_costs_nothing_but_time(trouble: Exception, no_pause
 
 
 @pytest.mark.parametrize("trouble", [ConnectionResetError("reset"), ClientOfSomeStoreError("busy\nnow")])
-def test_trouble_that_stays_is_named_after_four_tries(trouble: Exception, no_pauses: None) -> None:
+def test_trouble_that_stays_is_named_after_six_tries(trouble: Exception, no_pauses: None) -> None:
     tries = []
 
     def action() -> None:
@@ -377,7 +377,7 @@ def test_trouble_that_stays_is_named_after_four_tries(trouble: Exception, no_pau
     with pytest.raises(TransientError, match=r"s3://a/b: (reset|busy now)") as caught:
         storage.retrying("s3://a/b", action)
     one_line(caught.value)
-    assert len(tries) == 4
+    assert len(tries) == 6
 
 
 def test_trouble_that_no_pause_mends_is_not_tried_again() -> None:
