@@ -26,6 +26,7 @@ app = App(
     name="trapline classify",
     help=__doc__,
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,  # what is to be said then is said by `run`
     version_flags=(),
     result_action="return_value",
 )

@@ -18,6 +18,7 @@ def run(app: App, arguments: Sequence[str]) -> int:
     # `ray job stop` and schedulers send SIGTERM: stop as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        app.suppress_keyboard_interrupt = False  # or the library would end us, and without a word
         return app(arguments, exit_on_error=False, print_error=False) or 0  # --help gives None
     except KeyboardInterrupt:
         print("Interrupted. What is committed stays; run the same command again to carry on.", file=sys.stderr)

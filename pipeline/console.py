@@ -95,7 +95,8 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("shards", f"{manifest.shards_committed:,} classified" + _shard_rest(manifest))
-    table.add_row("images", f"{total:,} = {_listed(manifest.images)}")
+    carried = f", {manifest.images_carried_over:,} of them as before" if manifest.images_carried_over else ""
+    table.add_row("images", f"{total:,} = {_listed(manifest.images)}{carried}")
     if manifest.reasons:
         table.add_row("troubles", _listed(manifest.reasons))
     if manifest.ignored:
@@ -108,6 +109,11 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     console.print(table, highlight=False)
     if manifest.species:
         console.print(_species_table(manifest, total))
+    if manifest.status == "over_budget":
+        console.print("Stopped: more images failed than --max-failed-fraction allows.")
+    if manifest.results_otherwise:
+        others = _counted(manifest.results_otherwise, "result")
+        console.print(f"{others} of shards outside of this input, computed otherwise, remain in the output.")
     _print_shards(console, "failed, to be tried again by the next run", manifest.shards_failed)
     _print_shards(console, "broken off, committed as far as they go", manifest.shards_broken)
     console.print(Text(f"rows      {output}/**/*.parquet"), soft_wrap=True)

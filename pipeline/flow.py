@@ -7,11 +7,13 @@ result are read again, and what still has none after the last pass is named in t
 import logging
 import os
 import pickle
+import signal
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
+from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -294,11 +296,15 @@ def _connect() -> None:
     # What is wrong comes back as rows, failures and exceptions; Ray's own remarks are not for who reads our log.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
     else:
         # Two at least: a decode task and an actor must run at the same time, also on a single core.
         ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+    # Ray has put a handler of its own there, which prints a stack and aborts.
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _slots(job: Job, config: RunConfig) -> Slots:

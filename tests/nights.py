@@ -55,7 +55,11 @@ class Night:
         log = self.model.parent / f"{time.monotonic_ns()}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                self.command(*options), cwd=ROOT, env=os.environ | RAY_ENV | dict(env or {}), stdout=stream, stderr=stream
+                self.command(*options),
+                cwd=ROOT,
+                env=os.environ | RAY_ENV | dict(env or {}),
+                stdout=stream,
+                stderr=stream,
             )
         try:
             yield Run(self, process, log)

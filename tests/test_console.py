@@ -228,3 +228,27 @@ class TestPlan:
         screen = Screen()
         print_plan(screen, replace(account().manifest("planned"), bytes_todo=int(size)))
         assert f"4 ({shown})" in screen.text
+
+
+class TestWhatAPersonShouldKnow:
+    def test_a_note_is_printed_as_it_is(self) -> None:
+        screen = Screen()
+        Watch(screen).note("run [1] is at work")
+        assert screen.lines == ["run [1] is at work"]
+
+    def test_a_run_over_its_budget_says_so(self) -> None:
+        line = "Stopped: more images failed than --max-failed-fraction allows."
+        assert line in summary(replace(ended(), status="over_budget")).lines
+        assert line not in summary(ended()).lines
+
+    def test_rows_that_were_taken_over_are_counted(self) -> None:
+        assert "of them as before" not in summary(ended()).text
+        assert (
+            "15 = 9 ok, 3 salvaged, 3 failed, 7 of them as before"
+            in summary(replace(ended(), images_carried_over=7)).text
+        )
+
+    def test_results_that_were_computed_otherwise_are_counted(self) -> None:
+        line = "2 results of shards outside of this input, computed otherwise, remain in the output."
+        assert line in summary(replace(ended(), results_otherwise=2)).lines
+        assert line not in summary(ended()).lines
