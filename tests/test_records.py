@@ -430,22 +430,47 @@ def test_an_object_replaced_as_it_is_read_is_to_be_tried_again(kind: str, large_
         list(reading)
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "parquet"])
-def test_passing_trouble_of_the_store_is_no_break_of_the_shard(
-    kind: str, large_on_s3: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shard = shard_of(large_on_s3)
+@pytest.fixture
+def troubled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, range], None]:
+    """Makes some of the requests of streams fail, counted from now on; pauses between tries are short."""
     fetch = s3fs.core.S3File._fetch_range
-    troubles = [OSError("SlowDown"), ConnectionResetError(), aiohttp.ClientPayloadError("cut")]
-    for trouble, at in product(troubles, [0, 1, 6]):
+    monkeypatch.setattr(storage, "_PAUSES", (0.01,) * 5)
+
+    def trouble(error: Exception, at: range) -> None:
         requests = count()
 
-        def fail_once(file: s3fs.core.S3File, start: int, end: int) -> bytes:
-            if next(requests) == at:  # noqa: B023  # called in this turn of the loop only
-                raise trouble  # noqa: B023
+        def fail(file: s3fs.core.S3File, start: int, end: int) -> bytes:
+            if next(requests) in at:
+                raise error
             return fetch(file, start, end)
 
-        monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", fail_once)
+        monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", fail)
+
+    return trouble
+
+
+TROUBLES = [OSError("SlowDown"), ConnectionResetError(), aiohttp.ClientPayloadError("cut")]
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "parquet"])
+def test_passing_trouble_of_the_store_goes_unnoticed(
+    kind: str, large_on_s3: str, troubled: Callable[[Exception, range], None]
+) -> None:
+    shard = shard_of(large_on_s3)
+    expected = read_all(shard)
+    assert (expected.error, len(expected.records)) == (None, 8)
+    for error, at in product(TROUBLES, [0, 1, 6]):
+        troubled(error, range(at, at + 5))
+        assert read_all(shard) == expected
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "parquet"])
+def test_lasting_trouble_of_the_store_is_no_break_of_the_shard(
+    kind: str, large_on_s3: str, troubled: Callable[[Exception, range], None]
+) -> None:
+    shard = shard_of(large_on_s3)
+    for error, at in product(TROUBLES, [0, 1, 6]):
+        troubled(error, range(at, 10**6))
         assert isinstance(read_all(shard).error, TransientError)
 
 
