@@ -251,6 +251,12 @@ def put(url: str, data: bytes) -> None:
         retrying(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
 
 
+def remote(url: str) -> Any:
+    """The fsspec filesystem of a URL, for a library that reads by itself (DuckDB); None for files of this machine."""
+    fs, _ = _filesystem(url)
+    return None if fs is _LOCAL else fs
+
+
 def version(info: dict[str, Any]) -> str:
     """What a store says that changes with a file's content: its etag, or when it was modified; empty if it does not."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")

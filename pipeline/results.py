@@ -1,0 +1,74 @@
+"""What `classify` has written, as a table that DuckDB reads where it lies: where the jobs after it begin."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow.parquet as pq
+
+from pipeline import ledger, storage
+from pipeline.errors import OutputConflict, UsageError
+from pipeline.fingerprint import Fingerprint
+from pipeline.ledger import CLASSES_KEY, Footer, Result
+
+
+@dataclass(frozen=True)
+class Results:
+    """The result files below an OUTPUT, all computed in one way.
+
+    Attributes:
+        output: where they lie.
+        files: by name; at least one.
+        fingerprint: how their rows were computed.
+        classes: names of the C classes, in the order of `probabilities`; empty for a model without classifier.
+    """
+
+    output: str
+    files: tuple[Result, ...]
+    fingerprint: Fingerprint
+    classes: tuple[str, ...]
+
+
+def find(output: str) -> Results:
+    """The results in OUTPUT; what else lies there is passed over.
+
+    Raises:
+        UsageError: there are none.
+        OutputConflict: they were computed in more than one way, so that their rows cannot be compared.
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    output = storage.absolute(output)
+    files = tuple(result for result in ledger.survey(output) if result.shard)
+    if not files:
+        raise UsageError(f"{output}: holds no results; `trapline classify` writes them")
+    ways = Counter(result.fingerprint for result in files)
+    if len(ways) > 1:
+        raise OutputConflict(
+            f"{output}: its {len(files)} results were computed in {len(ways)} ways (other weights or options), and "
+            "cannot be compared; run `trapline classify` over all of it with --replace"
+        )
+    with storage.open_tail(files[0].url) as stream:
+        metadata = pq.ParquetFile(stream).metadata.metadata
+    footer = Footer.from_metadata(metadata)
+    if footer is None:
+        raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
+    return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+
+
+def connect(*urls: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that reads and writes the stores of these URLs, through the same clients as all of Trapline.
+
+    What does not fit into 80 % of the machine's memory goes to a temporary folder; `SET memory_limit` sets another
+    bound.
+    """
+    connection = duckdb.connect()
+    for store in {id(store): store for store in map(storage.remote, urls) if store}.values():
+        connection.register_filesystem(store)
+    return connection
+
+
+def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images") -> None:
+    """Makes the rows of all results a view, one row per image in the schema of `rows.py`; reads nothing yet."""
+    urls = [result.url for result in results.files]
+    connection.read_parquet(urls, hive_partitioning=False, union_by_name=False).create_view(name)
