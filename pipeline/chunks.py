@@ -57,12 +57,14 @@ class Failure:
         reason: in the store's own words.
         transient: whether another try may help.
         fatal: whether every other shard would fail of it, too.
+        wary: whether one of its images may be to blame, and each is better decoded in a process of its own.
     """
 
     shard: Shard
     reason: str
     transient: bool
     fatal: bool = False
+    wary: bool = False
 
 
 def read_chunks(
@@ -112,6 +114,9 @@ def read_chunks(
         builder.add(Record("", None, error=ImageError("broken_shard", broken)))
     except TraplineError as error:
         yield Failure(shard, str(error), transient=isinstance(error, TransientError))
+        return
+    except MemoryError:
+        yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, wary=True)
         return
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)

@@ -33,7 +33,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline import exif
-from pipeline.errors import ImageError, in_one_line
+from pipeline.errors import ImageError, in_one_line, is_out_of_memory
 
 # Trail cameras interpolate up to 64 megapixels and phones reach 108. Decoding holds 3 bytes a pixel for most JPEGs, 9
 # for a progressive one without subsampling, 14 for PNG and 22 for WebP (measured): at the limit 0.4 to 3 GB.
@@ -105,6 +105,9 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
 
     Returns:
         `uint8 [3, *size]`, contiguous, RGB; None when nothing could be decoded. And the facts, in each case.
+
+    Raises:
+        MemoryError: there is not enough.
     """
     image: ImageFile.ImageFile | None = None
     pixels: torch.Tensor | None = None
@@ -117,9 +120,9 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
             pixels = transforms.resize(picture, list(size), InterpolationMode.BICUBIC, antialias=True).contiguous()
         except ImageError as refusal:
             error = str(refusal)
-        except MemoryError:
-            raise  # says something about this machine, not about the image
-        except Exception as refusal:  # noqa: BLE001 - Pillow's plugins raise whatever their parsing trips over
+        except Exception as refusal:  # Pillow's plugins raise whatever their parsing trips over
+            if is_out_of_memory(refusal):
+                raise MemoryError from refusal  # perhaps this machine's fault, and not the image's
             error = f"corrupt: {type(refusal).__name__}: {in_one_line(refusal)}"
         facts = Facts(
             status="failed" if pixels is None else "salvaged" if error else "ok",

@@ -14,6 +14,8 @@
 Every message names the file, the cause and what to do, in one line.
 """
 
+_OUT_OF_MEMORY = ("can't allocate memory", "Insufficient memory")
+
 
 class TraplineError(Exception):
     """Base of all errors that Trapline raises on purpose."""
@@ -66,6 +68,11 @@ class CheckpointError(FatalError):
 
 class OutputConflict(FatalError):
     """OUTPUT holds rows that this run would not have written."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch and libjpeg have no exception of their own for it on a CPU."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -218,7 +218,7 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
     for task in missing:
         shard = task.shard
         failure = account.failures.get(shard.uri)
-        wary = task.wary or failure is None
+        wary = task.wary or failure is None or failure.wary
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:

@@ -1,17 +1,20 @@
-"""Decoding that cannot take its worker along: images that crash or hang their decoder become rows like any other.
+"""Decoding that cannot take its worker along: images that crash, hang or starve their decoder become rows like others.
 
 Decoders are C libraries, and one bad file in a million kills the process or never lets go of it. A worker decodes in
-its own process, which costs nothing, under a deadline that ends the process. Shards whose worker died are read again
-with each image decoded in a child process: whose death names the image. Kinds of image error raised here: `crashed`,
-`timeout`.
+its own process, which costs nothing, under a deadline that ends the process and a bound on its memory. Shards whose
+worker died or starved are read again with each image decoded in a child process: whose death names the image. Kinds of
+image error raised here: `crashed`, `timeout`, `out_of_memory`.
 """
 
 import faulthandler
 import hashlib
 import multiprocessing
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,19 +27,45 @@ Decode = Callable[[bytes, tuple[int, int]], tuple[torch.Tensor | None, Facts]]
 
 # Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
 PATIENCE = 120.0
+# Bytes for one image, beside what its process has already. The largest that we accept take 3 GB (`decode.MAX_PIXELS`).
+MEMORY = 4 * 2**30
 # A child imports torch: 4 s, and more where all cores are busy.
 _START = 120.0
 _FAREWELL = 1.0
+_STATM = Path("/proc/self/statm")
 
 
 def decode_or_die(data: bytes, size: tuple[int, int], patience: float = PATIENCE) -> tuple[torch.Tensor | None, Facts]:
-    """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds."""
+    """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds.
+
+    Raises:
+        MemoryError: the image takes more than `MEMORY`, or the machine has no more.
+    """
     # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
     faulthandler.dump_traceback_later(patience, exit=True)
     try:
-        return decode(data, size)
+        with _bounded_memory():
+            return decode(data, size)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Allocations fail when the process has `MEMORY` more than now; elsewhere than on Linux nothing bounds them."""
+    if not _STATM.exists():
+        yield
+        return
+    data_pages = int(_STATM.read_text().split()[5])
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = data_pages * resource.getpagesize() + MEMORY
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 class Sandbox:
@@ -112,7 +141,11 @@ def _serve(pipe: Connection, patience: float) -> None:
             data, size = pipe.recv()
         except EOFError:
             return
-        pixels, facts = decode_or_die(data, size, patience)
+        try:
+            pixels, facts = decode_or_die(data, size, patience)
+        except MemoryError:
+            error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
+            pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())
         pipe.send((None if pixels is None else np.asarray(pixels), facts))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import Model
 from pipeline.config import Precision
-from pipeline.errors import FatalError, UsageError
+from pipeline.errors import FatalError, UsageError, is_out_of_memory
 from pipeline.hiera import Hiera, Output
 
 # Images per batch when nobody says otherwise. A batch of 8 keeps two cores busy and its activations in some 200 MB.
@@ -143,5 +143,4 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator has no class of its own for it.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)

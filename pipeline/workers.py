@@ -63,7 +63,7 @@ class Task:
 
     Attributes:
         shard: which.
-        wary: whether a worker died over it before: each image is then decoded in a process of its own.
+        wary: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
     """
 
     shard: Shard

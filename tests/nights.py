@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 from archives import jpeg, write_tar
@@ -32,7 +32,7 @@ class Night:
     inputs: str = ""
 
     @classmethod
-    def make(cls, folder: Path, model: Path, shards: int, images: int = 20) -> "Night":
+    def make(cls, folder: Path, model: Path, shards: int, images: int = 20) -> Self:
         """Of pictures large enough (2 megapixels, some 30 ms each) that there is time to strike."""
         night = cls(folder / "archive", str(folder / "output"), model)
         some = [jpeg(seed, (1600, 1200)) for seed in range(images)]
@@ -47,7 +47,9 @@ class Night:
         return [sys.executable, "-m", "jobs.classify", inputs, self.output, "--model", str(self.model), *options]
 
     @contextmanager
-    def running(self, *options: str, env: Mapping[str, str] | None = None) -> Iterator["Run"]:
+    def running(
+        self, *options: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Iterator["Run"]:
         """A run that goes on meanwhile; at the end of the context nothing of it is left, however it ended."""
         # What a killed driver leaves behind becomes ours, and can be found.
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -55,7 +57,7 @@ class Night:
         log = self.model.parent / f"{time.monotonic_ns()}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                self.command(*options),
+                [*prefix, *self.command(*options)],
                 cwd=ROOT,
                 env=os.environ | RAY_ENV | dict(env or {}),
                 stdout=stream,

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 # Widths of the pictures that set it off.
-CRASH, HANG = 61, 62
+CRASH, HANG, STARVE = 61, 62, 63
 
 _SITECUSTOMIZE = f"""
 import os, signal, time
@@ -22,6 +22,9 @@ class Faulty(BmpImagePlugin.BmpImageFile):
             os.kill(os.getpid(), signal.SIGSEGV)
         while self.width == {HANG}:
             time.sleep(1)
+        taken = []
+        while self.width == {STARVE}:
+            taken.append(bytearray(64 * 2**20))
         return super().load()
 
 BmpImagePlugin.Image.register_open("BMP", Faulty, BmpImagePlugin._accept)

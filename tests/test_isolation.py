@@ -3,18 +3,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from archives import jpeg
-from saboteur import CRASH, HANG, bmp, write_saboteur
+from saboteur import CRASH, HANG, STARVE, bmp, write_saboteur
 
 from pipeline.decode import decode
 from pipeline.isolation import Sandbox
 
 SIZE = (64, 64)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a process's memory")
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ def test_an_image_that_its_decoder_does_not_finish_fails_alone(sandbox: Sandbox)
     assert sandbox(jpeg(1), SIZE)[1].status == "ok"
 
 
+@LINUX
+def test_an_image_that_takes_all_memory_fails_alone(sandbox: Sandbox) -> None:
+    sandbox._patience = 60
+    _, facts = sandbox(bmp(STARVE), SIZE)
+    assert (facts.status, facts.error) == (
+        "failed",
+        "out_of_memory: decoding it takes more than 4 GiB, or than there is",
+    )
+    assert sandbox(jpeg(1), SIZE)[1].status == "ok"
+
+
 def test_a_child_that_was_killed_in_between_is_no_images_fault(sandbox: Sandbox) -> None:
     assert sandbox(jpeg(1), SIZE)[1].status == "ok"
     os.kill(sandbox._child.pid, signal.SIGKILL)
@@ -63,14 +75,31 @@ def test_a_closed_sandbox_leaves_no_process(sandbox: Sandbox) -> None:
         os.kill(child.pid, 0)
 
 
-def test_a_worker_that_hangs_ends_itself(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pipeline.isolation import decode_or_die\n"
-        "assert decode_or_die(sys.stdin.buffer.read(), (64, 64), patience=1)[1].status == 'ok'"
-    )
-    command = [sys.executable, "-c", program]
+@pytest.fixture
+def worker(tmp_path: Path) -> Callable[..., int]:
+    """A process that decodes an image as workers do; gives its exit code."""
     env = os.environ | {"PYTHONPATH": f"{write_saboteur(tmp_path)}{os.pathsep}{Path(__file__).parents[1]}"}
-    assert [
-        subprocess.run(command, input=data, env=env, check=False, stderr=subprocess.DEVNULL).returncode
-        for data in (bmp(40), bmp(HANG))
-    ] == [0, 1]
+
+    def decode_in_process(data: bytes, program: str) -> int:
+        command = [sys.executable, "-c", f"import sys; from pipeline.isolation import decode_or_die\n{program}"]
+        return subprocess.run(command, input=data, env=env, check=False, stderr=subprocess.DEVNULL).returncode
+
+    return decode_in_process
+
+
+def test_a_worker_that_hangs_ends_itself(worker: Callable[..., int]) -> None:
+    program = "assert decode_or_die(sys.stdin.buffer.read(), (64, 64), patience=1)[1].status == 'ok'"
+    assert [worker(data, program) for data in (bmp(40), bmp(HANG))] == [0, 1]
+
+
+@LINUX
+def test_a_worker_that_starves_lives_on_with_all_memory_to_itself(worker: Callable[..., int]) -> None:
+    program = """
+import resource
+before = resource.getrlimit(resource.RLIMIT_DATA)
+try:
+    decode_or_die(sys.stdin.buffer.read(), (64, 64))
+except MemoryError:
+    sys.exit(7 if resource.getrlimit(resource.RLIMIT_DATA) == before else 8)
+"""
+    assert [worker(data, program) for data in (bmp(40), bmp(STARVE))] == [0, 7]
