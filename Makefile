@@ -7,16 +7,18 @@ BIN := $(VENV)/bin
 # Ray starts a process per worker, and each imports torch: 8 s from bytecode, 24 s without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m jobs.demo
 
+# Two at a time: half of what a test takes is waiting for servers and clusters to start.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-fast: lint
-	$(BIN)/python -m pytest -m "not slow"
+# Kills, full disks, whole nights: one at a time, because they watch the machine's memory and processes.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -259,7 +259,7 @@ class Block(nn.Module):
         if self.proj is not None:
             x = self.proj(normed)
         if self.pool:
-            x = _max_pool(x)
+            x = max_pool(x)
         x = x + self.attn(normed)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -278,16 +278,7 @@ class MaskUnitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, windows, tokens, C] -> [B, windows, queries, C_out]."""
-        batch, windows = x.shape[:2]
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        if self.pool:
-            q = _max_pool(q)
-
-        # torch's fused kernels take four dimensions only: windows are folded into the batch, or else into the tokens.
-        sequences = batch * windows if self.windowed else batch
-        q, k, v = (t.reshape(sequences, -1, t.shape[-1]) for t in (q, k, v))
-        attended = _attend(q, k, v, self.heads).reshape(batch, windows, -1, self.proj.in_features)
-        out: Tensor = self.proj(attended)
+        out: Tensor = self.proj(attend(self.qkv(x), self.heads, pool=self.pool, windowed=self.windowed))
         return out
 
 
@@ -359,13 +350,25 @@ def _mlp(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Identity(), nn.Linear(4 * dim, dim))
 
 
+def attend(qkv: Tensor, heads: int, *, pool: bool, windowed: bool) -> Tensor:
+    """What `MaskUnitAttention` does between its two products, [B, windows, tokens, 3 C] -> [B, windows, queries, C]."""
+    batch, windows = qkv.shape[:2]
+    q, k, v = qkv.chunk(3, dim=-1)
+    if pool:
+        q = max_pool(q)
+    # torch's fused kernels take four dimensions only: windows are folded into the batch, or else into the tokens.
+    sequences = batch * windows if windowed else batch
+    q, k, v = (t.reshape(sequences, -1, t.shape[-1]) for t in (q, k, v))
+    return _attend(q, k, v, heads).reshape(batch, windows, -1, q.shape[-1])
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Multi-head attention of q [N, queries, C] to k and v [N, keys, C], as [N, queries, C]."""
     q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def _max_pool(x: Tensor) -> Tensor:
+def max_pool(x: Tensor) -> Tensor:
     """Merges tokens 2 by 2, [B, windows, tokens, C] -> [B, windows, tokens / 4, C]."""
     batch, windows, tokens, channels = x.shape
     return x.view(batch, windows, 4, tokens // 4, channels).amax(dim=2)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline import fused
 from pipeline.checkpoint import Model
 from pipeline.config import Precision
 from pipeline.errors import FatalError, UsageError, is_out_of_memory
@@ -42,7 +43,7 @@ class Predictor:
     """A model on a device, ready for chunk after chunk.
 
     Args:
-        model: the checkpoint; its network is moved and cast.
+        model: the checkpoint; its network is moved, cast, and on a CPU rebuilt (`fused.py`), for good.
         device: "cpu" or "cuda".
         precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
         batch_size: most images in one pass; halved for good when the device runs out of memory.
@@ -71,6 +72,8 @@ class Predictor:
         self.network: Hiera = model.network.to(self.device, self.dtype).eval()
         self.network.features.float()
         self.network.classifier.float()
+        if device == "cpu" and fused.available():
+            fused.fuse(self.network)
         self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
 

@@ -50,7 +50,10 @@ class Night:
     def running(
         self, *options: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
     ) -> Iterator["Run"]:
-        """A run that goes on meanwhile; at the end of the context nothing of it is left, however it ended."""
+        """A run that goes on meanwhile; at the end of the context nothing of it is left, however it ended.
+
+        What a cluster (`RAY_ADDRESS` in `env`) has started for it is left to the cluster.
+        """
         # What a killed driver leaves behind becomes ours, and can be found.
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
         before = set(descendants(os.getpid()))
@@ -68,7 +71,7 @@ class Night:
         finally:
             process.kill()
             process.wait()
-            while below := set(descendants(os.getpid())) - before:
+            while "RAY_ADDRESS" not in (env or {}) and (below := set(descendants(os.getpid())) - before):
                 for pid in below:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""A Hiera made fast on a CPU, with the answers of the one it was made from, up to rounding.
+
+What costs time beside the products are passes over memory: a GELU, a residual. oneDNN does both while the product is
+still in registers (in float32, also where the weights are bfloat16), and takes weights in a blocked layout of its own.
+torch by itself gives float32 products to MKL, which keeps to half the vector width on processors that are not Intel's.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.hiera import Block, Hiera, attend, max_pool
+
+# oneDNN's fused products, which torch.compile uses; they have no public name, hence `available`.
+_LINEAR = ("_linear_pointwise", "_reorder_linear_weight")
+
+
+def available() -> bool:
+    """Whether this build of torch has what it takes."""
+    return torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in _LINEAR)
+
+
+def fuse(network: Hiera) -> Hiera:
+    """Replaces the blocks of a network, in place: for inference on a CPU only, and for good.
+
+    Args:
+        network: in eval mode, of one dtype in its body.
+    """
+    for stage in network.body.children():
+        sequence = cast(nn.Sequential, stage)
+        for index, block in enumerate(sequence):
+            sequence[index] = FusedBlock(cast(Block, block))
+    return network
+
+
+class FusedBlock(nn.Module):
+    """`Block`, in seven passes over memory."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.pool, self.heads, self.windowed = block.pool, block.attn.heads, block.attn.windowed
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.proj = None if block.proj is None else _Linear(block.proj)
+        self.qkv, self.attn_proj = _Linear(block.attn.qkv), _Linear(block.attn.proj)
+        self.expand, self.contract = _Linear(cast(nn.Linear, block.mlp[0])), _Linear(cast(nn.Linear, block.mlp[3]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Block`."""
+        normed = self.norm1(x)
+        if self.proj is not None:
+            x = self.proj(normed)
+        if self.pool:
+            x = max_pool(x)
+        x = self.attn_proj.added_to(x, attend(self.qkv(normed), self.heads, pool=self.pool, windowed=self.windowed))
+        return self.contract.added_to(x, self.expand.gelu(self.norm2(x)))
+
+
+class _Linear:
+    """A linear layer by oneDNN, with what comes after it."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none"))
+
+    def added_to(self, other: Tensor, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add"))
