@@ -39,6 +39,10 @@ class Options(BaseModel):
     precision: Precision = Field(
         default="auto", description="auto: bf16 where the hardware computes in it, fp32 elsewhere."
     )
+    decode: Literal["exact", "fast"] = Field(
+        default="exact",
+        description="exact: the pixels of birder's transform; fast: JPEGs shrunk by their decoder, almost the same.",
+    )
     decode_workers: int | None = Field(
         default=None, ge=1, description="Decode tasks at the same time; default: what the cluster's cores allow."
     )

@@ -89,7 +89,7 @@ class Facts:
     camera_serial: str | None = None
 
 
-def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Facts]:
+def decode(data: bytes, size: tuple[int, int], fast: bool = False) -> tuple[torch.Tensor | None, Facts]:
     """Decodes one image and resizes it to what the model takes: birder's inference transform, up to its uint8 stage.
 
     The bytes are those of birder's default loader ("tv"). Its Pillow loader decodes to the same pixels and resizes them
@@ -102,6 +102,8 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
     Args:
         data: the encoded image.
         size: height and width of the result.
+        fast: let the JPEG decoder shrink the picture, by 2, 4 or 8, as long as it stays larger than `size`. The
+            decoder averages where the exact way filters, so that pixels differ; `benchmark decode` tells by how much.
 
     Returns:
         `uint8 [3, *size]`, contiguous, RGB; None when nothing could be decoded. And the facts, in each case.
@@ -110,13 +112,15 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
         MemoryError: there is not enough.
     """
     image: ImageFile.ImageFile | None = None
+    width = height = None
     pixels: torch.Tensor | None = None
     error: str | None = None
     with _quiet():
         try:
             image = _open(data)
+            width, height = image.size
             _refuse_bombs(image, data)
-            picture, error = _picture(image, data)
+            picture, error = _picture(image, data, size if fast else None)
             pixels = transforms.resize(picture, list(size), InterpolationMode.BICUBIC, antialias=True).contiguous()
         except ImageError as refusal:
             error = str(refusal)
@@ -128,8 +132,8 @@ def decode(data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Fac
             status="failed" if pixels is None else "salvaged" if error else "ok",
             error=error,
             content_sha256=hashlib.sha256(data).digest(),
-            width=image.width if image else None,
-            height=image.height if image else None,
+            width=width,
+            height=height,
             format=_format(data),
             **vars(exif.read(image) if image else exif.Exif()),
         )
@@ -193,14 +197,20 @@ def _refuse_bombs(image: ImageFile.ImageFile, data: bytes) -> None:
         raise ImageError("too_large", f"the JPEG has more than {MAX_SCANS} scans")
 
 
-def _picture(image: ImageFile.ImageFile, data: bytes) -> tuple[torch.Tensor, str | None]:
-    """Decodes at full size.
+def _picture(
+    image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None
+) -> tuple[torch.Tensor, str | None]:
+    """Decodes at full size, or a JPEG at what its decoder easily shrinks it to, but no smaller than `at_least`.
 
     Returns:
         `uint8 [3, height, width]`, and what is wrong with it when it is not the whole picture.
     """
     try:
-        return _from_jpeg(data) if isinstance(image, JpegImageFile) else _from_pillow(image), None
+        if isinstance(image, JpegImageFile) and at_least:
+            image.draft("RGB", at_least[::-1])
+        elif isinstance(image, JpegImageFile):
+            return _from_jpeg(data), None
+        return _from_pillow(image), None
     except OSError as error:
         if "truncated" not in str(error):  # the word that both libraries use
             raise

@@ -66,6 +66,7 @@ def fingerprint(config: RunConfig, model: Model, precision: str) -> Fingerprint:
         "rgb_mean": model.rgb_mean,
         "rgb_std": model.rgb_std,
         "preprocessing": PREPROCESSING,
+        "decode": config.decode,
         "precision": precision,
         "top_k": min(config.top_k, len(model.classes)),
         "probabilities": config.probabilities,

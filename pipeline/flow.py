@@ -88,7 +88,15 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     _mind_others(account, watch)
     try:
         if account.todo:
-            job = Job(model.size, config.batch_size or DEFAULT_BATCH[device], device, precision, columns, mark.digest)
+            job = Job(
+                size=model.size,
+                batch_size=config.batch_size or DEFAULT_BATCH[device],
+                device=device,
+                precision=precision,
+                columns=columns,
+                fingerprint=mark.digest,
+                fast_decode=config.decode == "fast",
+            )
             with Heartbeat(config.output, lambda: account.manifest("running")):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:

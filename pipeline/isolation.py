@@ -35,7 +35,9 @@ _FAREWELL = 1.0
 _STATM = Path("/proc/self/statm")
 
 
-def decode_or_die(data: bytes, size: tuple[int, int], patience: float = PATIENCE) -> tuple[torch.Tensor | None, Facts]:
+def decode_or_die(
+    data: bytes, size: tuple[int, int], fast: bool = False, patience: float = PATIENCE
+) -> tuple[torch.Tensor | None, Facts]:
     """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds.
 
     Raises:
@@ -45,7 +47,7 @@ def decode_or_die(data: bytes, size: tuple[int, int], patience: float = PATIENCE
     faulthandler.dump_traceback_later(patience, exit=True)
     try:
         with _bounded_memory():
-            return decode(data, size)
+            return decode(data, size, fast)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -72,13 +74,15 @@ class Sandbox:
     """`decode`, in a child process: an image that kills it, or that it does not finish, is `failed`.
 
     Args:
+        fast: as `decode` takes it.
         patience: seconds for one image.
 
     Raises (when called):
         TransientError: no child process starts.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, fast: bool = False, patience: float = PATIENCE) -> None:
+        self._fast = fast
         self._patience = patience
         self._child: Any = None
         self._pipe: Any = None
@@ -120,7 +124,7 @@ class Sandbox:
         # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, 2 * self._patience), daemon=True)
+        self._child = context.Process(target=_serve, args=(theirs, self._fast, 2 * self._patience), daemon=True)
         self._child.start()
         theirs.close()  # so that its death is the end of the pipe
         try:
@@ -132,7 +136,7 @@ class Sandbox:
             raise TransientError(f"no process to decode in starts within {_START:g} s") from error
 
 
-def _serve(pipe: Connection, patience: float) -> None:
+def _serve(pipe: Connection, fast: bool, patience: float) -> None:
     """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
@@ -142,7 +146,7 @@ def _serve(pipe: Connection, patience: float) -> None:
         except EOFError:
             return
         try:
-            pixels, facts = decode_or_die(data, size, patience)
+            pixels, facts = decode_or_die(data, size, fast, patience)
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
             pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())

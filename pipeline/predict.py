@@ -43,7 +43,7 @@ class Predictor:
     """A model on a device, ready for chunk after chunk.
 
     Args:
-        model: the checkpoint; its network is moved, cast, and on a CPU rebuilt (`fused.py`), for good.
+        model: the checkpoint; its network is moved and cast.
         device: "cpu" or "cuda".
         precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
         batch_size: most images in one pass; halved for good when the device runs out of memory.
@@ -73,7 +73,7 @@ class Predictor:
         self.network.features.float()
         self.network.classifier.float()
         if device == "cpu" and fused.available():
-            fused.fuse(self.network)
+            self.network = fused.fuse(self.network)
         self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,7 @@ class Job:
         precision: what it computes in.
         columns: of the result.
         fingerprint: digest of this run's.
+        fast_decode: whether JPEGs are shrunk by their decoder.
     """
 
     size: tuple[int, int]
@@ -55,6 +57,7 @@ class Job:
     precision: Literal["fp32", "bf16"]
     columns: Columns
     fingerprint: str
+    fast_decode: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ class Reader:
                 return
             if shard.format == "folder":
                 earlier = Earlier.of(shard, self.job.columns)
-        with closing(Sandbox()) as sandbox:
-            decode = sandbox if task.wary else decode_or_die
+        with closing(Sandbox(self.job.fast_decode)) as sandbox:
+            decode = sandbox if task.wary else partial(decode_or_die, fast=self.job.fast_decode)
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier)
 
 

@@ -189,6 +189,43 @@ def test_the_preprocessing_is_json_for_the_fingerprint() -> None:
     assert all(isinstance(value, str | int | bool) for value in PREPROCESSING.values())
 
 
+# --- The fast way ---
+
+
+def difference(data: bytes) -> float:
+    """Mean absolute difference between the two ways, of 255; all facts must agree."""
+    (exact, facts), (fast, fast_facts) = (decode(data, SIZE, fast) for fast in (False, True))
+    assert exact is not None
+    assert fast is not None
+    assert facts == fast_facts
+    return float((exact.float() - fast.float()).abs().mean())
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (517, 999), (400, 800)])
+def test_fast_gives_almost_the_same_pixels_of_large_jpegs(size: tuple[int, int]) -> None:
+    assert 0 < difference(jpeg(1, size)) < 2
+
+
+@pytest.mark.parametrize("size", [(67, 49), (120, 190)])
+def test_fast_gives_the_same_pixels_of_jpegs_too_small_to_shrink(size: tuple[int, int]) -> None:
+    assert difference(jpeg(1, size)) == 0
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_fast_changes_nothing_for_other_formats(file_format: str) -> None:
+    assert difference(encoded(soft(size=(400, 600)), file_format)) == 0
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_fast_takes_jpegs_of_every_colour_model(mode: str) -> None:
+    assert difference(encoded(soft(size=(800, 900)).convert(mode), "JPEG")) < 2
+
+
+def test_fast_salvages_a_cut_jpeg_and_says_the_same_of_it() -> None:
+    data = jpeg(1, (1600, 1200))
+    assert difference(data[: len(data) // 2]) < 2
+
+
 # --- What cannot be used ---
 
 

@@ -20,6 +20,7 @@ REACH_THE_ROWS: list[dict[str, Any]] = [
     {"embedding": "float16"},
     {"embedding": "none"},
     {"features": ("stage4",)},
+    {"decode": "fast"},
 ]
 THROUGH_THE_MODEL = {"model", "architecture", "size", "precision"}
 WITHOUT_EFFECT: dict[str, Any] = {
