@@ -159,8 +159,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 @contextmanager
-def ray_head(folder: Path, num_cpus: int = 2) -> Iterator[RayHead]:
-    """`ray start --head`, with its log in `folder`."""
+def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[RayHead]:
+    """`ray start --head`, with its log in `folder`; for further nodes at a `host` of the loopback range."""
     gcs, dashboard, client, agent = _free_ports(4)
     log = folder / "ray.log"
     # Not in `folder`: Ray puts sockets below its own folder, and the path of a socket ends at 107 bytes.
@@ -170,8 +170,9 @@ def ray_head(folder: Path, num_cpus: int = 2) -> Iterator[RayHead]:
             "start",
             "--head",
             "--block",
-            f"--node-ip-address={LOOPBACK}",
+            f"--node-ip-address={host}",
             f"--port={gcs}",
+            f"--dashboard-host={host}",
             f"--dashboard-port={dashboard}",
             f"--ray-client-server-port={client}",
             f"--dashboard-agent-listen-port={agent}",
@@ -183,27 +184,29 @@ def ray_head(folder: Path, num_cpus: int = 2) -> Iterator[RayHead]:
             "--disable-usage-stats",
         ]
         with _running(command, RAY_ENV, log) as process:
-            head = RayHead(f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", process)
+            head = RayHead(f"{host}:{gcs}", f"http://{host}:{dashboard}", process)
             _wait_until(lambda: _get(f"{head.job_address}/api/version"), process, log, seconds=120)
             yield head
 
 
 @contextmanager
-def ray_node(head: RayHead, folder: Path, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`ray start --address`: a further node, which is one process tree, on the same machine."""
+def ray_node(head: RayHead, folder: Path, num_cpus: int, host: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start --address`: a further node, which is one process tree, at another `host` of the loopback range."""
     command = [
         SCRIPTS / "ray",
         "start",
         "--block",
         f"--address={head.gcs_address}",
-        f"--node-ip-address={LOOPBACK}",
+        f"--node-ip-address={host}",
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--num-cpus={num_cpus}",
         f"--object-store-memory={256 * 2**20}",
         "--disable-usage-stats",
     ]
-    with _running(command, RAY_ENV, folder / f"node-{uuid4().hex[:6]}.log") as process:
+    # By itself Ray lets no further node join once this is off, whatever the system.
+    env = RAY_ENV | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    with _running(command, env, folder / f"node-{uuid4().hex[:6]}.log") as process:
         yield process
 
 
