@@ -54,8 +54,8 @@ def duplicates(
     if near:
         ((pairs,),) = connection.execute("SELECT count(*) FROM near").fetchall()
         console.print(
-            f"{compared.images:,} images compared; {pairs:,} pairs of one camera within {window:g} s have a cosine of "
-            f"{threshold:g} or more.",
+            f"{compared.images:,} images compared; with a cosine of {threshold:g} or more, of one camera and within {window:g} s: "
+            f"{pairs:,} pair{'' if pairs == 1 else 's'}.",
             highlight=False,
         )
         if compared.cut:
@@ -67,7 +67,7 @@ def duplicates(
     else:
         ((groups, images),) = connection.execute('SELECT count(DISTINCT "group"), count(*) FROM exact').fetchall()
         console.print(
-            f"{images:,} images share their bytes with another, in {groups:,} groups.",
+            f"{images:,} images share their bytes with another, in {groups:,} group{'' if groups == 1 else 's'}.",
             highlight=False,
         )
     return 0

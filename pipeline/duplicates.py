@@ -1,8 +1,10 @@
 """Images that an archive holds more than once: byte for byte, or nearly so by their embeddings."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import IO
 
 import duckdb
 import numpy as np
@@ -16,6 +18,8 @@ from pipeline.similarity import require_embeddings
 # Rows that are compared at once, with each other and with the window before them. Windows mostly hold a handful, so
 # that each row costs a product with the block: 0.8 MFLOP at 768 dimensions.
 _BLOCK = 512
+# Rows that are read at once: 25 MB.
+_READ = 8192
 # An image is compared with at most this many before it, in its window. No camera takes as many in a minute: this bounds
 # memory and time where a clock has stopped, or where there is none.
 REACH = 1024
@@ -74,11 +78,11 @@ def near(connection: duckdb.DuckDBPyConnection, results: Results, threshold: flo
 
     All pairs of ten million images are 5e13, which two cores would multiply for a week or so: hence the rule. A camera
     is a make, model and serial number as EXIF has them; cameras that say no serial number are compared with all of
-    their model. Images without a time are compared with those of their shard that have none either, in the order of
-    their names.
+    their model. Images without a time are compared with those of their shard that have none either, in its order.
 
-    The rows are sorted by DuckDB, which puts on disk what does not fit, and then stream by in blocks; what is held is
-    one block and the window before it.
+    Embeddings go to a temporary file as they are read, 3 GB for a million of 768 dimensions (TMPDIR says where), and
+    only their places are sorted: DuckDB's own sort of rows so wide ended with "failed to pin block" as soon as they did
+    not fit its memory. What is held is one block, and the window before it.
 
     Args:
         connection: of `results.connect`, with the view `images`.
@@ -91,81 +95,97 @@ def near(connection: duckdb.DuckDBPyConnection, results: Results, threshold: flo
         StorageError: DuckDB cannot read the results.
     """
     require_embeddings(connection, results)
-    connection.execute(
-        "CREATE OR REPLACE TABLE near (cosine FLOAT, seconds DOUBLE, image_uri VARCHAR, near_uri VARCHAR)"
-    )
-    writer = connection.cursor()  # on the same one a second query would end the stream of the first
     window_ms = round(window * 1000)
     tail: _Rows | None = None
     images = cut = 0
-    with translated(results.output):
-        for block in _blocks(connection):
+    with translated(results.output), tempfile.TemporaryFile() as file:
+        width = _spread(connection, file)
+        for block in _blocks(connection, file, width) if width else ():
             rows = block.after(tail) if tail else block
             first = len(rows.time) - len(block.time)
             pairs = _pairs(rows, first, threshold, window_ms)
             if pairs.num_rows:
-                writer.register("pairs", pairs)
-                writer.execute("INSERT INTO near FROM pairs")
-                writer.unregister("pairs")
+                _insert(connection, "pairs", pairs)
             images += len(block.time)
             cut += _cut(rows, first, window_ms)
             tail = rows.last(REACH + 1)  # one more than is compared, to know who is cut
+        connection.execute("""
+            CREATE OR REPLACE TABLE near AS
+            SELECT cosine, seconds, earlier.image_uri AS image_uri, later.image_uri AS near_uri
+            FROM pairs JOIN places AS earlier ON earlier.place = pairs.earlier
+                JOIN places AS later ON later.place = pairs.later
+        """)
     return Near("near", images, cut)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows in the order of camera, time and name.
+    """Some rows in the order of camera, time and place.
 
     Attributes:
+        place: int64 [N], in the order of the archive.
         camera: uint64 [N], a digest of what names it, or of the shard where there is no time.
         time: float64 [N], ms since 1970 by the camera's clock; 0 where there is none.
         timed: bool [N], whether there is one.
         unit: float32 [N, D], embeddings of length 1; NaN where it had no length.
-        uri: string [N].
     """
 
+    place: npt.NDArray[np.int64]
     camera: npt.NDArray[np.uint64]
     time: npt.NDArray[np.float64]
     timed: npt.NDArray[np.bool_]
     unit: npt.NDArray[np.float32]
-    uri: pa.StringArray
 
     def after(self, others: "_Rows") -> "_Rows":
-        return _Rows(
-            np.concatenate([others.camera, self.camera]),
-            np.concatenate([others.time, self.time]),
-            np.concatenate([others.timed, self.timed]),
-            np.concatenate([others.unit, self.unit]),
-            pa.concat_arrays([others.uri, self.uri]),
-        )
+        return _Rows(*(np.concatenate([getattr(others, f.name), getattr(self, f.name)]) for f in fields(self)))
 
     def last(self, count: int) -> "_Rows":
-        start = max(0, len(self.time) - count)
-        return _Rows(
-            self.camera[start:], self.time[start:], self.timed[start:], self.unit[start:], self.uri.slice(start)
-        )
+        return _Rows(*(getattr(self, f.name)[-count:] for f in fields(self)))
 
 
-def _blocks(connection: duckdb.DuckDBPyConnection) -> Iterator[_Rows]:
+def _spread(connection: duckdb.DuckDBPyConnection, file: IO[bytes]) -> int:
+    """Writes embeddings of length 1 to the file, and what else is needed to the table `places`; gives their width."""
+    connection.execute("""
+        CREATE OR REPLACE TABLE pairs (cosine FLOAT, seconds DOUBLE, earlier BIGINT, later BIGINT);
+        CREATE OR REPLACE TABLE places (image_uri VARCHAR, camera UBIGINT, time DOUBLE, timed BOOLEAN, place BIGINT)
+    """)
     reader = connection.sql("""
-        SELECT
+        SELECT image_uri,
             CASE WHEN captured_at IS NULL THEN hash(left(image_uri, length(image_uri) - length(key) - 1))
                 ELSE hash(camera_make, camera_model, camera_serial) END AS camera,
-            coalesce(epoch_ms(captured_at), 0)::DOUBLE AS time, captured_at IS NOT NULL AS timed, image_uri, embedding
+            coalesce(epoch_ms(captured_at), 0)::DOUBLE AS time, captured_at IS NOT NULL AS timed, embedding
         FROM images WHERE embedding IS NOT NULL
-        ORDER BY camera, time, image_uri
-    """).to_arrow_reader(_BLOCK)
-    for batch in reader:
-        vectors = batch.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+    """).to_arrow_reader(_READ)
+    count = width = 0
+    for batch in map(pa.Table.from_batches, ([batch] for batch in reader if len(batch))):
+        vectors = batch.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
         with np.errstate(invalid="ignore"):
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in ("camera", "time", "timed")}
-        yield _Rows(unit=unit, uri=batch.column("image_uri"), **columns)
+        file.write(unit.astype(np.float32, copy=False).tobytes())
+        place = pa.array(np.arange(count, count + len(batch)))
+        _insert(connection, "places", batch.drop_columns("embedding").append_column("place", place))
+        count, width = count + len(batch), unit.shape[1]
+    file.flush()
+    return width
+
+
+def _blocks(connection: duckdb.DuckDBPyConnection, file: IO[bytes], width: int) -> Iterator[_Rows]:
+    units = np.memmap(file, np.float32, mode="r").reshape(-1, width)
+    order = "SELECT place, camera, time, timed FROM places ORDER BY camera, time, place"
+    for batch in connection.sql(order).to_arrow_reader(_BLOCK):
+        place, camera, time, timed = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+        yield _Rows(place, camera, time, timed, units[place])
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    cursor = connection.cursor()  # on the same one it would end the stream that is being read
+    cursor.register("added", rows)
+    cursor.execute(f"INSERT INTO {table} FROM added")
+    cursor.close()
 
 
 def _pairs(rows: _Rows, first: int, threshold: float, window_ms: int) -> pa.Table:
-    """The pairs of each row from `first` on with those before it, in the columns of the table `near`."""
+    """The pairs of each row from `first` on with those before it, in the columns of the table `pairs`."""
     places = np.arange(len(rows.time))
     back = places[first:, None] - places
     cosine = rows.unit[first:] @ rows.unit.T
@@ -182,8 +202,8 @@ def _pairs(rows: _Rows, first: int, threshold: float, window_ms: int) -> pa.Tabl
         {
             "cosine": cosine[later, earlier],
             "seconds": pa.array(seconds, mask=~rows.timed[earlier]),
-            "image_uri": rows.uri.take(pa.array(earlier)),
-            "near_uri": rows.uri.take(pa.array(first + later)),
+            "earlier": rows.place[earlier],
+            "later": rows.place[first + later],
         }
     )
 

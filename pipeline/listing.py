@@ -21,7 +21,7 @@ def translated(url: str) -> Iterator[None]:
     """Turn what DuckDB raises, of files at this URL, into our errors, in one line with its own words."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # a stream of record batches raises what Arrow does
         raise StorageError(f"{url}: {in_one_line(error)}") from error
 
 
