@@ -54,8 +54,8 @@ def duplicates(
     if near:
         ((pairs,),) = connection.execute("SELECT count(*) FROM near").fetchall()
         console.print(
-            f"{compared.images:,} images compared; with a cosine of {threshold:g} or more, of one camera and within {window:g} s: "
-            f"{pairs:,} pair{'' if pairs == 1 else 's'}.",
+            f"{compared.images:,} images compared; with a cosine of {threshold:g} or more, of one camera and within "
+            f"{window:g} s: {pairs:,} pair{'' if pairs == 1 else 's'}.",
             highlight=False,
         )
         if compared.cut:
