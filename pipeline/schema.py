@@ -53,9 +53,9 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
-One row per image, one Parquet file per shard; schema version {SCHEMA_VERSION}. This page is drawn from the code: `trapline
-schema` prints it. C is the number of the model's classes, D the width of its embedding (768 for the base models), c·h·w
-the size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
+One row per image, one Parquet file per shard; schema version {SCHEMA_VERSION}. This page is drawn from the code:
+`trapline schema` prints it. C is the number of the model's classes, D the width of its embedding (768 for the base
+models), c·h·w the size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -65,8 +65,8 @@ the size of a feature map. Every column but `image_uri`, `key` and `status` can 
         described = "; ".join([_described(field), *absent])
         yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
     yield f"""
-The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image; the others say what the model makes of
-it, and are null where `status` is `failed`."""
+The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image; the others say what the
+model makes of it, and are null where `status` is `failed`."""
 
 
 def _described(field: pa.Field) -> str:
@@ -117,7 +117,7 @@ in Python.
 |---|---|"""
     for name, text in _attributes(Footer):
         if name != "fingerprint":  # which has a key of its own
-            yield f"| `{name}` | {text} |"
+            yield f"| `{name}` | {text.rstrip('.')} |"
 
 
 def _attributes(kind: type) -> list[tuple[str, str]]:
