@@ -172,9 +172,11 @@ def _spread(connection: duckdb.DuckDBPyConnection, file: IO[bytes]) -> int:
 def _blocks(connection: duckdb.DuckDBPyConnection, file: IO[bytes], width: int) -> Iterator[_Rows]:
     units = np.memmap(file, np.float32, mode="r").reshape(-1, width)
     order = "SELECT place, camera, time, timed FROM places ORDER BY camera, time, place"
-    for batch in connection.sql(order).to_arrow_reader(_BLOCK):
-        place, camera, time, timed = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
-        yield _Rows(place, camera, time, timed, units[place])
+    for batch in connection.sql(order).to_arrow_reader(_READ):  # whose batches are no smaller than DuckDB's own, 2,048
+        for start in range(0, len(batch), _BLOCK):
+            columns = batch.slice(start, _BLOCK).columns
+            place, camera, time, timed = (column.to_numpy(zero_copy_only=False) for column in columns)
+            yield _Rows(place, camera, time, timed, units[place])
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

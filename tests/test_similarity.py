@@ -108,7 +108,7 @@ def test_rows_without_a_direction_are_no_neighbours(tmp_path: Path) -> None:
 def test_a_condition_narrows_the_search_and_not_the_answer(tmp_path: Path) -> None:
     images = [at(0), at(1), at(2), at(50, logits=(0, 1)), at(60, logits=(0, 1))]
     write_result(str(tmp_path), "s3://in/a.tar", "a.tar", images, COLUMNS)
-    rows = neighbours(str(tmp_path), "s3://in/a.tar#0.jpg", count=2, where="species = 'robin' OR false -- only")
+    rows = neighbours(str(tmp_path), "s3://in/a.tar#0.jpg", count=2, where="species = 'robin' OR key = '0.jpg' -- only")
     assert uris(rows) == ["s3://in/a.tar#50.jpg", "s3://in/a.tar#60.jpg"]
     with pytest.raises(UsageError, match=r"--where colour = 3: Binder Error.*colour"):
         neighbours(str(tmp_path), "s3://in/a.tar#0.jpg", where="colour = 3")
