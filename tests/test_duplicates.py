@@ -93,7 +93,8 @@ def test_rows_without_a_direction_or_an_embedding_are_near_nothing(tmp_path: Pat
     assert pairs(str(tmp_path)) == [("a", "b")]
 
 
-def test_blocks_and_their_borders_lose_no_pair(tmp_path: Path) -> None:
+def test_blocks_and_their_borders_lose_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK", 7)  # many borders
     rng = np.random.default_rng(3)
     seconds = np.cumsum(rng.choice([0, 0, 1, 4, 30], size=1500))
     angles = rng.uniform(0, 90, size=1500)
