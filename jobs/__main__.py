@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "verify", "demo")
+JOBS = ("classify", "verify", "search", "duplicates", "schema", "demo")
 
 
 def main() -> int:

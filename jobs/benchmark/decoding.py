@@ -1,4 +1,4 @@
-"""Bytes to pixels, on one core: our two ways and birder's, on the same photographs, in turn; and what a model makes of it."""
+"""Bytes to pixels, on one core: our two ways and birder's, on the same photographs, in turn; and what it changes."""
 
 import io
 from collections.abc import Callable, Sequence
