@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
-# As in Guo et al., and of equal width.
+# Of equal width, as in Guo et al.
 BINS = 15
 # Beyond these there is nothing to gain: the labels say "always right", or "never".
 BOUNDS = (0.05, 20.0)
@@ -45,7 +46,8 @@ class Reliability:
 
 def logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Logits [N, C] of stored probabilities, as far as they are defined; zeros are taken for 1.2e-38."""
-    return np.log(np.maximum(probabilities, _LEAST))
+    values: npt.NDArray[np.float32] = np.log(np.maximum(probabilities, _LEAST))
+    return values
 
 
 def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
@@ -65,14 +67,15 @@ def fit_temperature(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp]
     # In 1/T this is convex, so that there is one minimum to find.
     bounds = (np.log(BOUNDS[0]), np.log(BOUNDS[1]))
     found = minimize_scalar(
-        lambda log_t: _nll(values, truth, float(np.exp(log_t))), bounds=bounds, method="bounded", options={"xatol": 1e-6}
+        lambda log_t: _nll(values, truth, float(np.exp(log_t))),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-6},
     )
     return round(float(np.exp(found.x)), 4)
 
 
-def reliability(
-    values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], temperature: float = 1.0
-) -> Reliability:
+def reliability(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], temperature: float = 1.0) -> Reliability:
     """What the top probabilities at a temperature are worth; arguments as of `fit_temperature`."""
     probabilities = softmax(values, temperature)
     top = probabilities.max(axis=1).astype(np.float64)
@@ -87,6 +90,4 @@ def reliability(
 
 def _nll(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], temperature: float) -> float:
     scaled = values.astype(np.float64) / temperature
-    top = scaled.max(axis=1)
-    of_all = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-    return float((of_all - scaled[np.arange(len(truth)), truth]).mean())
+    return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(truth)), truth]).mean())

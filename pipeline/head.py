@@ -141,9 +141,7 @@ def fit(
         weight, bias = _expanded(fitted, len(classes))
         weight = weight / scaler.scale_
         bias = bias - weight @ scaler.mean_
-        return Head(
-            weight.astype(np.float32), bias.astype(np.float32), classes, embedding_facts(results), tuple(seen)
-        )
+        return Head(weight.astype(np.float32), bias.astype(np.float32), classes, embedding_facts(results), tuple(seen))
 
     everyone = sorted(set(cameras))
     folds = [
@@ -186,13 +184,15 @@ def _cross_validate(
 ) -> tuple[float, float | None, list[LogisticRegression], dict[str, int]]:
     """The strength of the least log loss at cameras that were left out, that loss, and each fold's model and cameras.
 
-    LogisticRegressionCV would charge a fold for species that only its own cameras have, which no strength can help; here
-    they do not count. From the strongest penalty on it pays off for a while and then no more: the first loss is the end.
+    LogisticRegressionCV would charge a fold for species that only its own cameras have, which no strength can help;
+    here they do not count. Weaker and weaker penalties pay off for a while, and then no more: there the search ends.
     """
     names = np.array(cameras, dtype=object)
     count = len(set(cameras))
     folds = list(GroupKFold(min(FOLDS, count)).split(scaled, truth, names)) if count > 1 else []
-    folds = [(rest, left) for rest, left in folds if np.isin(truth[left], truth[rest]).any() and len(set(truth[rest])) > 1]
+    folds = [
+        (rest, left) for rest, left in folds if np.isin(truth[left], truth[rest]).any() and len(set(truth[rest])) > 1
+    ]
     if not folds:
         return _DEFAULT_STRENGTH, None, [], {}
     fold_of = {str(camera): number for number, (_, left) in enumerate(folds) for camera in names[left]}

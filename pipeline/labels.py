@@ -147,30 +147,27 @@ def join(labels: Labels, results: Results, vector: str) -> Examples:
     return _once(labels, usable, vector, unusable)
 
 
-def held_out(cameras: Sequence[str], species: Sequence[str]) -> set[str]:
-    """A fifth of the cameras, and always the same: the first by the hash of their names.
-
-    A camera that alone has some species is passed over, for nothing could be learned of that species then.
+def held_out(cameras: Sequence[str], species: Sequence[str] | None = None) -> set[str]:
+    """A fifth of the cameras, at least one but never all, and always the same: the first by the hash of their names.
 
     Args:
         cameras: of each example.
-        species: of each example.
+        species: of each example, where species are to be learned: a camera that alone has one of them is passed over.
 
     Returns:
         Cameras to judge by, none of whose examples are to be learned from; empty where each camera is needed.
     """
-    by_camera: dict[str, set[str]] = defaultdict(set)
-    for camera, name in zip(cameras, species, strict=True):
-        by_camera[camera].add(name)
+    everyone = sorted(set(cameras), key=lambda camera: hashlib.sha256(camera.encode()).digest())
+    seen: dict[str, set[str]] = defaultdict(set)
     owners: dict[str, set[str]] = defaultdict(set)
-    for camera, names in by_camera.items():
-        for name in names:
-            owners[name].add(camera)
+    for camera, name in zip(cameras, species or [], strict=species is not None):
+        seen[camera].add(name)
+        owners[name].add(camera)
     chosen: set[str] = set()
-    for camera in sorted(by_camera, key=lambda camera: hashlib.sha256(camera.encode()).digest()):
-        if len(chosen) >= max(1, round(_HELD_OUT * len(by_camera))):
+    for camera in everyone:
+        if len(chosen) >= min(max(1, round(_HELD_OUT * len(everyone))), len(everyone) - 1):
             break
-        if all(owners[name] - chosen - {camera} for name in by_camera[camera]):
+        if all(owners[name] - chosen - {camera} for name in seen[camera]):
             chosen.add(camera)
     return chosen
 
@@ -248,9 +245,7 @@ def _once(labels: Labels, rows: pa.Table, vector: str, unusable: int) -> Example
     positions = rows.column("label").to_numpy()
     repeated = len(np.unique(positions)) - len(np.unique(positions[kept]))
     cameras = np.array(rows.column("camera").to_pylist(), dtype=object)[kept]
-    return Examples(
-        uris[kept], contents[kept], species[kept], cameras, vectors, len(labels.keys), unusable, repeated
-    )
+    return Examples(uris[kept], contents[kept], species[kept], cameras, vectors, len(labels.keys), unusable, repeated)
 
 
 def _shown(key: pa.Scalar) -> str:

@@ -110,7 +110,8 @@ class Prior:
         if EVERYWHERE in self.masks:
             found.append(self.masks[EVERYWHERE])
         nothing_said = np.ones(self._width, bool)
-        return np.logical_or.reduce(found) if found else nothing_said
+        mask: npt.NDArray[np.bool_] = np.logical_or.reduce(found) if found else nothing_said
+        return mask
 
     @property
     def _width(self) -> int:

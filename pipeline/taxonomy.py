@@ -1,6 +1,7 @@
 """Roll-up: where no species is probable enough, the lowest genus, family or class that is.
 
-The probability of a taxon is the sum over its species. A species that the taxonomy does not name counts for itself only.
+The probability of a taxon is the sum over its species. A species that the taxonomy does not name counts for itself
+only.
 """
 
 import hashlib
@@ -143,4 +144,8 @@ class RollUp:
             rank[rows] = name
             best[rows] = np.minimum(mass[reached, winners], 1.0)  # rounding may pass 1
             open_[rows] = False
-        return pa.array(taxon, pa.string(), mask=open_), pa.array(rank, pa.string(), mask=open_), pa.array(best, mask=open_)
+        return (
+            pa.array(taxon, pa.string(), mask=open_),
+            pa.array(rank, pa.string(), mask=open_),
+            pa.array(best, mask=open_),
+        )
