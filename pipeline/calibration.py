@@ -53,8 +53,9 @@ def logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
     """Probabilities [N, C] of logits [N, C], of which -inf means never."""
     shifted = (values - values.max(axis=1, keepdims=True)) / np.float32(temperature)
-    exponentials = np.exp(shifted)
-    return (exponentials / exponentials.sum(axis=1, dtype=np.float64)[:, None]).astype(np.float32)
+    exponentials: npt.NDArray[np.float32] = np.exp(shifted)
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
 
 
 def fit_temperature(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp]) -> float:

@@ -102,7 +102,8 @@ class Prior:
         if not len(places):
             return np.empty((0, self._width), bool)
         masks = np.stack([self._mask(place) for place in places.dictionary.to_pylist()])
-        return masks[places.indices.to_numpy()]
+        by_row: npt.NDArray[np.bool_] = masks[places.indices.to_numpy()]
+        return by_row
 
     def _mask(self, place: str) -> npt.NDArray[np.bool_]:
         path = f"/{place.replace('#', '/').strip('/')}/"
