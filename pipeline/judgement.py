@@ -95,14 +95,15 @@ def confusion_png(judgement: Judgement, title: str) -> bytes:
     shares = counts / np.maximum(judgement.confusion.sum(axis=1)[shown], 1)[:, None]
     names = [judgement.species[index] for index in shown]
     side = 3 + 0.3 * len(names)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(max(side + 1, 7), side), layout="constrained")
+    rest = len(judgement.species) - len(names)
+    figure.suptitle(title + (f"\n{rest} rarer species not shown" if rest else ""))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the label", shrink=0.8)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    rest = len(judgement.species) - len(names)
-    axes.set(xlabel="predicted", ylabel="labelled", title=title + (f"\n{rest} rarer species not shown" if rest else ""))
+    axes.set(xlabel="predicted", ylabel="labelled")
     if len(names) <= _NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
