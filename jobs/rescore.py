@@ -23,7 +23,8 @@ from jobs.command_line import run
 from pipeline import head, ledger, priors, rescore, results, storage, taxonomy
 from pipeline.errors import UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.learning import REPORT_FILE, Learned, Lesson, learn, side_files
+from pipeline.learned import REPORT_FILE, Learned, side_files
+from pipeline.learning import Lesson, learn
 from pipeline.ledger import SIDE_FOLDER, Plan
 from pipeline.priors import Prior, SpeciesList
 from pipeline.results import Results
@@ -162,7 +163,7 @@ def _work(console: Console, plan: Plan, scorer: Scorer, mark: Fingerprint, outpu
 
 def _print_learned(console: Console, learned: Learned) -> None:
     if learned.report.get("learned_from") and not learned.anew:
-        _say(console, "The labels are those of an earlier run; what it learned is taken as it stands.")
+        _say(console, "What an earlier run has learned is taken as it stands.")
     for remark in learned.remarks:
         _say(console, f"note: {remark}")
     if judged := learned.report.get("held_out"):

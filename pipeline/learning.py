@@ -6,15 +6,14 @@ has not seen: of those it has learned from it is too sure, and would be called t
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import calibration, head, labels, storage
-from pipeline.errors import StorageError, UsageError
-from pipeline.fingerprint import Fingerprint
+from pipeline import calibration, head, labels, learned
+from pipeline.errors import UsageError
 from pipeline.head import Fit, Head
 from pipeline.judgement import (
     confusion_png,
@@ -24,11 +23,8 @@ from pipeline.judgement import (
     reliability_png,
 )
 from pipeline.labels import Examples
-from pipeline.ledger import SIDE_FOLDER
+from pipeline.learned import Learned
 from pipeline.results import Results
-
-HEAD_FILE = "head.safetensors"
-REPORT_FILE = "rescore.json"
 
 # Raise it when the same labels would teach something else.
 _METHOD = 1
@@ -53,27 +49,6 @@ class Lesson:
     holdout: bool = True
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What was learned.
-
-    Attributes:
-        head: None where the stored probabilities stand.
-        temperature: None where there is none to apply.
-        report: figures, as JSON.
-        remarks: what a person should know, a line each.
-        pictures: PNG files by name.
-        anew: False where it was given, or an earlier run had learned it.
-    """
-
-    head: Head | None = None
-    temperature: float | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    pictures: dict[str, bytes] = field(default_factory=dict, repr=False)
-    anew: bool = True
-
-
 def learn(lesson: Lesson, results: Results, output: str) -> Learned:
     """Learn from labels, or take what an earlier run has learned from the same.
 
@@ -90,19 +65,22 @@ def learn(lesson: Lesson, results: Results, output: str) -> Learned:
         same = lesson.calibrate == lesson.labels
         tested = taught if same else labels.join(labels.read(lesson.calibrate), results, vector)
     if taught is None and tested is None:
-        return _given(lesson)
+        return _given(lesson, output)
     examples = [part.digest if part else None for part in (taught, tested)]
     given = lesson.head.digest if lesson.head else None
     source = [_METHOD, results.fingerprint.digest, examples, given, lesson.temperature, lesson.holdout]
     mark = hashlib.sha256(json.dumps(source).encode()).hexdigest()
-    return _earlier(output, mark) or _Course(lesson, results, taught, tested, mark).learned()
+    return learned.earlier(output, mark) or _Course(lesson, results, taught, tested, mark).take()
 
 
-def _given(lesson: Lesson) -> Learned:
-    """Where there is nothing to learn."""
+def _given(lesson: Lesson, output: str) -> Learned:
+    """Where there is nothing to learn; what OUTPUT's report says of the same head stays true."""
     temperature = lesson.temperature or (lesson.head.temperature if lesson.head else None)
     known = replace(lesson.head, temperature=temperature) if lesson.head else None
-    return Learned(known, temperature, {"temperature": temperature}, anew=False)
+    report = learned.read_report(output)
+    if not known or (report.get("head_sha256"), report.get("temperature")) != (known.digest, temperature):
+        report = {"temperature": temperature, "head_sha256": known.digest if known else None}
+    return Learned(known, temperature, report, anew=False)
 
 
 class _Course:
@@ -123,7 +101,7 @@ class _Course:
         self.tested = self._known(tested) if tested else None
         self.held_out = self._held_out() if lesson.holdout else set()
 
-    def learned(self) -> Learned:
+    def take(self) -> Learned:
         """Fit, judge, report."""
         report: dict[str, Any] = {
             "learned_from": self.mark,
@@ -280,27 +258,3 @@ class _Course:
         title = f"{len(part):,} images of {cameras} cameras that were held out: {judgement.accuracy:.1%} right"
         self.pictures["confusion.png"] = confusion_png(judgement, title)
         return {"cameras": cameras, **judgement_json(judgement)}
-
-
-def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
-    """What is to stand beside the rows, by name below SIDE_FOLDER; the report last, for it vouches for the head."""
-    files = dict(learned.pictures)
-    if learned.head:
-        files[HEAD_FILE] = learned.head.to_bytes()
-    report = {**learned.report, "fingerprint": dict(mark.facts), "fingerprint_sha256": mark.digest}
-    files[REPORT_FILE] = json.dumps(report, indent=1, ensure_ascii=False).encode()
-    return files
-
-
-def _earlier(output: str, mark: str) -> Learned | None:
-    """What an earlier run into OUTPUT has learned from the same; None where there is none, or it was changed."""
-    try:
-        report = json.loads(storage.read_text(storage.join(output, SIDE_FOLDER, REPORT_FILE)))
-        if report.get("learned_from") != mark:
-            return None
-        known = head.load(storage.join(output, SIDE_FOLDER, HEAD_FILE)) if "head_sha256" in report else None
-    except (StorageError, UsageError, ValueError, AttributeError):  # not there, or not what we wrote
-        return None
-    if known and (known.digest, known.temperature) != (report["head_sha256"], report["temperature"]):
-        return None
-    return Learned(known, report["temperature"], report, tuple(report["remarks"]), anew=False)

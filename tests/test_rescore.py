@@ -182,7 +182,7 @@ def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: 
     capsys.readouterr()
     archive(stored, [8])
     assert main(command) == 0
-    assert "what it learned is taken as it stands" in capsys.readouterr().out
+    assert "has learned is taken as it stands" in capsys.readouterr().out
     # A head that somebody exchanged is not believed.
     storage.put(place, b"nonsense")
     archive(stored, [9])
@@ -214,6 +214,11 @@ def test_a_head_is_applied_again_without_labels_and_with_its_temperature(here: s
     assert rows(f"{here}/third", query) == rows(output, query)
     assert results.find(f"{here}/third").fingerprint.digest == results.find(output).fingerprint.digest
     assert report(f"{here}/third")["temperature"] == report(output)["temperature"] != 1
+    figures = report(output)["held_out"]
+    archive(stored, [7])
+    assert main([stored, output, "--head", saved]) == 0
+    assert len(versions(output)) == 7
+    assert report(output)["held_out"] == figures
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
