@@ -238,6 +238,36 @@ def test_a_planted_temperature_is_recovered_from_stored_probabilities(kind: str,
     assert (least, most) == pytest.approx((1, 1), abs=1e-5)
 
 
+def test_a_model_without_classifier_gets_one_from_half_precision_too(here: str, tmp_path: Path) -> None:
+    bare = columns((), 6, embedding="float16", probabilities=False)
+    for camera in range(4):
+        shard = f"/in/site={camera % 2}/cam{camera}/a.tar"
+        made = [replace(image, logits=()) for image in images(camera)]
+        write_result(f"{here}/results", shard, f"site={camera % 2}/cam{camera}/a.tar", made, bare)
+    assert main([f"{here}/results", f"{here}/again", "--labels", labels(tmp_path, cameras=range(4))]) == 0
+    assert report(f"{here}/again")["held_out"]["accuracy"] == 1
+    assert rows(f"{here}/again", "select count(species) from images") == [(4 * PER_CAMERA,)]
+
+
+def test_a_given_head_is_not_calibrated_on_cameras_that_it_has_learned_from(
+    here: str, tmp_path: Path, capsys: Any
+) -> None:
+    stored = f"{here}/results"
+    archive(stored)
+    assert main([stored, f"{here}/again", "--labels", labels(tmp_path, cameras=range(6))]) == 0
+    saved = f"{here}/again/_trapline/head.safetensors"
+    seen = len(head.load(saved).cameras)
+    capsys.readouterr()
+    command = [stored, f"{here}/third", "--head", saved, "--calibrate", labels(tmp_path)]
+    assert main(command) == 0
+    assert (
+        f"{seen * PER_CAMERA} labels are of cameras that the head has learned from; not used" in capsys.readouterr().out
+    )
+    found = report(f"{here}/third")
+    judged = found["calibration"]["before"]["images"]
+    assert found["calibration"]["images"] + judged == (CAMERAS - seen) * PER_CAMERA
+
+
 def test_a_head_is_calibrated_on_cameras_that_it_has_not_seen(here: str, tmp_path: Path) -> None:
     """With 40 numbers of noise and few labels a head is sure of all that it learned from, and wrong elsewhere."""
     rng = np.random.default_rng(3)
