@@ -184,7 +184,8 @@ def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: 
     assert main(command) == 0
     assert "has learned is taken as it stands" in capsys.readouterr().out
     # A head that somebody exchanged is not believed.
-    storage.put(place, b"nonsense")
+    learned = head.load(place)
+    storage.put(place, replace(learned, weight=learned.weight + 1).to_bytes())
     archive(stored, [9])
     assert main(command) == 0
     assert "taken as it stands" not in capsys.readouterr().out
