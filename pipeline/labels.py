@@ -1,7 +1,7 @@
 """Labels become examples: what people called some images, joined to what the model stored of them.
 
 Examples are split by camera, never by image: frames of one camera share background, light and individuals, and a split
-between them measures memory. (Beery et al. 2018, arXiv:1807.04975, found errors twice as high at new places.)
+between them measures memory.
 """
 
 import hashlib
