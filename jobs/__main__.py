@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "verify", "search", "duplicates", "schema", "demo")
+JOBS = ("classify", "verify", "rescore", "search", "duplicates", "schema", "benchmark", "demo")
 
 
 def main() -> int:

@@ -15,9 +15,9 @@ from pipeline.ledger import CLASSES_KEY, Footer
 from pipeline.shards import Shard
 
 # At about 6 KB a row some 12 MB: small enough to skip what a query does not want, large enough to scan fast.
-_ROWS_PER_GROUP = 2048
+ROWS_PER_GROUP = 2048
 # Columns that repeat few values; the others would only fill a dictionary for nothing.
-_WORD_COLUMNS = ["status", "format", "camera_make", "camera_model", "camera_serial", "species"]
+_WORD_COLUMNS = ["status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon", "rank"]
 _STATISTICS = ["image_uri", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude"]
 
 
@@ -76,22 +76,34 @@ def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerpr
     return footer
 
 
-def _encode(table: pa.Table, footer: Footer, columns: rows.Columns) -> bytes:
+def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of rows like ours, of whatever columns, encoded so that they are small and quick to scan."""
     # DuckDB reads this encoding for 32-bit floats and not for 16-bit ones.
-    floats = [f"{field.name}.list.element" for field in columns.model_fields if _holds_float32(field.type)]
-    sink = io.BytesIO()
-    with pq.ParquetWriter(
+    floats = [f"{field.name}.list.element" for field in schema if _holds_float32(field.type)]
+    return pq.ParquetWriter(
         sink,
-        table.schema,
+        schema,
         compression="zstd",
-        use_dictionary=[name for name in _WORD_COLUMNS if name in table.column_names],
+        use_dictionary=[name for name in _WORD_COLUMNS if name in schema.names],
         # The bytes of floats of one scale are alike in their exponents: apart from the others they compress.
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        write_statistics=[name for name in _STATISTICS if name in table.column_names],
-    ) as writer:
-        writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-        # Not as metadata of the schema: Arrow keeps a copy of that beside it, and the footer would be twice as large.
-        writer.add_key_value_metadata({**footer.to_metadata(), CLASSES_KEY: json.dumps(columns.classes)})
+        write_statistics=[name for name in _STATISTICS if name in schema.names],
+    )
+
+
+def file_metadata(footer: Footer, classes: Sequence[str]) -> dict[str, str]:
+    """What a result file says of itself, for the writer's `add_key_value_metadata`.
+
+    Not for the schema's metadata: Arrow keeps a copy of that beside it, and the footer would be twice as large.
+    """
+    return {**footer.to_metadata(), CLASSES_KEY: json.dumps(classes)}
+
+
+def _encode(table: pa.Table, footer: Footer, columns: rows.Columns) -> bytes:
+    sink = io.BytesIO()
+    with parquet_writer(sink, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+        writer.add_key_value_metadata(file_metadata(footer, columns.classes))
     return sink.getvalue()
 
 

@@ -32,7 +32,7 @@ from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
 from pipeline.manifest import Account, Manifest, Slots
 from pipeline.predict import DEFAULT_BATCH, resolve_precision
-from pipeline.rows import Columns
+from pipeline.rows import Columns, classes_csv
 from pipeline.shards import Shard, discover
 from pipeline.workers import CPU_THREADS, Item, Job, PredictorActor, Reader, Task, unpack
 
@@ -84,7 +84,7 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     # Find out now, and not in the morning, whether we may write.
     account.manifest("running").write(config.output)
     ledger.remember(config.output, plan.results)
-    storage.put(storage.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), _classes_csv(model))
+    storage.put(storage.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), classes_csv(model.classes))
     _mind_others(account, watch)
     try:
         if account.todo:
@@ -328,11 +328,6 @@ def _slots(job: Job, config: RunConfig) -> Slots:
         actors = max(1, int(cores) // CPU_THREADS)
     decode = config.decode_workers or max(1, int(cores) - actors)
     return Slots(decode, actors, job.device, config.gpus_per_actor if job.device == "cuda" else 0)
-
-
-def _classes_csv(model: Model) -> bytes:
-    lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(model.classes))
-    return "\n".join(["index,species", *lines, ""]).encode()
 
 
 def _ours(error: BaseException) -> BaseException:

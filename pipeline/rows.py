@@ -132,16 +132,25 @@ def with_predictions(rows: pa.RecordBatch, predictions: Predictions | None, colu
         predictions: None where no row is usable.
         columns: the model's half.
     """
-    if predictions is None:
-        added = [pa.nulls(len(rows), _plain(field.type)) for field in columns.model_fields]
-    else:
-        # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
-        mask = usable(rows)
-        place = pa.array(np.cumsum(mask) - 1, mask=~mask)
-        values = _prediction_arrays(predictions, columns)
-        added = [values[field.name].take(place) for field in columns.model_fields]
+    added = model_columns(usable(rows), predictions, columns)
     arrays = [*rows.columns, *added]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
+
+
+def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, columns: Columns) -> list[pa.Array]:
+    """The model's half of some rows: predictions, one per row of the mask and in their order; null elsewhere.
+
+    Args:
+        mask: which rows have a prediction, bool [N].
+        predictions: None where no row has.
+        columns: which there are; arrays come in the order of its `model_fields`, words as strings.
+    """
+    if predictions is None:
+        return [pa.nulls(len(mask), _plain(field.type)) for field in columns.model_fields]
+    # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
+    place = pa.array(np.cumsum(mask) - 1, mask=~mask)
+    values = _prediction_arrays(predictions, columns)
+    return [values[field.name].take(place) for field in columns.model_fields]
 
 
 def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
@@ -159,6 +168,12 @@ def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
         for column, field in zip(whole.columns, columns.schema, strict=True)
     ]
     return pa.Table.from_arrays(encoded, schema=columns.schema)
+
+
+def classes_csv(classes: Sequence[str]) -> bytes:
+    """The order of `probabilities`, as the file that stands beside the rows."""
+    lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(classes))
+    return "\n".join(["index,species", *lines, ""]).encode()
 
 
 def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:

@@ -177,11 +177,11 @@ def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _list(root: str, output: str) -> list[Entry]:
-    if _is_below(root, output):
+    if is_below(root, output):
         raise UsageError(f"{root}: lies in OUTPUT {output}; choose an OUTPUT outside of the input")
     if is_image(root):
         raise UsageError(f"{root}: names single images; give the folder that holds them")
-    return [entry for entry in storage.list_files(root) if not _is_below(entry.url, output)]
+    return [entry for entry in storage.list_files(root) if not is_below(entry.url, output)]
 
 
 def _shards(root: str, base: str | None, entries: list[Entry], output: str, ignored: Counter[str]) -> Iterator[Shard]:
@@ -216,7 +216,8 @@ def _mirrored(url: str, base: str, output: str) -> str:
     return storage.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
 
 
-def _is_below(url: str, folder: str) -> bool:
+def is_below(url: str, folder: str) -> bool:
+    """Whether a URL is a folder, or lies in it; both absolute."""
     return f"{url}/".startswith(f"{folder.rstrip('/')}/")
 
 
