@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "verify", "demo")
+JOBS = ("classify", "verify", "events", "demo")
 
 
 def main() -> int:
