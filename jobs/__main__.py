@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "verify", "events", "demo")
+JOBS = ("classify", "verify", "events", "export-camtrapdp", "demo")
 
 
 def main() -> int:
@@ -11,7 +11,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         print(f"usage: trapline {{{','.join(JOBS)}}} …   (trapline JOB --help says more)", file=sys.stderr)
         return 2
-    code: int = import_module(f"jobs.{sys.argv[1]}").main(sys.argv[2:])
+    code: int = import_module(f"jobs.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
     return code
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, storage
-from pipeline.errors import OutputConflict
+from pipeline.errors import OutputConflict, UsageError
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Result
 
@@ -76,6 +76,12 @@ def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, fol
             f"{folder}: {len(others)} of its {len(ours)} tables were made otherwise ({differences}); "
             "choose another OUTPUT, or overwrite them with --replace"
         )
+
+
+def refuse_nested(first: str, second: str) -> None:
+    """Raises UsageError where one of two folders lies in the other: globs over one would find the other's files."""
+    if first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/"):
+        raise UsageError(f"{second}: must be a folder of its own, neither in nor around {first}")
 
 
 def publish(

@@ -10,17 +10,15 @@ NAME is percent-escaped; the tables name the deployment in full.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-import duckdb
 import pyarrow as pa
 
 from pipeline import deployments, derived, results, rows, sessions, storage
 from pipeline.derived import ROWS_PER_GROUP, Origin
-from pipeline.errors import OutputConflict, StorageError, UsageError, in_one_line
+from pipeline.errors import OutputConflict, UsageError
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import CLASSES_KEY
 from pipeline.pooling import pool
@@ -102,10 +100,10 @@ def build(
         StorageError, TransientError: a store refuses, or does not answer.
     """
     output = storage.absolute(output)
-    _refuse_nested(source.output, output)
+    derived.refuse_nested(source.output, output)
     if not source.classes:
         raise UsageError(f"{source.output}: its model has no classes, so there is nothing to say of an event")
-    with TemporaryDirectory(prefix="trapline-") as scratch, _reading(source.output):
+    with TemporaryDirectory(prefix="trapline-") as scratch, results.reading(source.output):
         return _Builder(source, output, gap, deployment_from, scratch).run(replace, progress)
 
 
@@ -190,7 +188,7 @@ class _Builder:
         return derived.publish(self._url(name, "events"), self.schema, self._events(), origin, self.scratch, classes)
 
     def _stream(self, sql: str, most: int) -> Iterator[pa.RecordBatch]:
-        with _reading(self.source.output):
+        with results.reading(self.source.output):
             yield from self.connection.sql(sql).to_arrow_reader(most)
 
     def _events(self) -> Iterator[pa.RecordBatch]:
@@ -251,15 +249,6 @@ class _Builder:
         return derived.identity(self.files[url] for url in files)
 
 
-@contextmanager
-def _reading(place: str) -> Iterator[None]:
-    """What DuckDB says of a file that it cannot read, as our error."""
-    try:
-        yield
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise StorageError(f"{place}: {in_one_line(error)}; if `classify` is writing there, try again later") from error
-
-
 def _fingerprint(source: Results, gap: Gap, deployment_from: Sequence[str]) -> Fingerprint:
     facts = {
         "events_version": EVENTS_VERSION,
@@ -272,8 +261,3 @@ def _fingerprint(source: Results, gap: Gap, deployment_from: Sequence[str]) -> F
         "results_fingerprint": source.fingerprint.digest,
     }
     return Fingerprint.from_json(json.dumps(facts))
-
-
-def _refuse_nested(first: str, second: str) -> None:
-    if first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/"):
-        raise UsageError(f"{second}: must be a folder of its own, neither in nor around the results {first}")
