@@ -83,7 +83,8 @@ def export(
         OutputConflict: there is a package already.
         StorageError, TransientError: a store refuses, or does not answer.
     """
-    package, events = storage.absolute(package), storage.absolute(events)
+    package, events, deployments = (storage.absolute(url) for url in (package, events, deployments))
+    taxa = how.taxa and storage.absolute(how.taxa)
     for other in (source.output, events):
         derived.refuse_nested(other, package)
     tables = _current(source, events)
@@ -91,10 +92,10 @@ def export(
     if storage.join(package, DESCRIPTOR) in there and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
     with TemporaryDirectory(prefix="trapline-") as scratch, results.reading(source.output):
-        connection = results.connect(source.output, events, deployments, how.taxa or source.output)
+        connection = results.connect(source.output, events, deployments, taxa or events)
         connection.execute(f"set temp_directory = {literal(scratch)}; set TimeZone = 'UTC'")
         deployment_table.load(connection, deployments, how.timezone)
-        _load_taxa(connection, how.taxa, source.classes)
+        _load_taxa(connection, taxa, source.classes)
         _define(connection, source, tables, description, how)
         lost = _quarantined(connection, events, deployments)
         storage.remove(storage.join(package, DESCRIPTOR))

@@ -1,7 +1,8 @@
 """Images become frames of events, in DuckDB: one camera, no longer gap than allowed, across shards, folders, midnight.
 
-Two tables of SQL: `located` has the rows of results, with `filename`, `file_row_number`, `deployment`, `camera` and the
-reason for which an image cannot be in an event; `frames` has the images of one deployment, each with its event.
+Tables of SQL: `located` has the rows of results, with `filename`, `file_row_number`, `deployment`, `camera` and why an
+image cannot be in an event; `frames` has the images of one deployment, and `facts` its events. Images of one moment
+stay in the order of their files, and of the rows in them.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,6 @@ from pipeline.deployments import Source, literal
 
 NO_TIME = "no_time"
 NO_DEPLOYMENT = "no_deployment"
-
-# Images of one moment stay in the order of their files, and of the rows in them.
-_CLOCK = "captured_at, filename, file_row_number"
 
 
 @dataclass(frozen=True)
@@ -47,49 +45,52 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Se
 
 
 def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> None:
-    """Makes `frames` the images of a deployment, with `event` (1, 2 … by start, then camera), `event_id` and `frame`.
+    """Makes `frames` the images of a deployment by camera and time, and `facts` what there is to know of each event.
 
-    An `event_id` is a digest of
-    deployment, camera, start and, where `max_frames` lets several events start at one moment, which of them it is: it
-    does not depend on what else there is.
+    `frames` has `position` (1, 2 …), `event` (the position of its first frame) and `frame` (1, 2 … in it). An
+    `event_id` is a digest of deployment, camera, start and, where `max_frames` lets several events start at one moment,
+    which of them it is: it does not depend on what else there is.
     """
-    part = f"(row_number() over (partition by camera, session order by {_CLOCK}) - 1) // {gap.max_frames}"
+    # Of a session, which a gap ends, to an event, which a count may end: both are known by their first position.
+    first = f"begin + (position - begin) // {gap.max_frames} * {gap.max_frames}" if gap.max_frames else "begin"
     connection.execute(f"""
         create or replace temp table frames as
         with clock as (
-            select image_uri, status, deployment, camera, captured_at, filename, file_row_number,
-                captured_at - lag(captured_at) over (partition by camera order by {_CLOCK})
-                    > to_milliseconds({round(gap.seconds * 1000)}) as late
+            select image_uri, status, camera, captured_at, filename, file_row_number,
+                row_number() over clock as position,
+                camera is not distinct from lag(camera) over clock
+                    and captured_at - lag(captured_at) over clock <= to_milliseconds({round(gap.seconds * 1000)})
+                    as goes_on
             from located where reason is null and deployment = {literal(deployment)}
+            window clock as (order by camera, captured_at, filename, file_row_number)
         ), sessions as (
-            select *, count(*) filter (late) over (partition by camera order by {_CLOCK} rows unbounded preceding)
-                as session
-            from clock
-        ), parts as (
-            select *, {part if gap.max_frames else 0} as part from sessions
-        ), events as (
-            select *, min(captured_at) over event as started_at, max(captured_at) over event as ended_at,
-                count(*) over event as frames,
-                count(*) filter (status = 'ok') over event as ok,
-                count(*) filter (status = 'salvaged') over event as salvaged,
-                count(*) filter (status = 'failed') over event as failed,
-                row_number() over (event order by {_CLOCK}) as frame
-            from parts window event as (partition by camera, session, part)
-        ), numbered as (
-            select *, dense_rank() over (order by started_at, camera, session, part) as event,
-                dense_rank() over (partition by camera, started_at order by session, part) as of_this_start
-            from events
+            select *, max(case when not goes_on then position end) over (order by position) as begin from clock
         )
-        select * exclude (session, part, late, of_this_start),
-            left(sha256(concat_ws(chr(10), deployment, camera, epoch_ms(started_at), of_this_start)), 32) as event_id
-        from numbered""")
+        select * exclude (begin, goes_on), {first} as event, position - event + 1 as frame from sessions""")
+    connection.execute(f"""
+        create or replace temp table facts as
+        with events as (
+            select event, {literal(deployment)} as deployment, any_value(camera) as camera,
+                min(captured_at) as started_at, max(captured_at) as ended_at, count(*)::integer as frames,
+                (count(*) filter (status = 'ok'))::integer as ok,
+                (count(*) filter (status = 'salvaged'))::integer as salvaged,
+                (count(*) filter (status = 'failed'))::integer as failed
+            from frames group by event
+        )
+        select *, left(sha256(concat_ws(chr(10), deployment, camera, epoch_ms(started_at),
+            row_number() over (partition by camera, started_at order by event))), 32) as event_id
+        from events""")
 
 
-def predicted(column: str) -> str:
-    """SQL: the frames in order, each with the facts of its event and with what the model said of it in `column`."""
+def mapping() -> str:
+    """SQL: `image_uri`, `event_id` and `frame` of every frame, in order."""
+    return "select image_uri, event_id, frame::integer as frame from frames join facts using (event) order by position"
+
+
+def predicted(column: str, begin: int, end: int) -> str:
+    """SQL: the frames from one position to before another, with their event's facts and what the model said of them."""
     return f"""
-        select frames.event, event_id, frames.deployment, frames.camera, started_at, ended_at,
-            frames.frames::integer as frames, ok::integer as ok, salvaged::integer as salvaged,
-            failed::integer as failed, frames.image_uri, located.{column}
-        from frames join located using (filename, file_row_number)
-        order by event, frame"""
+        select facts.*, frames.image_uri, located.{column}
+        from frames join facts using (event) join located using (filename, file_row_number)
+        where position >= {begin} and position < {end}
+        order by position"""

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from servers import S3Server
 from jobs import __main__
 from jobs import events as job
 from pipeline import events, results, storage
+from pipeline.decode import decode
 from pipeline.errors import OutputConflict, StorageError, UsageError
 from pipeline.events import Account
 from pipeline.fingerprint import Fingerprint
@@ -262,6 +264,37 @@ class TestAgain:
         with pytest.raises(OutputConflict, match=r"events\.parquet: not written by `trapline events`"):
             build(str(tmp_path), replace=True)
         assert theirs.read_bytes() == b"mine"
+
+
+def test_frames_that_are_read_in_slices_are_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    moments = np.cumsum(rng.choice([1.0, 100.0], 40))
+    for shard in range(4):
+        images = [at(float(moment), rng.dirichlet(np.ones(3)), key=f"{moment}.jpg") for moment in moments[shard::4]]
+        write(f"{tmp_path}/results", f"site=a/c1/{shard}.tar", images)
+    build(str(tmp_path))
+    before = table(str(tmp_path))
+    monkeypatch.setattr(events, "_FRAMES_AT_ONCE", 7)
+    build(str(tmp_path), Gap(60.5), replace=True)
+    assert table(str(tmp_path)) == before
+
+
+def test_a_real_burst_of_a_camera_is_one_event(photographs: Path, tmp_path: Path) -> None:
+    burst = sorted((photographs / "camtrap-dp").glob("*.JPG"))
+    images = []
+    for path in reversed(burst):
+        _, facts = decode(path.read_bytes(), (64, 64))
+        known = {name: value for name, value in asdict(facts).items() if name not in ("status", "error")}
+        images.append(at(None, key=path.name, facts=known))
+    for name, part in {"a.tar": images[:4], "b.tar": images[4:]}.items():
+        write(f"{tmp_path}/results", name, part)
+    account = build(str(tmp_path), sources=["serial"])
+    assert (account.deployments, account.events, account.images) == (1, 1, 10)
+    order = duckdb.sql(f"select image_uri from '{tmp_path}/events/*/images.parquet' order by frame").fetchall()
+    first = [path.name for path in burst]
+    assert sorted(uri.rpartition("#")[2] for (uri,) in order) == first
+    ((started, ended),) = table(str(tmp_path), select="started_at, ended_at")
+    assert 0 < (ended - started).total_seconds() < 60
 
 
 def test_results_with_the_top_k_only_give_a_lower_bound(tmp_path: Path) -> None:
