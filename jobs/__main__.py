@@ -3,7 +3,10 @@
 import sys
 from importlib import import_module
 
-JOBS = ("classify", "verify", "rescore", "search", "duplicates", "schema", "benchmark", "demo")
+JOBS = (
+    "classify", "verify", "rescore", "events", "export-camtrapdp", "search", "duplicates",
+    "schema", "benchmark", "demo",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -11,7 +14,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         print(f"usage: trapline {{{','.join(JOBS)}}} …   (trapline JOB --help says more)", file=sys.stderr)
         return 2
-    code: int = import_module(f"jobs.{sys.argv[1]}").main(sys.argv[2:])
+    code: int = import_module(f"jobs.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
     return code
 
 

@@ -12,8 +12,8 @@ from cyclopts import App, Parameter, validators
 from rich.console import Console
 
 from jobs.command_line import run
-from pipeline import duplicates as found_in
-from pipeline import listing, results
+from pipeline.analysis import duplicates as found_in
+from pipeline.analysis import listing, results
 
 app = App(name="trapline duplicates", help=__doc__, version_flags=(), result_action="return_value")
 

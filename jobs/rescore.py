@@ -20,17 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.command_line import run
-from pipeline import head, ledger, priors, rescore, results, storage, taxonomy
+from pipeline import ledger, storage
+from pipeline.analysis import head, priors, rescore, results, taxonomy
+from pipeline.analysis.learned import REPORT_FILE, Learned, side_files
+from pipeline.analysis.learning import Lesson, learn
+from pipeline.analysis.priors import Prior, SpeciesList
+from pipeline.analysis.results import Results
+from pipeline.analysis.scores import Scorer
+from pipeline.analysis.taxonomy import RollUp, Taxonomy
 from pipeline.errors import UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.learned import REPORT_FILE, Learned, side_files
-from pipeline.learning import Lesson, learn
 from pipeline.ledger import SIDE_FOLDER, Plan
-from pipeline.priors import Prior, SpeciesList
-from pipeline.results import Results
 from pipeline.rows import classes_csv
-from pipeline.scores import Scorer
-from pipeline.taxonomy import RollUp, Taxonomy
 
 EXIT_INCOMPLETE = 3
 # More than a screenful helps nobody.

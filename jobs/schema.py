@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cyclopts import App
 
 from jobs.command_line import run
-from pipeline.schema import page
+from pipeline.analysis.schema import page
 
 app = App(name="trapline schema", help=__doc__, version_flags=(), result_action="return_value")
 

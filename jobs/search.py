@@ -12,7 +12,7 @@ from cyclopts import App, Parameter, validators
 from rich.console import Console
 
 from jobs.command_line import run
-from pipeline import listing, results, similarity
+from pipeline.analysis import listing, results, similarity
 
 app = App(name="trapline search", help=__doc__, version_flags=(), result_action="return_value")
 

@@ -5,13 +5,16 @@ it writes files in place.
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
+
+_COPIED_AT_ONCE = 2**20
 
 
 def temporary_name() -> str:
@@ -55,12 +58,19 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Write a file that appears whole or not at all, and that outlives a power cut."""
-        target = Path(path)
+        self._publish(Path(path), lambda file: file.write(value))
+
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
+        """Copy a file, likewise."""
+        with Path(lpath).open("rb") as source:
+            self._publish(Path(rpath), lambda file: shutil.copyfileobj(source, file, _COPIED_AT_ONCE))
+
+    def _publish(self, target: Path, write: Callable[[BinaryIO], Any]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(temporary_name())
         try:
             with beside.open("xb") as file:
-                file.write(value)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(target)

@@ -16,7 +16,7 @@ from pipeline.predict import Predictions
 from pipeline.records import Record
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-_SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
+SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
 
 
 def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
@@ -89,7 +89,7 @@ class Columns:
             columns += [
                 _column("species", _WORD, "the most probable class"),
                 _column("probability", pa.float32(), "softmax probability of that class"),
-                _column("top_k", pa.list_(_SPECIES_PROBABILITY), "the most probable classes, in falling order"),
+                _column("top_k", pa.list_(SPECIES_PROBABILITY), "the most probable classes, in falling order"),
                 _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
             ]
         if self.classes and self.probabilities:
@@ -176,32 +176,45 @@ def classes_csv(classes: Sequence[str]) -> bytes:
     return "\n".join(["index,species", *lines, ""]).encode()
 
 
+def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k: int) -> dict[str, pa.Array]:
+    """The columns `species`, `probability` and `top_k`; of classes that are equally probable the first comes first.
+
+    Args:
+        probabilities: float32 [N, C].
+        classes: their C names.
+        top_k: how many to list, at most C.
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    names = np.array(classes, dtype=object)
+    values = np.take_along_axis(probabilities, best, axis=1)
+    offsets = pa.array(np.arange(0, best.size + 1, top_k, dtype=np.int32))
+    pairs = pa.StructArray.from_arrays(
+        [pa.array(names[best.ravel()], pa.string()), pa.array(values.ravel())], fields=list(SPECIES_PROBABILITY)
+    )
+    return {
+        "species": pa.array(names[best[:, 0]], pa.string()),
+        "probability": pa.array(values[:, 0]),
+        "top_k": pa.ListArray.from_arrays(offsets, pairs),
+    }
+
+
 def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:
     arrays = {}
     if columns.classes:
-        probabilities = predictions.probabilities
-        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : columns.top_k]
-        names = np.array(columns.classes, dtype=object)
-        values = np.take_along_axis(probabilities, best, axis=1)
-        offsets = pa.array(np.arange(0, best.size + 1, columns.top_k, dtype=np.int32))
-        pairs = pa.StructArray.from_arrays(
-            [pa.array(names[best.ravel()], pa.string()), pa.array(values.ravel())], fields=list(_SPECIES_PROBABILITY)
-        )
         arrays = {
-            "species": pa.array(names[best[:, 0]], pa.string()),
-            "probability": pa.array(values[:, 0]),
-            "top_k": pa.ListArray.from_arrays(offsets, pairs),
+            **ranked(predictions.probabilities, columns.classes, columns.top_k),
             "energy": pa.array(predictions.energy),
-            "probabilities": _vectors(probabilities),
+            "probabilities": vectors(predictions.probabilities),
         }
     if columns.embedding != "none":
-        arrays["embedding"] = _vectors(predictions.embedding.astype(columns.embedding))
+        arrays["embedding"] = vectors(predictions.embedding.astype(columns.embedding))
     for stage in columns.feature_shapes:
-        arrays[f"features_{stage}"] = _vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
+        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
     return arrays
 
 
-def _vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """float32 or float16 [N, D] as a column of N lists of D."""
     return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
 
 

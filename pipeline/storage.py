@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any, TypeVar, cast
@@ -249,6 +249,27 @@ def put(url: str, data: bytes) -> None:
     else:
         beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
         retrying(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
+
+
+def put_file(url: str, path: str) -> None:
+    """Publish a file of this machine, which may be larger than memory; otherwise as `put`."""
+    fs, target = _filesystem(url)
+    if _protocol(fs) in _ATOMIC_STORES:
+        retrying(url, lambda: fs.put_file(path, target))
+    else:
+        beside = f"{target.rpartition('/')[0]}/{temporary_name()}"
+        retrying(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)))
+
+
+def remove(url: str) -> None:
+    """Delete a file; one that is not there is no error. Raises as `put` does."""
+    fs, path = _filesystem(url)
+
+    def action() -> None:
+        with suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    retrying(url, action)
 
 
 def remote(url: str) -> Any:

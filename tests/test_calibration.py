@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calibration import BINS, fit_temperature, logits, reliability, softmax
+from pipeline.analysis.calibration import BINS, fit_temperature, logits, reliability, softmax
 
 
 def planted(temperature: float, images: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from planted import Planted, columns, write_result
 
-from pipeline import duplicates, results
+from pipeline.analysis import duplicates, results
+from pipeline.analysis.results import Results
 from pipeline.errors import UsageError
-from pipeline.results import Results
 
 COLUMNS = columns(["owl", "robin"], 2)
 NOON = datetime(2024, 5, 17, 12)

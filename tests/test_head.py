@@ -6,10 +6,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import head, storage
+from pipeline import storage
+from pipeline.analysis import head
+from pipeline.analysis.head import fit
 from pipeline.errors import UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.head import fit
 
 MARK = Fingerprint({"weights_sha256": "ab", "size": [64, 64], "top_k": 5})
 

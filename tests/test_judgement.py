@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.calibration import reliability
-from pipeline.judgement import confusion_png, judge, judgement_json, reliability_json, reliability_png
+from pipeline.analysis.calibration import reliability
+from pipeline.analysis.judgement import confusion_png, judge, judgement_json, reliability_json, reliability_png
 
 LABELLED = ["owl", "owl", "owl", "robin", "robin", "wren"]
 PREDICTED = ["owl", "owl", "robin", "robin", "owl", "heron"]

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import Planted, columns, write_result
 
-from pipeline import labels, results, storage
+from pipeline import storage
+from pipeline.analysis import labels, results
+from pipeline.analysis.labels import Examples, held_out
 from pipeline.errors import UsageError
-from pipeline.labels import Examples, held_out
 
 CLASSES = ("owl", "robin")
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import priors
+from pipeline.analysis import priors
+from pipeline.analysis.priors import Prior, SpeciesList, condition
 from pipeline.errors import UsageError
-from pipeline.priors import Prior, SpeciesList, condition
 
 CLASSES = ("owl", "robin", "wren")
 

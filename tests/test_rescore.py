@@ -15,8 +15,9 @@ import pytest
 from planted import MARK, Planted, columns, write_result
 
 from jobs.rescore import main
-from pipeline import head, ledger, results, storage
-from pipeline.calibration import softmax
+from pipeline import ledger, storage
+from pipeline.analysis import head, results
+from pipeline.analysis.calibration import softmax
 from pipeline.fingerprint import Fingerprint
 
 CLASSES = ("tawny owl", "ural owl", "robin")

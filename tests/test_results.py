@@ -4,7 +4,8 @@ import pytest
 from planted import MARK, Planted, columns, write_result
 from servers import S3Server
 
-from pipeline import results, storage
+from pipeline import storage
+from pipeline.analysis import results
 from pipeline.errors import OutputConflict, StorageError, UsageError
 from pipeline.fingerprint import Fingerprint
 

@@ -6,7 +6,7 @@ import pytest
 from planted import MARK, Planted, columns, write_result
 
 from jobs import schema as job
-from pipeline import schema
+from pipeline.analysis import schema
 from pipeline.ledger import Footer
 
 PAGE = Path(__file__).parents[1] / "docs" / "schema.md"

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from planted import Planted, columns, write_result
 
-from pipeline.head import Head
-from pipeline.priors import Prior
-from pipeline.scores import KEY_COLUMNS, Scorer
-from pipeline.taxonomy import RollUp, Taxonomy
+from pipeline.analysis.head import Head
+from pipeline.analysis.priors import Prior
+from pipeline.analysis.scores import KEY_COLUMNS, Scorer
+from pipeline.analysis.taxonomy import RollUp, Taxonomy
 
 CLASSES = ("tawny owl", "ural owl", "robin", "wren")
 TREE = Taxonomy("t.csv", {"tawny owl": ("Strix", None, "Aves"), "ural owl": ("Strix", None, "Aves")})

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import MARK, Planted, columns, write_result
 
-from pipeline import checkpoint, results, similarity, storage
+from pipeline import checkpoint, storage
+from pipeline.analysis import results, similarity
+from pipeline.analysis.results import Results
 from pipeline.config import RunConfig
 from pipeline.decode import decode
 from pipeline.errors import CheckpointError, UsageError
 from pipeline.fingerprint import Fingerprint, fingerprint
 from pipeline.predict import Predictor
-from pipeline.results import Results
 
 COLUMNS = columns(["owl", "robin"], 2)
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import spreadsheet, storage
+from pipeline import storage
+from pipeline.analysis import spreadsheet
 from pipeline.errors import StorageError, UsageError
 
 

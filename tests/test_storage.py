@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -276,6 +278,36 @@ def test_put_makes_folders_and_replaces(tmp_path: Path) -> None:
     storage.put(target, b"two")
     assert names(str(tmp_path), str(tmp_path)) == ["site=12/cam[1]/a #1.parquet"]
     assert Path(target).read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_file_of_this_machine_is_published_whole_and_can_be_deleted(kind: str, tmp_path: Path, bucket: str) -> None:
+    place = bucket if kind == "s3" else str(tmp_path / "store")
+    source = write(tmp_path / "large", b"new" * 2**20)
+    storage.put(f"{place}/a/b", b"old")
+    storage.put_file(f"{place}/a/b", str(source))
+    assert storage.read_many([f"{place}/a/b"]) == [source.read_bytes()]
+    assert names(place, place) == ["a/b"]
+    for _ in range(2):
+        storage.remove(f"{place}/a/b")
+        assert storage.list_files(place, missing_ok=True) == []
+
+
+def test_a_file_that_breaks_off_while_it_is_published_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = write(tmp_path / "store" / "a", b"old")
+    source = write(tmp_path / "large", b"new" * 2**20)
+
+    def breaking(source: object, sink: Any, length: int) -> None:
+        sink.write(b"new")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", breaking)
+    with pytest.raises(StorageError, match="No space left"):
+        storage.put_file(str(target), str(source))
+    assert target.read_bytes() == b"old"
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_put_takes_names_as_long_as_the_file_system_does(tmp_path: Path) -> None:

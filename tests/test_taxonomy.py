@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import taxonomy
+from pipeline.analysis import taxonomy
+from pipeline.analysis.taxonomy import RANKS, RollUp, Taxonomy
 from pipeline.errors import UsageError
-from pipeline.taxonomy import RANKS, RollUp, Taxonomy
 
 CLASSES = ("tawny owl", "ural owl", "barn owl", "robin", "mystery")
 TREE = Taxonomy(

@@ -14,9 +14,12 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from jobs.benchmark import decoding
 from jobs.benchmark import model as model_benchmark
+from jobs.benchmark.model import random_model
 from jobs.benchmark.rounds import machine
 from jobs.command_line import run
+from pipeline import checkpoint
 
 app = App(name="trapline benchmark", help=__doc__, version_flags=(), result_action="return_value")
 
@@ -52,6 +55,36 @@ def model(
     shown = ", ".join(f"{gflops:,.0f} GFLOP/s in {precision}" for precision, gflops in peaks.items())
     console.print(f"{model_benchmark.VARIANT} at 384², batches of {batch_size}, {where}; peak, measured: {shown}.")
     _write(json, "model", {"rows": [asdict(row) for row in rows], "peaks": peaks, "batch_size": batch_size})
+    return 0
+
+
+@app.command
+def decode(
+    folder: Annotated[Path, Parameter(help="Photographs.")],
+    *,
+    model: Annotated[str | None, Parameter(help="A trained checkpoint; default: Hiera-Base of random weights.")] = None,
+    rounds: Rounds = 5,
+    json: Json = None,
+) -> int:
+    """Bytes to pixels on one core, against birder's transform, and what the model makes of the difference."""
+    console = Console()
+    images = decoding.photographs(folder)
+    rows = decoding.measure(console, images, checkpoint.load(model) if model else random_model(), rounds)
+    table = _table("way", "images/s", f"× {rows[0].name}", "pixels differ by", "at most", "top-1", "cosine ≥", "mean")
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.images_per_second:.1f}",
+            row.times_birder,
+            f"{row.mean_difference:.2f}",
+            str(row.largest_difference),
+            f"{row.top1_agreement:.1%}",
+            *(f"{cosine:.5f}" for cosine in row.cosine),
+        )
+    console.print(table)
+    megapixels = decoding.megapixels(images)
+    console.print(f"{len(images)} photographs of {megapixels:.1f} megapixels on average, one core.")
+    _write(json, "decode", {"rows": [asdict(row) for row in rows], "images": len(images), "megapixels": megapixels})
     return 0
 
 

@@ -1,10 +1,12 @@
 """Bytes to pixels, on one core: our two ways and birder's, on the same photographs, in turn; and what it changes."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +60,12 @@ def photographs(folder: Path) -> list[bytes]:
     return sound
 
 
+def megapixels(images: Sequence[bytes]) -> float:
+    """Of an image, on average."""
+    sizes = [Image.open(io.BytesIO(data)).size for data in images]
+    return sum(width * height for width, height in sizes) / len(sizes) / 1e6
+
+
 def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int) -> list[Row]:
     """All ways, in turn, over all images.
 
@@ -67,7 +75,7 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
         model: of whose input size they become, and which then tells what difference the pixels make.
         rounds: over all images, that count.
     """
-    ways = {
+    ways: dict[str, Callable[[bytes], Tensor]] = {
         "trapline exact": lambda data: _pixels(data, model.size, fast=False),
         "trapline fast": lambda data: _pixels(data, model.size, fast=True),
     }
@@ -84,9 +92,9 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
         return run
 
     timings = take_turns(console, {name: over_all(way) for name, way in ways.items()}, rounds)
-    torch.set_num_threads(max(1, torch.get_num_interop_threads()))
-    predictor = Predictor(model, "cpu", "fp32", 8)
     pixels = {name: torch.stack([way(data) for data in images]) for name, way in ways.items()}
+    torch.set_num_threads(os.cpu_count() or 1)
+    predictor = Predictor(model, "cpu", "fp32", 8)
     answers = {name: predictor(stack.numpy()) for name, stack in pixels.items()}
     baseline, exact = next(iter(timings.values())), "trapline exact"
     rows = []
@@ -117,8 +125,8 @@ def _birders(size: tuple[int, int]) -> dict[str, Callable[[bytes], Tensor]]:
     """Its inference transform on what its two loaders give, up to the uint8 stage."""
     from birder.data.transforms.classification import inference_preset
 
-    steps = inference_preset(size, {"mean": (0, 0, 0), "std": (1, 1, 1)}).transforms
-    resize = next(step for step in steps if isinstance(step, v2.Resize))
+    transform: Any = inference_preset(size, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+    resize = next(step for step in transform.transforms if isinstance(step, v2.Resize))
     to_tensor = v2.PILToTensor()
 
     def default(data: bytes) -> Tensor:

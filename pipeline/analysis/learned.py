@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import head, storage
+from pipeline import storage
+from pipeline.analysis import head
+from pipeline.analysis.head import Head
 from pipeline.errors import StorageError, UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.head import Head
 from pipeline.ledger import SIDE_FOLDER
 
 HEAD_FILE = "head.safetensors"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import spreadsheet
+from pipeline.analysis import spreadsheet
 from pipeline.errors import UsageError
 
 # From the narrowest; species come before them.

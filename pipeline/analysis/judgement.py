@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline.calibration import BINS, Reliability
+from pipeline.analysis.calibration import BINS, Reliability
 
 # More rows than this cannot be read in one picture; the table has them all.
 _SHOWN = 40

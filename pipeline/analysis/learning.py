@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import calibration, head, labels, learned
-from pipeline.errors import UsageError
-from pipeline.head import Fit, Head
-from pipeline.judgement import (
+from pipeline.analysis import calibration, head, labels, learned
+from pipeline.analysis.head import Fit, Head
+from pipeline.analysis.judgement import (
     confusion_png,
     judge,
     judgement_json,
     reliability_json,
     reliability_png,
 )
-from pipeline.labels import Examples
-from pipeline.learned import Learned
-from pipeline.results import Results
+from pipeline.analysis.labels import Examples
+from pipeline.analysis.learned import Learned
+from pipeline.analysis.results import Results
+from pipeline.errors import UsageError
 
 # Raise it when the same labels would teach something else.
 _METHOD = 1

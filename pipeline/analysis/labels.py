@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import spreadsheet, storage
+from pipeline import storage
+from pipeline.analysis import spreadsheet
+from pipeline.analysis.results import Results
 from pipeline.errors import UsageError
 from pipeline.ledger import Result
-from pipeline.results import Results
 
 # Files that are read at the same time: hides the store's latency.
 _THREADS = 4

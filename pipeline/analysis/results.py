@@ -2,13 +2,16 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import ledger, storage
-from pipeline.errors import OutputConflict, UsageError
+from pipeline.errors import OutputConflict, StorageError, UsageError, in_one_line
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import CLASSES_KEY, Footer, Result
 
@@ -72,3 +75,12 @@ def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "i
     """Makes the rows of all results a view, one row per image in the schema of `rows.py`; reads nothing yet."""
     urls = [result.url for result in results.files]
     connection.read_parquet(urls, hive_partitioning=False, union_by_name=False).create_view(name)
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """What DuckDB says of files that it cannot read, or of a full disk, as our error that names the place."""
+    try:
+        yield
+    except (duckdb.OperationalError, duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
+        raise StorageError(f"{place}: {in_one_line(error)}; if `classify` is writing there, try again later") from error

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import ledger, storage
+from pipeline.analysis.priors import SpeciesList
+from pipeline.analysis.results import Results
+from pipeline.analysis.scores import Scorer
+from pipeline.analysis.taxonomy import Taxonomy
 from pipeline.commit import ROWS_PER_GROUP, file_metadata, parquet_writer
 from pipeline.errors import OutputConflict, PermanentError, TransientError, UsageError, in_one_line
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Footer, Plan
-from pipeline.priors import SpeciesList
-from pipeline.results import Results
-from pipeline.scores import Scorer
 from pipeline.shards import Shard, is_below
-from pipeline.taxonomy import Taxonomy
 
 # Raise it when the same options would give other rows.
 _METHOD = 1

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.listing import translated
-from pipeline.results import Results
-from pipeline.similarity import require_embeddings
+from pipeline.analysis.listing import translated
+from pipeline.analysis.results import Results
+from pipeline.analysis.similarity import require_embeddings
 
 # Rows that are compared at once, with each other and with the window before them. Windows mostly hold a handful, so
 # that each row costs a product with the block: 0.8 MFLOP at 768 dimensions.

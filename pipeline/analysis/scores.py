@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import logsumexp
 
-from pipeline import priors
-from pipeline.calibration import logits, softmax
-from pipeline.head import Head
+from pipeline.analysis import priors
+from pipeline.analysis.calibration import logits, softmax
+from pipeline.analysis.head import Head
+from pipeline.analysis.priors import Prior
+from pipeline.analysis.taxonomy import RollUp
 from pipeline.predict import Predictions
-from pipeline.priors import Prior
 from pipeline.rows import IMAGE_FIELDS, Columns, model_columns
-from pipeline.taxonomy import RollUp
 
 # What a row is known and joined by.
 KEY_COLUMNS = ("image_uri", "key", "status", "content_sha256", "captured_at")

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import checkpoint, storage
+from pipeline.analysis.listing import translated
+from pipeline.analysis.results import Results
 from pipeline.checkpoint import Model
 from pipeline.decode import PREPROCESSING, decode
 from pipeline.errors import CheckpointError, StorageError, UsageError
 from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.hiera import VARIANTS
-from pipeline.listing import translated
 from pipeline.predict import Predictor
-from pipeline.results import Results
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import spreadsheet
+from pipeline.analysis import spreadsheet
 from pipeline.errors import UsageError
 
 EVERYWHERE = ""

@@ -1,0 +1,13 @@
+"""The last mile: what people do with the results of `classify`, in DuckDB and Arrow, without a look at the pictures.
+
+results, derived, listing              results as a table; tables made of them; what a job found, shown and saved
+similarity, duplicates                 pictures like an example; pictures that are there twice
+labels, head, calibration, learning,   labels become a head and a temperature, kept, and judged by other cameras
+learned, judgement
+priors, taxonomy, spreadsheet          what can occur where; what is kin to what; the tables that people write
+scores, rescore                        embeddings and all of these become new probabilities, file by file
+deployments, sessions, pooling, events images of a camera become events, with what they show as a whole
+deployment_table, datapackage,         results and events become a Camtrap DP package
+camtrapdp
+schema                                 the page that documents the row
+"""
