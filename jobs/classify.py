@@ -19,6 +19,7 @@ from pipeline import flow
 from pipeline.config import Options, RunConfig
 from pipeline.console import Watch, print_plan, print_summary
 from pipeline.errors import UsageError
+from pipeline.manifest import latest
 
 EXIT_CODES = {"planned": 0, "complete": 0, "incomplete": 3, "over_budget": 4}
 
@@ -52,7 +53,7 @@ def classify(
     with Watch(console) as watch:
         manifest = flow.classify(config, watch)
     if config.dry_run:
-        print_plan(console, manifest)
+        print_plan(console, manifest, latest(config.output))
     else:
         print_summary(console, manifest, config.output)
     return EXIT_CODES[manifest.status]

@@ -135,6 +135,25 @@ def load(
     )
 
 
+def save(model: Model, path: Path) -> None:
+    """Writes a checkpoint that `load` and birder itself read; of a variant of birder's without its config."""
+    height, width = model.size
+    contents = {
+        "state": model.network.state_dict(),
+        "birder_version": "0.8.4",
+        "task": "image_classification",
+        "signature": {
+            "inputs": [{"data_shape": [0, 3, height, width]}],
+            "outputs": [{"data_shape": [0, len(model.classes)]}],
+        },
+        "class_to_idx": {name: index for index, name in enumerate(model.classes)},
+        "rgb_stats": {"mean": list(model.rgb_mean), "std": list(model.rgb_std)},
+    }
+    if model.variant not in VARIANTS:
+        contents["config"] = asdict(model.architecture) | {"depths": list(model.architecture.depths)}
+    torch.save(contents, path)
+
+
 def _checked_digest(path: Path, expected: str | None) -> str:
     expected = expected or PUBLISHED_SHA256.get(path.name)
     try:

@@ -3,10 +3,11 @@
 Names from outside are printed as `Text`: rich would take the brackets in a plain string for its markup.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -72,14 +73,17 @@ def _line(account: Account) -> str:
     )
 
 
-def print_plan(console: Console, account: Manifest) -> None:
-    """What a dry run found."""
+def print_plan(console: Console, account: Manifest, last: Mapping[str, Any] | None) -> None:
+    """What a dry run found, and how the last run that worked anything off fared, from its manifest."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("shards", f"{account.shards_in:,}")
     table.add_row("  done already", f"{account.shards_already_done:,} ({_images(account.images_already_done)})")
     table.add_row("  to do", f"{account.shards_todo:,} ({_bytes(account.bytes_todo)})")
     if account.ignored:
         table.add_row("ignored files", Text(_listed(account.ignored)))
+    if last:
+        table.add_row("the last run", f"{last['images_per_second']:,.1f} images/s, bound by {_BOUND[last['bound_by']]}")
+        table.add_row("  feeding", _feeding(last["decoders_per_predictor"], last["workers"]))
     console.print(table)
     console.print("Dry run: nothing was read, nothing was written.")
 
@@ -106,6 +110,8 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
         "speed", f"{manifest.images_per_second:,.1f} images/s over {timedelta(seconds=round(manifest.seconds))}"
     )
     table.add_row("bound by", f"{_BOUND[manifest.bound_by]} ({busy})")
+    if manifest.decoders_per_predictor:
+        table.add_row("feeding", _feeding(manifest.decoders_per_predictor, manifest.workers))
     console.print(table, highlight=False)
     if manifest.species:
         console.print(_species_table(manifest, total))
@@ -118,6 +124,12 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     _print_shards(console, "broken off, committed as far as they go", manifest.shards_broken)
     console.print(Text(f"rows      {output}/**/*.parquet"), soft_wrap=True)
     console.print(Text(f"manifest  {output}/_trapline/runs/{manifest.run_id}.json"), soft_wrap=True)
+
+
+def _feeding(decoders_per_predictor: float, workers: Mapping[str, int]) -> str:
+    """What a person needs to know to choose machines."""
+    there = f"{workers['decode']} for {workers['predict']}"
+    return f"{decoders_per_predictor:.1f} decode workers keep one predict worker busy here; there were {there}"
 
 
 def _species_table(manifest: Manifest, total: int) -> Table:

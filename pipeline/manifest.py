@@ -24,6 +24,9 @@ Status = Literal["planned", "running", "complete", "incomplete", "over_budget", 
 
 _STATUSES = ("ok", "salvaged", "failed")
 
+# Runs that found nothing to do tell nothing; after so many of them, what is older tells little.
+_LOOKED_AT = 10
+
 # Below this many images one bad card would end the night.
 _BUDGET_FROM_IMAGES = 100
 
@@ -72,6 +75,9 @@ class Manifest:
         ignored: files that were neither shards, images nor sidecars, by suffix.
         step_seconds: worker seconds by step: read, decode, predict.
         busy: share of the time that each kind of worker was busy.
+        workers: how many of each kind there were.
+        decoders_per_predictor: how many decode workers keep one predict worker busy, by the seconds that images took in
+            each; None without images.
         bound_by: what the run waited for: read, decode, predict, or nothing.
         images_per_second: over the wall time.
     """
@@ -101,6 +107,8 @@ class Manifest:
     ignored: dict[str, int]
     step_seconds: dict[str, float]
     busy: dict[str, float]
+    workers: dict[str, int]
+    decoders_per_predictor: float | None
     bound_by: str
     images_per_second: float
 
@@ -109,6 +117,20 @@ class Manifest:
         url = storage.join(output, SIDE_FOLDER, "runs", f"{self.run_id}.json")
         storage.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
         return url
+
+
+def latest(output: str) -> dict[str, Any] | None:
+    """The manifest of the last run that worked images off, as it stands in OUTPUT; None where there was none.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    runs = storage.list_files(storage.join(output, SIDE_FOLDER, "runs"), missing_ok=True)
+    for run in sorted(runs, key=attrgetter("url"), reverse=True)[:_LOOKED_AT]:
+        manifest: dict[str, Any] = json.loads(storage.read_many([run.url])[0])
+        if manifest.get("decoders_per_predictor"):
+            return manifest
+    return None
 
 
 @dataclass
@@ -251,11 +273,20 @@ class Account:
         """Share of the time that the workers of each kind were at work."""
         if not self.slots:
             return {}
-        feeding = self.step_seconds["read"] + self.step_seconds["decode"]
         return {
-            "decode": feeding / (self.seconds * self.slots.decode),
+            "decode": self._feeding / (self.seconds * self.slots.decode),
             "predict": self.step_seconds["predict"] / (self.seconds * self.slots.predict),
         }
+
+    @property
+    def _feeding(self) -> float:
+        return self.step_seconds["read"] + self.step_seconds["decode"]
+
+    @property
+    def decoders_per_predictor(self) -> float | None:
+        """See `Manifest`."""
+        predicting = self.step_seconds["predict"]
+        return self._feeding / predicting if predicting else None
 
     @property
     def bound_by(self) -> str:
@@ -311,6 +342,8 @@ class Account:
             ignored=dict(self.ignored.most_common()),
             step_seconds={step: round(seconds, 3) for step, seconds in self.step_seconds.items()},
             busy={kind: round(share, 3) for kind, share in self.busy.items()},
+            workers={"decode": self.slots.decode, "predict": self.slots.predict} if self.slots else {},
+            decoders_per_predictor=self.decoders_per_predictor and round(self.decoders_per_predictor, 3),
             bound_by=self.bound_by,
             images_per_second=round(self.images_per_second, 2),
         )

@@ -1,6 +1,6 @@
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -123,6 +123,8 @@ class TestSummary:
             "ignored files  3 .mp4, 2 Thumbs.db",
             "speed          1,234.6 images/s over 0:01:30",
             "bound by       decoding (decode workers busy 90%, predict workers busy 70%)",
+            # 1 s of reading and 80 of decoding for 20 of prediction.
+            "feeding        4.0 decode workers keep one predict worker busy here; there were 3 for 1",
             "top species",
             "species  images  share",
             "owl          12  80.0%",
@@ -202,12 +204,21 @@ class TestSummary:
 class TestPlan:
     def test_says_what_would_be_done(self) -> None:
         screen = Screen()
-        print_plan(screen, account(todo=2, done=1, left=1).manifest("planned"))
+        print_plan(screen, account(todo=2, done=1, left=1).manifest("planned"), None)
         assert screen.lines == [
             "shards          4",
             "  done already  1 (5 images)",
             "  to do         2 (2 KB)",
             "ignored files   2 Thumbs.db",
+            "Dry run: nothing was read, nothing was written.",
+        ]
+
+    def test_says_how_the_last_run_fared(self) -> None:
+        screen = Screen()
+        print_plan(screen, account().manifest("planned"), asdict(ended()))
+        assert screen.lines[-3:] == [
+            "the last run    1,234.6 images/s, bound by decoding",
+            "  feeding       4.0 decode workers keep one predict worker busy here; there were 3 for 1",
             "Dry run: nothing was read, nothing was written.",
         ]
 
@@ -226,7 +237,7 @@ class TestPlan:
     )
     def test_gives_sizes_as_people_say_them(self, size: float, shown: str) -> None:
         screen = Screen()
-        print_plan(screen, replace(account().manifest("planned"), bytes_todo=int(size)))
+        print_plan(screen, replace(account().manifest("planned"), bytes_todo=int(size)), None)
         assert f"4 ({shown})" in screen.text
 
 

@@ -34,7 +34,7 @@ def test_a_driver_killed_at_twenty_random_moments(tmp_path: Path, tiny_model: Pa
                 at_work = random.random() < 0.5
                 if at_work:
                     run.until_committed(before + 1)
-                moment = time.monotonic() + random.uniform(0, 3 if at_work else 12)
+                moment = time.monotonic() + random.uniform(0, 2 if at_work else 8)
                 while time.monotonic() < moment and run.process.poll() is None:
                     # What a reader sees meanwhile: whole shards, each once, and no file that is half written.
                     rows, different = night.count()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import manifest
-from pipeline.manifest import Slots
+from pipeline.manifest import Slots, latest
 
 
 @pytest.fixture
@@ -195,6 +195,22 @@ class TestTheManifest:
         run.fail(failure(run.todo[1]))
         assert json.dumps(asdict(result)) == before
         assert run.manifest("running").run_id == result.run_id
+
+    @pytest.mark.parametrize("kind", ["local", "s3"])
+    def test_of_the_last_run_that_worked_anything_off_is_found(self, kind: str, request: pytest.FixtureRequest) -> None:
+        output = (
+            f"{request.getfixturevalue('bucket')}/out" if kind == "s3" else str(request.getfixturevalue("tmp_path"))
+        )
+        assert latest(output) is None
+        for name, images in (("b", 10), ("a", 20), ("c", 0)):
+            run = account()
+            run.start(Slots(1, 1, "cpu", 0))
+            if images:
+                run.saw(chunk(run.todo[0], ok=images, decode=3, predict=2))
+            replace(run.manifest("complete"), run_id=name).write(output)
+        found = latest(output)
+        assert found is not None
+        assert (found["run_id"], found["decoders_per_predictor"]) == ("b", 1.5)
 
     def test_of_two_runs_in_the_same_second_are_two(self) -> None:
         assert account().run_id != account().run_id

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,8 +15,9 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmark import decoding
+from jobs.benchmark import decoding, whole_runs
 from jobs.benchmark import model as model_benchmark
+from jobs.benchmark import planning as planning_benchmark
 from jobs.benchmark.model import random_model
 from jobs.benchmark.rounds import machine
 from jobs.command_line import run
@@ -85,6 +87,50 @@ def decode(
     megapixels = decoding.megapixels(images)
     console.print(f"{len(images)} photographs of {megapixels:.1f} megapixels on average, one core.")
     _write(json, "decode", {"rows": [asdict(row) for row in rows], "images": len(images), "megapixels": megapixels})
+    return 0
+
+
+@app.command
+def pipeline(
+    folder: Annotated[Path, Parameter(help="Photographs.")],
+    *,
+    model: Annotated[str | None, Parameter(help="Checkpoint of a Hiera-Base; default: random weights.")] = None,
+    small: Annotated[int, Parameter(help="Images in the small archive.")] = 16,
+    large: Annotated[int, Parameter(help="Images in the large archive.")] = 64,
+    rounds: Rounds = 2,
+    json: Json = None,
+) -> int:
+    """Whole programs, from photographs to answers on disk, beside birder-predict, a bare loop and naive Ray Data."""
+    console = Console()
+    images = decoding.photographs(folder)
+    with TemporaryDirectory() as scratch:
+        loaded = checkpoint.load(model) if model else random_model()
+        rows = whole_runs.measure(console, images, loaded, Path(scratch), small, large, rounds)
+    table = _table("program", "images/s", "trapline is ×", "start and end, s")
+    for row in rows:
+        table.add_row(row.name, f"{row.images_per_second:.2f}", row.as_fast_as, f"{row.start_seconds:.0f}")
+    console.print(table)
+    console.print(f"{small} and {large} photographs of {decoding.megapixels(images):.1f} megapixels on average.")
+    _write(json, "pipeline", {"rows": [asdict(row) for row in rows], "small": small, "large": large})
+    return 0
+
+
+@app.command
+def planning(
+    place: Annotated[str, Parameter(help="An empty folder, on the store to be measured; any URL.")],
+    *,
+    shards: int = 20_000,
+    json: Json = None,
+) -> int:
+    """A second night over an archive that is done: cost per shard, without and with the cache of footers."""
+    console = Console()
+    rows = planning_benchmark.measure(console, place, shards)
+    table = _table("step", "seconds", "ms a shard")
+    for row in rows:
+        table.add_row(row.step, f"{row.seconds:.1f}", f"{row.milliseconds_a_shard:.2f}")
+    console.print(table)
+    console.print(f"{shards:,} shards in {place}.", highlight=False)
+    _write(json, "planning", {"rows": [asdict(row) for row in rows], "shards": shards})
     return 0
 
 

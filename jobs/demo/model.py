@@ -20,6 +20,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from jobs.demo.archive import cameras_of, photograph
 from jobs.demo.birds import SPECIES
+from pipeline import checkpoint
+from pipeline.checkpoint import Model
 from pipeline.hiera import Architecture, Hiera
 
 SIZE = (64, 64)  # height and width that the model sees
@@ -118,25 +120,8 @@ def normalise(pixels: Tensor) -> Tensor:
 
 def save(network: Hiera, path: Path) -> None:
     """Writes a checkpoint as birder does."""
-    checkpoint = {
-        "state": network.state_dict(),
-        "birder_version": "0.8.4",
-        "task": "image_classification",
-        "signature": {
-            "inputs": [{"data_shape": [0, 3, *SIZE]}],
-            "outputs": [{"data_shape": [0, len(CLASSES)]}],
-        },
-        "class_to_idx": {name: index for index, name in enumerate(CLASSES)},
-        "rgb_stats": {"mean": list(_MEAN), "std": list(_STD)},
-        "config": {
-            "depths": list(ARCHITECTURE.depths),
-            "embed_dim": ARCHITECTURE.embed_dim,
-            "num_heads": ARCHITECTURE.num_heads,
-            "abs_win_pos_embed": ARCHITECTURE.abs_win_pos_embed,
-            "drop_path_rate": 0.0,
-        },
-    }
-    torch.save(checkpoint, path)
+    model = Model(network, "custom", ARCHITECTURE, CLASSES, SIZE, _MEAN, _STD, weights_sha256="", source=str(path))
+    checkpoint.save(model, path)
 
 
 class Muon(Optimizer):

@@ -1,0 +1,75 @@
+"""What one would write without Trapline, as programs of their own: `python -m jobs.benchmark.peers bare|naive …`.
+
+Both use our network, so that what differs is the way the data takes, and both decode as birder's transform does.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline import checkpoint
+from pipeline.decode import decode
+from pipeline.predict import Predictor, resolve_precision
+
+
+class Photographs(Dataset[Tensor]):
+    """The images of a folder, decoded."""
+
+    def __init__(self, folder: str, size: tuple[int, int]) -> None:
+        self.paths = sorted(Path(folder).glob("*.jpg"))
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 [3, H, W]."""
+        pixels, _ = decode(self.paths[index].read_bytes(), self.size)
+        return torch.zeros(3, *self.size, dtype=torch.uint8) if pixels is None else pixels
+
+
+def bare(model_path: str, folder: str, output: str) -> None:
+    """A loop over a DataLoader; the answers go into one file at the end."""
+    model = checkpoint.load(model_path)
+    predictor = _predictor(model)
+    images = DataLoader(Photographs(folder, model.size), batch_size=8, num_workers=1)
+    answers = [predictor(batch.numpy()) for batch in images]
+    np.savez(
+        output,
+        probabilities=np.concatenate([answer.probabilities for answer in answers]),
+        embedding=np.concatenate([answer.embedding for answer in answers]),
+    )
+
+
+def naive(model_path: str, folder: str, output: str) -> None:
+    """Ray Data as its documentation has it: read_images, map_batches, write_parquet."""
+    import ray
+
+    class Classify:
+        def __init__(self) -> None:
+            model = checkpoint.load(model_path)
+            torch.set_num_threads(2)
+            self.predictor = _predictor(model)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            answer = self.predictor(np.ascontiguousarray(batch["image"].transpose(0, 3, 1, 2)))
+            return {"path": batch["path"], "probabilities": answer.probabilities, "embedding": answer.embedding}
+
+    size = checkpoint.load(model_path).size
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    images = ray.data.read_images(folder, size=size, mode="RGB", include_paths=True)
+    images.map_batches(Classify, batch_size=8, concurrency=1, num_cpus=0.9).write_parquet(output)
+
+
+def _predictor(model: checkpoint.Model) -> Predictor:
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return Predictor(model, device, resolve_precision("auto", device), 8 if device == "cpu" else 64)
+
+
+if __name__ == "__main__":
+    {"bare": bare, "naive": naive}[sys.argv[1]](*sys.argv[2:])

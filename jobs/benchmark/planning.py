@@ -1,0 +1,91 @@
+"""What a second night costs before it reads its first image: to list an archive, and to see what of it is done."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+
+from pipeline import ledger, storage
+from pipeline.chunks import Chunk
+from pipeline.commit import commit
+from pipeline.decode import Facts
+from pipeline.fingerprint import Fingerprint
+from pipeline.records import Record
+from pipeline.rows import Columns, image_rows, with_predictions
+from pipeline.shards import Shard, discover
+
+# Classes of the reference model: their names are most of a footer.
+_COLUMNS = Columns(tuple(f"Species number {n}" for n in range(707)), 768, {}, 5, True, "float32")
+_MARK = Fingerprint({"weights_sha256": "ab" * 32, "classes_sha256": "cd" * 32, "size": [384, 384], "precision": "bf16"})
+_WRITERS = 32
+_EMPTY_TAR = bytes(10240)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step.
+
+    Attributes:
+        step: what was done.
+        seconds: it took.
+        shards: it was done for.
+    """
+
+    step: str
+    seconds: float
+    shards: int
+
+    @property
+    def milliseconds_a_shard(self) -> float:
+        """On average."""
+        return 1000 * self.seconds / self.shards
+
+
+def measure(console: Console, place: str, shards: int) -> list[Row]:
+    """Makes an archive of empty tars with a result for each, and plans a second night over it.
+
+    Args:
+        console: shows what is going on.
+        place: an empty folder on the store to be measured; it stays as it is then.
+        shards: how many.
+
+    Raises:
+        FatalError: the store refuses.
+    """
+    inputs, output = storage.join(place, "archive"), storage.join(place, "results")
+    rows = []
+
+    def timed(step: str, work: Callable[[], object]) -> object:
+        with console.status(step):
+            started = perf_counter()
+            result = work()
+        rows.append(Row(step, perf_counter() - started, shards))
+        return result
+
+    names = [f"site={number % 100}/{number:06}.tar" for number in range(shards)]
+    timed("put the tars", lambda: _in_parallel(lambda name: storage.put(storage.join(inputs, name), _EMPTY_TAR), names))
+    found: list[Shard] = timed("list the input", lambda: discover([inputs], output).shards)  # type: ignore[assignment]
+    timed("commit the results", lambda: _in_parallel(_commit, found))
+    plan = timed("plan, reading each footer", lambda: ledger.plan(found, output, _MARK, replace=False))
+    assert isinstance(plan, ledger.Plan)
+    timed("write the cache of footers", lambda: ledger.remember(output, plan.results))
+    again = timed("plan, from the cache", lambda: ledger.plan(found, output, _MARK, replace=False))
+    assert isinstance(again, ledger.Plan)
+    if (len(plan.done), len(again.done)) != (shards, shards):
+        raise AssertionError(f"{len(plan.done)} and {len(again.done)} of {shards} shards were seen to be done")
+    return rows
+
+
+def _commit(shard: Shard) -> None:
+    rows = image_rows(shard.uri, [Record("a.jpg", None)], [Facts("failed", "empty: the file has no bytes")])
+    chunk = Chunk(shard, 0, True, with_predictions(rows, None, _COLUMNS), np.empty((0, 3, 1, 1), np.uint8), 0, {})
+    commit([chunk], _COLUMNS, _MARK)
+
+
+def _in_parallel(work: Callable[..., None], items: list[str] | list[Shard]) -> None:
+    with ThreadPoolExecutor(_WRITERS) as threads:
+        for _ in threads.map(work, items):
+            pass
