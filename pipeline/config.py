@@ -36,9 +36,7 @@ class Options(BaseModel):
         default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
     )
     device: Device = Field(default="auto", description="Where inference runs; auto: GPUs where the cluster has any.")
-    precision: Precision = Field(
-        default="auto", description="auto: bf16 where the hardware computes in it, fp32 elsewhere."
-    )
+    precision: Precision = Field(default="auto", description="auto: fp32 on CPUs, bf16 on GPUs; bf16 rounds to 8 bits.")
     decode: Literal["exact", "fast"] = Field(
         default="exact",
         description="exact: the pixels of birder's transform; fast: JPEGs shrunk by their decoder, almost the same.",

@@ -14,7 +14,7 @@ from birder.common.fs_ops import load_model
 from pipeline import checkpoint
 from pipeline.errors import FatalError, UsageError
 from pipeline.hiera import STAGES, Output
-from pipeline.predict import Predictions, Predictor, resolve_precision
+from pipeline.predict import Predictions, Predictor, multiplies_in_bf16, resolve_precision
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -171,16 +171,16 @@ class TestPrecision:
     def test_that_is_asked_for_is_what_one_gets(self, device: Any) -> None:
         assert [resolve_precision(precision, device) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
 
-    def test_of_a_gpu_is_bf16_also_where_the_planning_machine_has_none(self) -> None:
-        assert resolve_precision("auto", "cuda") == "bf16"
+    def test_that_is_left_open_does_not_depend_on_the_machine_that_plans(self) -> None:
+        assert [resolve_precision("auto", device) for device in ("cpu", "cuda")] == ["fp32", "bf16"]
 
     @pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
-    def test_of_a_cpu_is_bf16_where_it_multiplies_in_it(
+    def test_of_bf16_is_known_to_be_native_or_emulated(
         self, monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool
     ) -> None:
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        assert resolve_precision("auto", "cpu") == ("bf16" if avx512 or amx else "fp32")
+        assert multiplies_in_bf16("cpu") == (avx512 or amx)
 
     def test_bf16_leaves_the_head_in_fp32(self, predictor: Callable[..., Predictor]) -> None:
         network = predictor(precision="bf16").network

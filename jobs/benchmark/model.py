@@ -18,7 +18,7 @@ from torch import Tensor
 from jobs.benchmark.rounds import Timing, take_turns
 from pipeline.checkpoint import Model
 from pipeline.hiera import VARIANTS, Hiera
-from pipeline.predict import Predictor, resolve_precision
+from pipeline.predict import Predictor, multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 GFLOP_PER_IMAGE = 60.4  # of that variant, at that size
@@ -79,7 +79,7 @@ def measure(
     if find_spec("birder"):
         contenders |= _birders(model, pixels, device, compiled)
     for precision in ("fp32", "bf16"):
-        if precision == "fp32" or resolve_precision("auto", device) == "bf16":
+        if precision == "fp32" or multiplies_in_bf16(device):
             contenders[f"trapline {precision}"] = (precision, _ours(model, pixels, device, precision))
 
     reference = _reference(model, pixels)

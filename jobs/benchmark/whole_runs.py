@@ -92,10 +92,10 @@ def measure(
 def _programs(model: Path, scratch: Path) -> dict[str, Callable[[int], list[str]]]:
     python, output = sys.executable, str(scratch / "out")
     peers = [python, "-m", "jobs.benchmark.peers"]
+    classify = [python, "-m", "jobs.classify"]
     programs: dict[str, Callable[[int], list[str]]] = {
-        "trapline": lambda count: [
-            *(python, "-m", "jobs.classify", str(scratch / f"shards-{count}"), output, "--model", str(model))
-        ],
+        "trapline": lambda count: [*classify, str(scratch / f"shards-{count}"), output, "--model", str(model)],
+        "trapline, bf16": lambda count: [*programs["trapline"](count), "--precision", "bf16"],
         "bare torch loop": lambda count: [*peers, "bare", str(model), str(scratch / f"images-{count}"), output],
         "naive Ray Data": lambda count: [*peers, "naive", str(model), str(scratch / f"images-{count}"), output],
     }
