@@ -144,8 +144,9 @@ class TestTwoRunsAtOnce:
             first.until(night.manifests)
             with night.running("--top-k", "2") as second:
                 assert second.wait() == 2
-            assert "is writing there with another model or other options" in second.said
-            assert first.wait() == 0
+                assert "is writing there with another model or other options" in second.said
+                # Inside: at the end of this context ends whatever has started since its beginning.
+                assert first.wait() == 0
         assert night.verify() == 80
 
 
