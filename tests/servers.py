@@ -206,8 +206,22 @@ def ray_node(head: RayHead, folder: Path, num_cpus: int, host: str) -> Iterator[
     ]
     # By itself Ray lets no further node join once this is off, whatever the system.
     env = RAY_ENV | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-    with _running(command, env, folder / f"node-{uuid4().hex[:6]}.log") as process:
+    log = folder / f"node-{uuid4().hex[:6]}.log"
+
+    def is_up() -> None:
+        # A node starts its agents once it has its sockets; of two that look for a name at once, one would die.
+        if not any("runtime_env/agent" in _command_line(pid) for pid in descendants(process.pid)):
+            raise OSError("the node has not started its agents")
+
+    with _running(command, env, log) as process:
+        _wait_until(is_up, process, log, seconds=60)
         yield process
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return ""
 
 
 @contextmanager
