@@ -134,10 +134,10 @@ class TestOutOfMemory:
         self, predictor: Callable[..., Predictor], pixels: Pixels, refusal: Callable[[], object]
     ) -> None:
         small = predictor(batch_size=8, stages=("stage4",))
-        tried = self.refuse(small, repeat(3), refusal)
+        tried = self.refuse(small, repeat(1), refusal)
         assert_close(small(pixels), predictor(stages=("stage4",))(pixels), atol=1e-5)
-        assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
-        assert small.batch_size == 2
+        assert tried == [4, 2, *[1] * len(pixels)]  # a CPU never passes more than four
+        assert small.batch_size == 1
 
     def test_midway_loses_and_repeats_nothing(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
         small = predictor(batch_size=4)
