@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.hiera import Block, Hiera, max_pool
+from pipeline.hiera import Block, Hiera, max_pool, sequences
 
 # oneDNN's fused products, which torch.compile uses; they have no public name, hence `available`.
 _LINEAR = ("_linear_pointwise", "_reorder_linear_weight")
@@ -65,12 +65,7 @@ class FusedBlock(nn.Module):
         In bfloat16 torch's fused kernel reaches a third of the machine's rate (128 against 229 GFLOP/s over 576
         tokens); in both precisions it is slower over the few tokens of a window.
         """
-        batch, windows = qkv.shape[:2]
-        q, k, v = qkv.chunk(3, dim=-1)
-        if self.pool:
-            q = max_pool(q)
-        sequences = batch * windows if self.windowed else batch
-        q, k, v = (t.reshape(sequences, -1, t.shape[-1]) for t in (q, k, v))
+        q, k, v = sequences(qkv, pool=self.pool, windowed=self.windowed)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         nothing = q.new_empty(1, 1, 1)
         width = q.shape[-1] // self.heads
@@ -78,7 +73,7 @@ class FusedBlock(nn.Module):
             head = slice(start, start + width)
             scores = torch.baddbmm(nothing, q[..., head], k[..., head].mT, beta=0, alpha=width**-0.5)
             out[..., head] = torch.bmm(scores.softmax(dim=-1), v[..., head])
-        return out.view(batch, windows, -1, q.shape[-1])
+        return out.view(*qkv.shape[:2], -1, q.shape[-1])
 
 
 class _Linear:

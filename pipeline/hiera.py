@@ -352,14 +352,20 @@ def _mlp(dim: int) -> nn.Sequential:
 
 def attend(qkv: Tensor, heads: int, *, pool: bool, windowed: bool) -> Tensor:
     """What `MaskUnitAttention` does between its two products, [B, windows, tokens, 3 C] -> [B, windows, queries, C]."""
+    q, k, v = sequences(qkv, pool=pool, windowed=windowed)
+    return _attend(q, k, v, heads).reshape(*qkv.shape[:2], -1, q.shape[-1])
+
+
+def sequences(qkv: Tensor, *, pool: bool, windowed: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values that attend to each other, each [N, tokens, C]: of a window, or of an image."""
     batch, windows = qkv.shape[:2]
     q, k, v = qkv.chunk(3, dim=-1)
     if pool:
         q = max_pool(q)
     # torch's fused kernels take four dimensions only: windows are folded into the batch, or else into the tokens.
-    sequences = batch * windows if windowed else batch
-    q, k, v = (t.reshape(sequences, -1, t.shape[-1]) for t in (q, k, v))
-    return _attend(q, k, v, heads).reshape(batch, windows, -1, q.shape[-1])
+    count = batch * windows if windowed else batch
+    q, k, v = (t.reshape(count, -1, t.shape[-1]) for t in (q, k, v))
+    return q, k, v
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -143,7 +143,7 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
 
     On a CPU that multiplies in it, bf16 is twice as fast, and gives 5 of 3,000 images another class, where two were
     within 0.014 of each other (`tests/test_numerics.py`; autocast does the same to as many): not for us to decide. On a
-    GPU fp32 would cost some ten times as much.
+    GPU neither has been measured yet.
     """
     if precision != "auto":
         return precision
