@@ -9,9 +9,9 @@ import os
 import pickle
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from threading import current_thread, main_thread
 from types import TracebackType
@@ -137,7 +137,9 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     while tasks and fruitless < _FRUITLESS_PASSES:
         before = account.settled
         account.try_again(task.shard for task in tasks)
-        _one_pass(_stream(job, shared_model, tasks, slots), job.columns, account, watch)
+        # Closed here, whatever ended it: left to the end of the process, Ray would start anew to close it, and hang.
+        with closing(_stream(job, shared_model, tasks, slots)) as stream:
+            _one_pass(stream, job.columns, account, watch)
         if account.over_budget:
             break
         fruitless = fruitless + 1 if account.settled == before else 0
@@ -247,7 +249,7 @@ def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
         return None
 
 
-def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: Slots) -> Iterator[Item]:
+def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: Slots) -> Generator[Item]:
     """Shards through the cluster, as predicted chunks, in whatever order they come."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
