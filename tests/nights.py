@@ -131,8 +131,16 @@ class Run:
         self.until(lambda: len(self.night.results) >= shards)
 
     def wait(self, seconds: float = 240) -> int:
-        """The exit code."""
-        return self.process.wait(seconds)
+        """The exit code; of a run that hangs, what it said and where it stands."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pids = [self.process.pid, *descendants(self.process.pid)]
+            stacks = [
+                subprocess.run(["py-spy", "dump", f"--pid={pid}"], env=RAY_ENV, capture_output=True, text=True).stdout
+                for pid in pids
+            ]
+            raise AssertionError("\n".join([f"it hangs after {seconds} s:", self.said, *stacks])) from None
 
     def workers(self, kind: str) -> list[int]:
         """Processes of this run in whose title Ray shows what they do, such as `Reader` or `PredictorActor`."""
