@@ -209,19 +209,15 @@ def ray_node(head: RayHead, folder: Path, num_cpus: int, host: str) -> Iterator[
     log = folder / f"node-{uuid4().hex[:6]}.log"
 
     def is_up() -> None:
-        # A node starts its agents once it has its sockets; of two that look for a name at once, one would die.
-        if not any("runtime_env/agent" in _command_line(pid) for pid in descendants(process.pid)):
-            raise OSError("the node has not started its agents")
+        # Of two nodes that look for the name of a socket at once, one would never join.
+        with urllib.request.urlopen(f"{head.job_address}/api/v0/nodes", timeout=5) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        if not any(node["node_ip"] == host and node["state"] == "ALIVE" for node in nodes):
+            raise OSError("the node has not joined")
 
     with _running(command, env, log) as process:
         _wait_until(is_up, process, log, seconds=60)
         yield process
-
-
-def _command_line(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    return ""
 
 
 @contextmanager
