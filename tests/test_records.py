@@ -485,3 +485,19 @@ def test_a_large_tar_fits_in_little_memory(scratch: Path) -> None:
     with memory_below(8 * 2**20):
         assert sum(1 for _ in read(shard_of(path), Counter())) == 200
     path.unlink()
+
+
+def test_members_of_gigabytes_are_passed_over_in_little_memory(scratch: Path) -> None:
+    path = scratch / "long.tar"
+    with path.open("wb") as file:
+        for name, size in [("a.jpg", 1), ("clip.mp4", 2**31 + 1), ("b.jpg", 2**31 + 1), ("c.jpg", 1)]:
+            info = tarfile.TarInfo(name)
+            info.size = size
+            file.write(info.tobuf())
+            file.seek(-(-size // 512) * 512, os.SEEK_CUR)  # a hole: it takes no room on the disk
+        file.truncate(file.tell() + 1024)
+    with memory_below(8 * 2**20):
+        outcome = read_sound(path)
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": "too_large", "c.jpg": None}
+    assert outcome.ignored == {".mp4": 1}
+    path.unlink()

@@ -19,6 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import StorageError, TransientError
 from pipeline.flow import classify
 from pipeline.ledger import find
+from pipeline.manifest import Account
 from pipeline.reconcile import reconcile
 from pipeline.shards import discover
 
@@ -180,6 +181,26 @@ class TestARun:
         (manifest,) = storage.read_many([run.url for run in runs])
         assert b'"status": "aborted"' in manifest
         assert b"AccessDenied" in manifest
+
+    def test_an_output_bucket_that_vanishes_ends_it_and_comes_back_to_life(
+        self, config: RunConfig, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = f"{config.output.removesuffix('/out')}-results"
+        config = config.model_copy(update={"output": f"{name}/out"})
+        s3.make_bucket(name)
+
+        class Vandal(Silent):
+            """Removes the bucket once the first result is in it."""
+
+            def __call__(self, account: Account) -> None:
+                if account.committed and s3.filesystem().exists(name):
+                    s3.filesystem().rm(name, recursive=True)
+
+        with pytest.raises(StorageError, match="The specified bucket does not exist"):
+            classify(config, Vandal())
+        s3.make_bucket(name)
+        assert classify(config, Silent()).shards_committed == 4
+        assert all(finding.good for finding in reconcile(config.inputs, config.output))
 
     def test_a_listing_that_is_stale_costs_nothing_but_time(self, config: RunConfig, store: FaultyStore) -> None:
         config = config.model_copy(update={"limit": 2})
