@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from jobs.demo.archive import cameras_of, photograph
 from jobs.demo.birds import SPECIES
 from pipeline import checkpoint
 from pipeline.checkpoint import Model
 from pipeline.hiera import Architecture, Hiera
+from pipeline.pixels import resize
 
 SIZE = (64, 64)  # height and width that the model sees
 CLASSES = tuple(sorted(species.name for species in SPECIES))
@@ -44,9 +43,8 @@ def draw_examples(seed: int, count: int) -> Iterator[tuple[Tensor, int]]:
         camera = cameras[int(rng.integers(len(cameras)))]
         moment = datetime(2023, 1, 1) + timedelta(seconds=int(rng.integers(365 * 86400)))
         image = photograph(rng, species, rng.random() < 0.5, camera, moment, _DRAWN)
-        pixels = transforms.pil_to_tensor(image)
         # As the pipeline does it: both sides, no crop.
-        yield transforms.resize(pixels, list(SIZE), InterpolationMode.BICUBIC, antialias=True), number % len(birds)
+        yield resize(torch.from_numpy(np.array(image)).permute(2, 0, 1), SIZE), number % len(birds)
 
 
 def new_network(images: Tensor, seed: int) -> Hiera:
