@@ -53,6 +53,20 @@ class Architecture:
     mlp_head: bool = False
     head_bias: bool = True
 
+    @property
+    def embedding_size(self) -> int:
+        """Channels of the last stage, and so of the embedding."""
+        return self.embed_dim << len(STAGES) - 1
+
+    def feature_shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+        """Channels, height and width of each stage's feature map, for images of `size` in pixels."""
+        height, width = size
+        halvings = [min(stage, self.q_pool) for stage in range(len(STAGES))]
+        return {
+            name: (self.embed_dim << stage, height // PATCH >> halved, width // PATCH >> halved)
+            for stage, (name, halved) in enumerate(zip(STAGES, halvings, strict=True))
+        }
+
 
 _SIZES = {
     "tiny": Architecture(depths=(1, 2, 7, 2), embed_dim=96, num_heads=1),
@@ -329,14 +343,14 @@ def _body(architecture: Architecture) -> nn.Sequential:
 
 
 def _pool_and_norm(architecture: Architecture) -> nn.Sequential:
-    dim = architecture.embed_dim << 3
+    dim = architecture.embedding_size
     heads = architecture.attn_pool_num_heads or architecture.num_heads << 3
     pool = AttentionPool(dim, heads) if architecture.attn_pool_head else MeanPool()
     return nn.Sequential(pool, nn.LayerNorm(dim, eps=1e-6))
 
 
 def _classifier(architecture: Architecture, num_classes: int) -> nn.Module:
-    dim = architecture.embed_dim << 3
+    dim = architecture.embedding_size
     if num_classes == 0:
         return nn.Identity()
     if not architecture.mlp_head:

@@ -6,12 +6,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from pipeline.checkpoint import Model
 from pipeline.config import RunConfig
 from pipeline.decode import Facts
-from pipeline.hiera import Hiera
 from pipeline.predict import Predictions
 from pipeline.records import Record
 
@@ -68,14 +66,11 @@ class Columns:
     @classmethod
     def of(cls, config: RunConfig, model: Model) -> "Columns":
         """The columns that a run writes."""
-        # A pass without data tells the widths.
-        with torch.device("meta"):
-            network = Hiera(model.architecture, len(model.classes), model.size).eval()
-            output = network.predict(torch.empty(1, 3, *model.size), config.features)
+        shapes = model.architecture.feature_shapes(model.size)
         return cls(
             classes=model.classes,
-            embedding_size=output.embedding.shape[1],
-            feature_shapes={stage: tuple(map_.shape[1:]) for stage, map_ in output.features.items()},  # type: ignore[misc]
+            embedding_size=model.architecture.embedding_size,
+            feature_shapes={stage: shapes[stage] for stage in config.features},
             top_k=min(config.top_k, len(model.classes)),
             probabilities=config.probabilities == "full",
             embedding=config.embedding,

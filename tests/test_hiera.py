@@ -259,3 +259,10 @@ class TestThePositionEmbeddingThatIsKept:
         assert torch.equal(network.embedding(self.images), expected)
         with torch.enable_grad():
             network.embedding(self.images).sum().backward()
+
+
+@pytest.mark.parametrize("architecture", [*VARIANTS.values(), Architecture((1, 1, 1, 1), 16, 1, q_pool=2)])
+def test_shapes_are_known_before_there_is_a_network(architecture: Architecture) -> None:
+    output = bare(architecture, 0, (96, 64)).predict(torch.empty(1, 3, 96, 64, device="meta"), STAGES)
+    assert architecture.feature_shapes((96, 64)) == {name: map_.shape[1:] for name, map_ in output.features.items()}
+    assert architecture.embedding_size == output.embedding.shape[1]

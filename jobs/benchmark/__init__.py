@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.benchmark import decoding, whole_runs
+from jobs.benchmark import growth as growth_benchmark
 from jobs.benchmark import model as model_benchmark
 from jobs.benchmark import planning as planning_benchmark
 from jobs.benchmark.model import random_model
@@ -112,6 +113,29 @@ def pipeline(
     console.print(table)
     console.print(f"{small} and {large} photographs of {decoding.megapixels(images):.1f} megapixels on average.")
     _write(json, "pipeline", {"rows": [asdict(row) for row in rows], "small": small, "large": large})
+    return 0
+
+
+@app.command
+def growth(
+    folder: Annotated[Path, Parameter(help="Photographs.")],
+    *,
+    base: Annotated[int, Parameter(help="Images in the smallest archive.")] = 100,
+    times: Annotated[tuple[int, ...], Parameter(help="Sizes of archives, in multiples of that.")] = (1, 10, 100),
+    json: Json = None,
+) -> int:
+    """Time and memory of `trapline classify` as the archive grows, its shards shrink, its decode workers multiply."""
+    console = Console()
+    with TemporaryDirectory() as scratch:
+        runs = growth_benchmark.measure(console, decoding.photographs(folder), Path(scratch), base, times)
+    kinds = ("driver", "reader", "predictor")
+    table = _table("images", "shards", "decode workers", "seconds", *(f"{kind}, MB" for kind in kinds))
+    for each in runs:
+        counts = f"{each.images:,}", f"{each.shards:,}", str(each.decode_workers), f"{each.seconds:.1f}"
+        table.add_row(*counts, *(f"{each.peak.get(kind, 0) / 1e6:,.0f}" for kind in kinds))
+    console.print(table)
+    console.print("Peak memory is what the largest process of a kind holds for itself, shared memory left out.")
+    _write(json, "growth", {"runs": [asdict(each) for each in runs]})
     return 0
 
 

@@ -49,13 +49,13 @@ class Row:
     max_probability_error: float
 
 
-def random_model(seed: int = 0) -> Model:
+def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int = 0) -> Model:
     """A network of random weights, with a classifier that tells images apart."""
     torch.manual_seed(seed)
-    network = Hiera(VARIANTS[VARIANT], CLASSES, SIZE).eval().requires_grad_(False)
+    network = Hiera(VARIANTS[variant], CLASSES, size).eval().requires_grad_(False)
     torch.nn.init.normal_(network.get_parameter("classifier.weight"))
     classes = tuple(f"species {number}" for number in range(CLASSES))
-    return Model(network, VARIANT, VARIANTS[VARIANT], classes, SIZE, _MEAN, _STD, "0" * 64, "random")
+    return Model(network, variant, VARIANTS[variant], classes, size, _MEAN, _STD, "0" * 64, "random")
 
 
 def measure(
