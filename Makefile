@@ -18,7 +18,7 @@ test: lint
 
 # Kills, full disks, whole nights: one at a time, because they watch the machine's memory and processes.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations 10
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
