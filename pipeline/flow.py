@@ -23,6 +23,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import checkpoint, commit, heartbeat, ledger, storage
+from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Chunk, Failure
 from pipeline.commit import Assembler
@@ -136,7 +137,7 @@ def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
         return
     output = account.config.output
     url = storage.join(storage.absolute(output), ledger.SIDE_FOLDER, "detections", account.run_id)
-    with detections.indexed(account.found.shards, account.todo, output, url) as account.detections:
+    with indexed(detections, account.found.shards, account.todo, output, url) as account.detections:
         yield
 
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from pipeline import __version__, storage
+from pipeline.box_index import Index
 from pipeline.chunks import Chunk, Failure
 from pipeline.config import RunConfig
-from pipeline.detections import Index
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import SIDE_FOLDER, Footer, Result
 from pipeline.rows import of_images
@@ -74,7 +74,7 @@ class Manifest:
         shards_broken: URI -> why a committed shard could not be read to its end.
         images: one row each, by status: ok, salvaged, failed.
         crops: rows of crops, which are besides.
-        detections: what became of the detector's output (`detections.Index`): counts, `unmatched` (of no image of the
+        detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
             shards that were read) and some `examples` of these; empty without one.
         images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
         images_already_done: likewise, by status.

@@ -21,10 +21,10 @@ import pyarrow as pa
 import torch
 
 from pipeline import ledger
+from pipeline.box_index import Slice
 from pipeline.carry_over import Earlier
 from pipeline.chunks import Chunk, Failure, read_chunks
 from pipeline.crops import Cropping, Detected
-from pipeline.detections import Slice
 from pipeline.errors import FatalError, TransientError, TraplineError, in_one_line
 from pipeline.isolation import Sandbox, decode_or_die
 from pipeline.ledger import Footer
