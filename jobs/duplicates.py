@@ -41,6 +41,8 @@ def duplicates(
 ) -> int:
     """List images that an archive holds more than once."""
     found = results.find(output)
+    if near:
+        found.refuse_crops("duplicates --near")
     connection = results.connect(found.output, *filter(None, (csv, json, parquet)))
     results.view(connection, found)
     if near:

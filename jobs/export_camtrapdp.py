@@ -64,6 +64,7 @@ def export(
         raise UsageError(f"{metadata}: has no title; give --title")
     how = Export(timezone, threshold, model_name, taxa, parquet)
     found = results.find(results_at)
+    found.refuse_crops("export-camtrapdp")
     account = camtrapdp.export(found, events, deployments, package, description, named, how, replace)
     console = Console()
     for table, rows in account.rows.items():

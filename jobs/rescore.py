@@ -100,6 +100,8 @@ def rescore_(
     console = Console()
     found = results.find(results_)
     rescore.refuse_lacking(found, "embedding" if labels or head_ else "probabilities")
+    if labels or calibrate:
+        found.refuse_crops("learning from labels of images")
     given = head.load(head_) if head_ else None
     if given:
         given.refuse_other(found.fingerprint, str(head_))
@@ -130,6 +132,7 @@ def _scorer(
         prior=Prior.of(listed, classes) if listed else None,
         roll_up=RollUp.of(tree, classes) if tree else None,
         threshold=threshold,
+        crops=found.has_crops,
     )
 
 

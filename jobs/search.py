@@ -40,6 +40,7 @@ def search(
 ) -> int:
     """Find the images most like an example."""
     found = results.find(output)
+    found.refuse_crops("search")
     connection = results.connect(found.output, *filter(None, (csv, json, parquet)))
     results.view(connection, found)
     examples = similarity.examples(connection, found, like, model)

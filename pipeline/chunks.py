@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from pipeline.carry_over import Earlier
+from pipeline.crops import Box, Detected
 from pipeline.decode import Facts
 from pipeline.errors import ImageError, ShardBroken, TransientError, TraplineError
 from pipeline.isolation import Decode, decode_or_die
@@ -18,22 +19,27 @@ from pipeline.records import Record, read
 from pipeline.rows import image_rows
 from pipeline.shards import Shard
 
+# Rows that a chunk has at most for each image that it may have: those without pixels take little, but not nothing.
+_ROWS_PER_IMAGE = 4
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Up to N images of a shard, on their way.
+    """Some rows of a shard, up to N with pixels, on their way.
 
     Attributes:
         shard: whose images these are.
         index: position in the shard, from 0.
         last: whether the shard ends here; its number of chunks is then `index + 1`.
-        rows: one per image; the decoder's half, and after prediction both.
-        pixels: uint8 [n, 3, H, W], of the usable images in the order of the rows; n is 0 after prediction.
+        rows: one per image or crop; the decoder's half, and after prediction both.
+        pixels: uint8 [n, 3, H, W], in the order of the rows that have some; n is 0 after prediction.
         encoded_bytes: of the images in this chunk, for progress.
         seconds: spent so far, by step: "read", "decode", "predict".
         carried: whether the rows are taken over, complete, from the shard's earlier result; `pixels` is empty then.
         broken: why the shard could not be read to its end; only on the last chunk.
         ignored: what was neither image nor sidecar, by suffix; only on the last chunk.
+        with_pixels: which rows have pixels, bool [len(rows)]; None: those of all usable images.
+        unmatched: keys that a detector saw and the shard does not hold; only on the last chunk.
     """
 
     shard: Shard
@@ -46,6 +52,8 @@ class Chunk:
     carried: bool = False
     broken: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
+    with_pixels: npt.NDArray[np.bool_] | None = None
+    unmatched: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,20 +81,22 @@ def read_chunks(
     images: int,
     decode: Decode = decode_or_die,
     earlier: Earlier | None = None,
+    detected: Detected | None = None,
 ) -> Iterator[Chunk | Failure]:
     """Read and decode a shard.
 
     Args:
         shard: what to read.
         size: height and width that the model takes, in pixels.
-        images: most images in one chunk; bounds the memory.
+        images: most images or crops with pixels in one chunk; bounds the memory.
         decode: what makes pixels of bytes.
         earlier: rows to take over as far as their images are unchanged.
+        detected: what is to be cut out of them; without it they are classified whole.
 
     Yields:
         The shard's chunks in order, or in the end a `Failure` instead of the rest. Never raises for bad input.
     """
-    builder = _Builder(shard, size, decode)
+    builder = _Builder(shard, size, images, decode, detected)
     ignored: Counter[str] = Counter()
     unchanged: set[str] = set()
     broken = None
@@ -96,10 +106,11 @@ def read_chunks(
             builder.seconds["read"] += perf_counter() - started
             if record.unchanged:
                 unchanged.add(record.key)
+                if detected:
+                    detected.of(record.key)
             else:
-                if len(builder.records) == images:
-                    yield builder.flush()
                 builder.add(record)
+                yield from builder.full()
             started = perf_counter()
         if earlier and unchanged:
             for rows in earlier.rows(set(unchanged), images):
@@ -121,46 +132,77 @@ def read_chunks(
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
-    yield replace(builder.flush(), last=True, broken=broken, ignored=dict(ignored))
+    yield from builder.full()
+    unmatched = detected.unmatched if detected else []
+    yield replace(builder.flush(), last=True, broken=broken, ignored=dict(ignored), unmatched=unmatched)
 
 
 class _Builder:
     """Collects decoded images until a chunk is full, and numbers the chunks."""
 
-    def __init__(self, shard: Shard, size: tuple[int, int], decode: Decode) -> None:
+    def __init__(
+        self, shard: Shard, size: tuple[int, int], most: int, decode: Decode, detected: Detected | None
+    ) -> None:
         self.shard = shard
         self.size = size
+        self.most = most
         self.decode = decode
+        self.detected = detected
         self.index = 0
+        self._full: list[Chunk] = []
         self._reset()
 
     def _reset(self) -> None:
+        # Of each row; one image may fill several chunks with its crops.
         self.records: list[Record] = []
         self.facts: list[Facts] = []
-        self.images: list[Tensor] = []
+        self.crops: list[tuple[int, Box] | None] = []
+        self.images: list[Tensor | None] = []
         self.encoded_bytes = 0
         self.seconds = {"read": 0.0, "decode": 0.0}
 
     def add(self, record: Record) -> None:
         started = perf_counter()
+        cut = self.detected.of(record.key) if self.detected else None
         if record.data is None:
             pixels, facts = None, Facts("failed", str(record.error))
         else:
-            pixels, facts = self.decode(record.data, self.size)
-            self.encoded_bytes += len(record.data)
-        if pixels is not None:
-            self.images.append(pixels)
-        self.facts.append(facts)
+            pixels, facts = self.decode(record.data, self.size, crops=cut)
         # The encoded bytes have done their work; the record stays for its names.
-        self.records.append(replace(record, data=None))
-        self.seconds["decode"] += perf_counter() - started
+        names = replace(record, data=None)
+        seconds = perf_counter() - started
+        if pixels is None or cut is None:
+            is_whole = self.detected is None or self.detected.cropping.whole
+            self._add_row(names, facts, None, pixels if is_whole else None)
+        else:
+            self._add_row(names, facts, None, None)
+            for number, (box, image) in enumerate(zip(cut.boxes, pixels, strict=True), 1):
+                self._add_row(names, facts, (number, box), image)
+        self.encoded_bytes += len(record.data or b"")
+        self.seconds["decode"] += seconds
+
+    def _add_row(self, names: Record, facts: Facts, crop: tuple[int, Box] | None, image: Tensor | None) -> None:
+        has_room = sum(image is not None for image in self.images) < self.most
+        if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:
+            self._full.append(self.flush())
+        self.records.append(names)
+        self.facts.append(facts)
+        self.crops.append(crop)
+        self.images.append(image)
+
+    def full(self) -> Iterator[Chunk]:
+        """The chunks that have become full."""
+        while self._full:
+            yield self._full.pop(0)
 
     def flush(self) -> Chunk:
-        pixels = np.empty((len(self.images), 3, *self.size), dtype=np.uint8)
-        for place, image in zip(pixels, self.images, strict=True):
+        images = [image for image in self.images if image is not None]
+        pixels = np.empty((len(images), 3, *self.size), dtype=np.uint8)
+        for place, image in zip(pixels, images, strict=True):
             place[...] = image.numpy()
-        rows = image_rows(self.shard.uri, self.records, self.facts)
-        chunk = self._chunk(rows, pixels)
+        with_pixels = np.array([image is not None for image in self.images], dtype=bool)
+        rows = image_rows(self.shard.uri, self.records, self.facts, self.crops if self.detected else None)
+        chunk = replace(self._chunk(rows, pixels), with_pixels=with_pixels)
         self._reset()
         return chunk
 

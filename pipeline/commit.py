@@ -60,17 +60,20 @@ def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerpr
     """
     shard, last = chunks[0].shard, chunks[-1]
     table = rows.table([chunk.rows for chunk in chunks], columns)
-    statuses = Counter(table.column("status").to_pylist())
+    images = rows.of_images(table)
+    statuses = Counter(images.column("status").to_pylist())
     footer = Footer(
         uri=shard.uri,
         identity=shard.identity,
         fingerprint=fingerprint,
         images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
-        reasons=_counts(error.partition(":")[0] for error in table.column("error").to_pylist() if error),
+        reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
         species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
         ignored=last.ignored,
         broken=last.broken,
         size=shard.size,
+        crops=len(table) - len(images),
+        unmatched=len(last.unmatched),
     )
     storage.put(shard.output, _encode(table, footer, columns))
     return footer

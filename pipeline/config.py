@@ -1,7 +1,8 @@
 """One description of a run: frozen, validated, and the only place where options are declared."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,6 +42,24 @@ class Options(BaseModel):
         default="exact",
         description="exact: the pixels of birder's transform; fast: JPEGs shrunk by their decoder, almost the same.",
     )
+    detections: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What a detector found: MegaDetector's batch output, or Parquet; its boxes are classified.",
+    )
+    detection_threshold: float = Field(default=0.2, ge=0, le=1, description="Least confidence of a box.")
+    detection_categories: tuple[str, ...] = Field(
+        default=("animal",), min_length=1, description="Which boxes to classify, by name or number."
+    )
+    crop_padding: float = Field(
+        default=0.1, ge=0, le=10, description="Added on each side of a box, as a fraction of its longer side."
+    )
+    crop_square: Annotated[bool, Parameter(negative="--no-crop-square")] = Field(
+        default=True, description="Grow crops to squares, as far as the picture allows."
+    )
+    without_boxes: Literal["whole", "skip"] = Field(
+        default="whole", description="Classify an image without a box whole, or not at all."
+    )
     decode_workers: int | None = Field(
         default=None, ge=1, description="Decode tasks at the same time; default: what the cluster's cores allow."
     )
@@ -53,6 +72,11 @@ class Options(BaseModel):
     max_failed_fraction: float = Field(
         default=1.0, ge=0, le=1, description="Stop once more than this fraction of the images has failed."
     )
+
+    @field_validator("detection_categories")
+    @classmethod
+    def _once_each(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(categories)))
 
     @field_validator("features")
     @classmethod

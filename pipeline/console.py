@@ -101,6 +101,8 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     table.add_row("shards", f"{manifest.shards_committed:,} classified" + _shard_rest(manifest))
     carried = f", {manifest.images_carried_over:,} of them as before" if manifest.images_carried_over else ""
     table.add_row("images", f"{total:,} = {_listed(manifest.images)}{carried}")
+    if manifest.detections:
+        table.add_row("crops", f"{manifest.crops:,}{_boxes_left_out(manifest.detections)}")
     if manifest.reasons:
         table.add_row("troubles", _listed(manifest.reasons))
     if manifest.ignored:
@@ -120,6 +122,8 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     if manifest.results_otherwise:
         others = _counted(manifest.results_otherwise, "result")
         console.print(f"{others} of shards outside of this input, computed otherwise, remain in the output.")
+    if manifest.detections.get("unmatched"):
+        _print_unmatched(console, manifest.detections)
     _print_shards(console, "failed, to be tried again by the next run", manifest.shards_failed)
     _print_shards(console, "broken off, committed as far as they go", manifest.shards_broken)
     console.print(Text(f"rows      {output}/**/*.parquet"), soft_wrap=True)
@@ -151,6 +155,21 @@ def _shard_rest(manifest: Manifest) -> str:
     return "".join(f", {count:,} {name}" for name, count in rest.items() if count)
 
 
+def _boxes_left_out(detections: Mapping[str, Any]) -> str:
+    reasons = ("below_threshold", "other_category", "invalid")
+    counts = {name.replace("_", " "): detections[name] for name in reasons if name in detections}
+    return f" (boxes left out: {_listed(counts)})" if counts else ""
+
+
+def _print_unmatched(console: Console, detections: Mapping[str, Any]) -> None:
+    count = detections["unmatched"]
+    console.print(f"{_counted(count, 'detector entry', 'detector entries')} matched no image that was read:")
+    for name in detections["examples"]:
+        console.print(Text(f"  {name}"), soft_wrap=True)
+    if count > len(detections["examples"]):
+        console.print(f"  … and {count - len(detections['examples']):,} more")
+
+
 def _print_shards(console: Console, title: str, shards: dict[str, str]) -> None:
     if not shards:
         return
@@ -165,8 +184,8 @@ def _images(counts: dict[str, int]) -> str:
     return _counted(sum(counts.values()), "image")
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -30,6 +30,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline import exif, pixels
+from pipeline.crops import Crops
 from pipeline.errors import ImageError, in_one_line, is_out_of_memory
 
 # Trail cameras interpolate up to 64 megapixels and phones reach 108. Decoding holds 3 bytes a pixel for most JPEGs, 9
@@ -86,7 +87,9 @@ class Facts:
     camera_serial: str | None = None
 
 
-def decode(data: bytes, size: tuple[int, int], fast: bool = False) -> tuple[torch.Tensor | None, Facts]:
+def decode(
+    data: bytes, size: tuple[int, int], fast: bool = False, crops: Crops | None = None
+) -> tuple[torch.Tensor | None, Facts]:
     """Decodes one image and resizes it to what the model takes: birder's inference transform, up to its uint8 stage.
 
     The bytes are those of birder's default loader ("tv"). Its Pillow loader decodes to the same pixels and resizes them
@@ -101,9 +104,11 @@ def decode(data: bytes, size: tuple[int, int], fast: bool = False) -> tuple[torc
         size: height and width of the result.
         fast: let the JPEG decoder shrink the picture, by 2, 4 or 8, as long as it stays larger than `size`. The
             decoder averages where the exact way filters, so that pixels differ; `benchmark decode` tells by how much.
+        crops: what to resize in place of the whole picture, which is then decoded at its full size.
 
     Returns:
-        `uint8 [3, *size]`, contiguous, RGB; None when nothing could be decoded. And the facts, in each case.
+        `uint8 [3, *size]`, contiguous, RGB, or with `crops` `uint8 [n, 3, *size]`; None when nothing could be decoded.
+        And the facts, in each case.
 
     Raises:
         MemoryError: there is not enough.
@@ -117,8 +122,8 @@ def decode(data: bytes, size: tuple[int, int], fast: bool = False) -> tuple[torc
             image = _open(data)
             width, height = image.size
             _refuse_bombs(image, data)
-            picture, error = _picture(image, data, size if fast else None)
-            resized = pixels.resize(picture, size)
+            picture, error = _picture(image, data, size if fast and not crops else None)
+            resized = _cut(picture, size, crops, image) if crops else pixels.resize(picture, size)
         except ImageError as refusal:
             error = str(refusal)
         except Exception as refusal:  # Pillow's plugins raise whatever their parsing trips over
@@ -135,6 +140,13 @@ def decode(data: bytes, size: tuple[int, int], fast: bool = False) -> tuple[torc
             **vars(exif.read(image) if image else exif.Exif()),
         )
     return resized, facts
+
+
+def _cut(picture: torch.Tensor, size: tuple[int, int], crops: Crops, image: Image.Image) -> torch.Tensor:
+    height, width = picture.shape[1:]
+    regions = crops.regions(width, height, exif.orientation(image))
+    cuts = (picture[:, top : top + rows, left : left + columns] for top, left, rows, columns in regions)
+    return torch.stack([pixels.resize(cut, size) for cut in cuts])
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def read(image: Image) -> Exif:
     )
 
 
+def orientation(image: Image) -> int:
+    """How to turn the picture, 1 to 8; 1 where it does not say, and where Pillow has turned it already."""
+    value = _directory(image).get(ExifTags.Base.Orientation)
+    return value if isinstance(value, int) and image.format != "TIFF" else 1
+
+
 def _directory(image: Image, tag: int | None = None) -> dict[int, Any]:
     try:
         exif = image.getexif()

@@ -49,13 +49,14 @@ class Fingerprint:
         ]
 
 
-def fingerprint(config: RunConfig, model: Model, precision: str) -> Fingerprint:
+def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha256: str | None = None) -> Fingerprint:
     """The fingerprint of a run.
 
     Args:
         config: the options, of which those that reach the rows count.
         model: the loaded checkpoint.
         precision: what inference really runs in, never `auto`.
+        detections_sha256: of the content of the detector's output, in hex; None without one.
     """
     facts = {
         "schema_version": SCHEMA_VERSION,
@@ -73,6 +74,15 @@ def fingerprint(config: RunConfig, model: Model, precision: str) -> Fingerprint:
         "embedding": config.embedding,
         "features": config.features,
     }
+    if detections_sha256:
+        facts |= {
+            "detections_sha256": detections_sha256,
+            "detection_threshold": config.detection_threshold,
+            "detection_categories": config.detection_categories,
+            "crop_padding": config.crop_padding,
+            "crop_square": config.crop_square,
+            "without_boxes": config.without_boxes,
+        }
     # Through JSON, so that what is read back from a footer compares equal.
     return Fingerprint.from_json(json.dumps(facts))
 

@@ -11,7 +11,8 @@ import signal
 import warnings
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from threading import current_thread, main_thread
 from types import TracebackType
@@ -22,10 +23,13 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import checkpoint, commit, heartbeat, ledger, storage
+from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Chunk, Failure
 from pipeline.commit import Assembler
 from pipeline.config import RunConfig
+from pipeline.crops import Cropping
+from pipeline.detections import Detections
 from pipeline.errors import FatalError, OutputConflict, StorageError, TransientError, TraplineError, UsageError
 from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
@@ -73,7 +77,8 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     device = _device(config)
     precision = resolve_precision(config.precision, device)
     columns = Columns.of(config, model)
-    mark = fingerprint(config, model, precision)
+    detections = _detections(config)
+    mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
     found = discover(config.inputs, config.output)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
@@ -96,8 +101,9 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
                 columns=columns,
                 fingerprint=mark.digest,
                 fast_decode=config.decode == "fast",
+                cropping=_cropping(config),
             )
-            with Heartbeat(config.output, lambda: account.manifest("running")):
+            with Heartbeat(config.output, lambda: account.manifest("running")), _indexed(detections, account):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:
         account.manifest("interrupted").write(config.output)
@@ -109,6 +115,30 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     manifest = account.manifest(account.verdict)
     manifest.write(config.output)
     return manifest
+
+
+def _detections(config: RunConfig) -> Detections | None:
+    if config.detections is None:
+        return None
+    return Detections.at(config.detections, config.detection_threshold, config.detection_categories)
+
+
+def _cropping(config: RunConfig) -> Cropping | None:
+    if config.detections is None:
+        return None
+    return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
+
+
+@contextmanager
+def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
+    """The detector's boxes lie ready for the workers, as long as the context."""
+    if detections is None:
+        yield
+        return
+    output = account.config.output
+    url = storage.join(storage.absolute(output), ledger.SIDE_FOLDER, "detections", account.run_id)
+    with indexed(detections, account.found.shards, account.todo, output, url) as account.detections:
+        yield
 
 
 def _mind_others(account: Account, watch: Watch) -> None:
@@ -132,7 +162,8 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     slots = _slots(job, account.config)
     account.start(slots)
     shared_model = ray.put(model)
-    tasks = [Task(shard) for shard in account.todo]
+    slices = account.detections.slices if account.detections else {}
+    tasks = [Task(shard, boxes=slices.get(shard.uri)) for shard in account.todo]
     fruitless = 0
     while tasks and fruitless < _FRUITLESS_PASSES:
         before = account.settled
@@ -235,7 +266,7 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(Task(now[shard.uri], wary))
+            again.append(replace(task, shard=now[shard.uri], wary=wary))
     return again
 
 

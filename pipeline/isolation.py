@@ -11,19 +11,28 @@ import hashlib
 import multiprocessing
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from pipeline.crops import Crops
 from pipeline.decode import Facts, decode
 from pipeline.errors import TransientError
 
-Decode = Callable[[bytes, tuple[int, int]], tuple[torch.Tensor | None, Facts]]
+Decoded = tuple[torch.Tensor | None, Facts]
+
+
+class Decode(Protocol):
+    """`decode`, in some process."""
+
+    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
+        """As `decode`."""
+
 
 # Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
 PATIENCE = 120.0
@@ -36,8 +45,8 @@ _STATM = Path("/proc/self/statm")
 
 
 def decode_or_die(
-    data: bytes, size: tuple[int, int], fast: bool = False, patience: float = PATIENCE
-) -> tuple[torch.Tensor | None, Facts]:
+    data: bytes, size: tuple[int, int], fast: bool = False, patience: float = PATIENCE, crops: Crops | None = None
+) -> Decoded:
     """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds.
 
     Raises:
@@ -47,7 +56,7 @@ def decode_or_die(
     faulthandler.dump_traceback_later(patience, exit=True)
     try:
         with _bounded_memory():
-            return decode(data, size, fast)
+            return decode(data, size, fast, crops)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -87,7 +96,7 @@ class Sandbox:
         self._child: Any = None
         self._pipe: Any = None
 
-    def __call__(self, data: bytes, size: tuple[int, int]) -> tuple[torch.Tensor | None, Facts]:
+    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
         """As `decode`."""
         error = ""
         # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
@@ -96,7 +105,7 @@ class Sandbox:
                 self.close()
                 self._start()
             try:
-                self._pipe.send((data, size))
+                self._pipe.send((data, size, crops))
                 if not self._pipe.poll(self._patience):
                     error = f"timeout: not decoded after {self._patience:g} s"
                     break
@@ -142,11 +151,11 @@ def _serve(pipe: Connection, fast: bool, patience: float) -> None:
     pipe.send("ready")
     while True:
         try:
-            data, size = pipe.recv()
+            data, size, crops = pipe.recv()
         except EOFError:
             return
         try:
-            pixels, facts = decode_or_die(data, size, fast, patience)
+            pixels, facts = decode_or_die(data, size, fast, patience, crops)
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
             pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())

@@ -44,12 +44,14 @@ class Footer:
         uri: the shard that the rows come from.
         identity: size and etag of that shard as it was read.
         fingerprint: how the rows were computed.
-        images: rows by status: ok, salvaged, failed.
+        images: by status: ok, salvaged, failed.
         reasons: kinds of error, counted.
         species: the most probable class, counted.
         ignored: what was neither image nor sidecar, by suffix.
         broken: why the shard could not be read to its end; None for a sound one.
         size: bytes of the shard.
+        crops: rows of crops, which are besides those of images.
+        unmatched: images that a detector saw in the shard, and the shard does not hold.
     """
 
     uri: str
@@ -61,6 +63,8 @@ class Footer:
     ignored: dict[str, int] = field(default_factory=dict)
     broken: str | None = None
     size: int = 0
+    crops: int = 0
+    unmatched: int = 0
 
     def to_metadata(self) -> dict[str, str]:
         """Key-value metadata of a Parquet file."""
@@ -93,7 +97,7 @@ class Result:
         shard: whose rows it holds; None where it is not one of ours.
         identity: size and etag of that shard as it was read.
         fingerprint: digest of how the rows were computed.
-        ok, salvaged, failed: rows by status.
+        ok, salvaged, failed: images by status.
     """
 
     url: str
@@ -107,7 +111,7 @@ class Result:
 
     @property
     def images(self) -> int:
-        """Rows."""
+        """Rows, those of crops apart."""
         return self.ok + self.salvaged + self.failed
 
     @classmethod

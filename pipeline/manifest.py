@@ -14,10 +14,12 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from pipeline import __version__, storage
+from pipeline.box_index import Index
 from pipeline.chunks import Chunk, Failure
 from pipeline.config import RunConfig
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import SIDE_FOLDER, Footer, Result
+from pipeline.rows import of_images
 from pipeline.shards import Discovery, Shard
 
 Status = Literal["planned", "running", "complete", "incomplete", "over_budget", "interrupted", "aborted"]
@@ -26,6 +28,9 @@ _STATUSES = ("ok", "salvaged", "failed")
 
 # Runs that found nothing to do tell nothing; after so many of them, what is older tells little.
 _LOOKED_AT = 10
+
+# Of detections that are of no image.
+_EXAMPLES = 5
 
 # Below this many images one bad card would end the night.
 _BUDGET_FROM_IMAGES = 100
@@ -46,7 +51,7 @@ class Manifest:
     """What a run did, as it stands in `OUTPUT/_trapline/runs/RUN_ID.json`.
 
     `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit`, or because
-    the run was stopped); `images` counts the rows of the committed ones and `images_already_done` of those before.
+    the run was stopped); `images` counts those of the committed ones and `images_already_done` of those before.
 
     Attributes:
         run_id: start time and a few random letters.
@@ -67,7 +72,10 @@ class Manifest:
         bytes_todo: their size.
         results_otherwise: files in OUTPUT that were computed otherwise and stay: the inputs do not hold their shards.
         shards_broken: URI -> why a committed shard could not be read to its end.
-        images: rows by status: ok, salvaged, failed.
+        images: one row each, by status: ok, salvaged, failed.
+        crops: rows of crops, which are besides.
+        detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
+            shards that were read) and some `examples` of these; empty without one.
         images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
         images_already_done: likewise, by status.
         reasons: kinds of error of salvaged and failed images, counted.
@@ -100,6 +108,8 @@ class Manifest:
     results_otherwise: int
     shards_broken: dict[str, str]
     images: dict[str, int]
+    crops: int
+    detections: dict[str, Any]
     images_carried_over: int
     images_already_done: dict[str, int]
     reasons: dict[str, int]
@@ -145,6 +155,7 @@ class Account:
         todo: shards that this run is to classify.
         results_otherwise: see `Manifest`.
         slots: the workers, once there are some.
+        detections: the index of what a detector found, once there is one.
     """
 
     config: RunConfig
@@ -154,6 +165,7 @@ class Account:
     todo: list[Shard]
     results_otherwise: int = 0
     slots: Slots | None = None
+    detections: Index | None = None
     images_seen: int = 0
     failed_seen: int = 0
     carried_over: int = 0
@@ -161,6 +173,9 @@ class Account:
     committed: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)
     images: Counter[str] = field(default_factory=Counter)
+    crops: int = 0
+    unmatched: int = 0
+    examples: set[str] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
     species: Counter[str] = field(default_factory=Counter)
     broken: dict[str, str] = field(default_factory=dict)
@@ -216,11 +231,14 @@ class Account:
     def saw(self, chunk: Chunk) -> None:
         """A chunk came back from prediction."""
         with self._lock:
+            images = of_images(chunk.rows)
             if chunk.carried:
-                self.carried_over += len(chunk.rows)
+                self.carried_over += len(images)
             else:
-                self.images_seen += len(chunk.rows)
-                self.failed_seen += chunk.rows.column("status").to_pylist().count("failed")
+                self.images_seen += len(images)
+                self.failed_seen += images.column("status").to_pylist().count("failed")
+            for key in chunk.unmatched[: _EXAMPLES - len(self.examples)]:
+                self.examples.add(f"{chunk.shard.uri}#{key}")
             self.step_seconds.update(chunk.seconds)
             self._advance(chunk.shard.uri, chunk.shard.size, chunk.encoded_bytes)
 
@@ -231,6 +249,8 @@ class Account:
         with self._lock:
             self.committed.add(footer.uri)
             self.images.update(footer.images)
+            self.crops += footer.crops
+            self.unmatched += footer.unmatched
             self.reasons.update(footer.reasons)
             self.species.update(footer.species)
             self.ignored.update(footer.ignored)
@@ -310,6 +330,15 @@ class Account:
         with self._lock:
             return self._manifest(status, ended_by)
 
+    @property
+    def _detections(self) -> dict[str, Any]:
+        if not self.detections:
+            return {}
+        counts = dict(self.detections.counts)
+        counts["unmatched"] += self.unmatched
+        examples = [*self.detections.examples, *sorted(self.examples)]
+        return {**counts, "examples": examples[:_EXAMPLES]}
+
     def _manifest(self, status: Status, ended_by: str | None) -> Manifest:
         done = len(self.already_done) + len(self.elsewhere)
         return Manifest(
@@ -335,6 +364,8 @@ class Account:
             results_otherwise=self.results_otherwise,
             shards_broken=dict(self.broken),
             images=_by_status(self.images),
+            crops=self.crops,
+            detections=self._detections,
             images_carried_over=self.carried_over,
             images_already_done=_by_status(self.images_before),
             reasons=dict(self.reasons.most_common()),

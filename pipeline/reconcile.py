@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.errors import ShardBroken, TraplineError
 from pipeline.ledger import Result, survey
 from pipeline.records import read
+from pipeline.rows import of_images
 from pipeline.shards import Shard, discover
 
 # Hashing leaves the interpreter's lock alone, and stores answer many at a time.
@@ -96,8 +97,10 @@ def _compare_images(shard: Shard) -> Finding:
     rows: Counter[str] = Counter()
     stale = 0
     with storage.open_tail(shard.output) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=["key", "content_sha256"]):
-            for key, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        file = pq.ParquetFile(stream)
+        names = [name for name in ("key", "content_sha256", "crop") if name in file.schema_arrow.names]
+        for batch in map(of_images, file.iter_batches(columns=names)):
+            for key, digest in zip(*(batch.column(name).to_pylist() for name in names[:2]), strict=True):
                 rows[key] += 1
                 stale += key in images and digest != images[key]
     return Finding(

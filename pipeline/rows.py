@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,12 @@ import pyarrow as pa
 
 from pipeline.checkpoint import Model
 from pipeline.config import RunConfig
+from pipeline.crops import Box
 from pipeline.decode import Facts
 from pipeline.predict import Predictions
 from pipeline.records import Record
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
@@ -40,6 +44,16 @@ IMAGE_FIELDS = [
     _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
 ]
 
+CROP_FIELDS = [
+    _column(
+        "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
+    ),
+    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
+    _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
+    _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
+]
+"""What a detector knows, where one was asked; other columns of a crop's row are those of its image."""
+
 _FACT_NAMES = [field.name for field in fields(Facts)]
 
 
@@ -54,6 +68,7 @@ class Columns:
         top_k: how many species are listed.
         probabilities: whether the whole distribution is written.
         embedding: its type, or "none".
+        crops: whether rows of crops stand among those of the images.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +77,7 @@ class Columns:
     top_k: int
     probabilities: bool
     embedding: str
+    crops: bool = False
 
     @classmethod
     def of(cls, config: RunConfig, model: Model) -> "Columns":
@@ -74,6 +90,7 @@ class Columns:
             top_k=min(config.top_k, len(model.classes)),
             probabilities=config.probabilities == "full",
             embedding=config.embedding,
+            crops=config.detections is not None,
         )
 
     @property
@@ -102,16 +119,40 @@ class Columns:
     @property
     def schema(self) -> pa.Schema:
         """The whole row."""
-        return pa.schema([*IMAGE_FIELDS, *self.model_fields])
+        return pa.schema([*IMAGE_FIELDS, *(CROP_FIELDS if self.crops else []), *self.model_fields])
 
 
-def image_rows(shard_uri: str, records: Sequence[Record], facts: Sequence[Facts]) -> pa.RecordBatch:
-    """The decoder's half of some rows of a shard."""
+def image_rows(
+    shard_uri: str,
+    records: Sequence[Record],
+    facts: Sequence[Facts],
+    crops: Sequence[tuple[int, Box] | None] | None = None,
+) -> pa.RecordBatch:
+    """The decoder's half of some rows of a shard.
+
+    Args:
+        shard_uri: of the shard.
+        records: the image of each row.
+        facts: likewise.
+        crops: number and box of each row's crop, None for the image itself; without it there are no such columns.
+    """
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
     columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
     columns["image_uri"] = [f"{shard_uri}#{key}" for key in columns["key"]]
-    arrays = [pa.array(columns[field.name], _plain(field.type)) for field in IMAGE_FIELDS]
-    return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in IMAGE_FIELDS])
+    kinds = IMAGE_FIELDS
+    if crops is not None:
+        kinds = [*IMAGE_FIELDS, *CROP_FIELDS]
+        columns["crop"] = [crop and crop[0] for crop in crops]
+        columns["box"] = [crop and crop[1].bounds for crop in crops]
+        columns["detection_confidence"] = [crop and crop[1].confidence for crop in crops]
+        columns["detection_category"] = [crop and crop[1].category for crop in crops]
+    arrays = [pa.array(columns[field.name], _plain(field.type)) for field in kinds]
+    return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in kinds])
+
+
+def of_images(rows: Rows) -> Rows:
+    """The images' own rows, without those of crops."""
+    return rows.filter(rows.column("crop").is_null()) if "crop" in rows.schema.names else rows
 
 
 def usable(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
@@ -119,15 +160,21 @@ def usable(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     return np.array([status != "failed" for status in rows.column("status").to_pylist()], dtype=bool)
 
 
-def with_predictions(rows: pa.RecordBatch, predictions: Predictions | None, columns: Columns) -> pa.RecordBatch:
-    """Both halves: predictions, one per usable row and in their order, beside what decoding knew; null elsewhere.
+def with_predictions(
+    rows: pa.RecordBatch,
+    predictions: Predictions | None,
+    columns: Columns,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> pa.RecordBatch:
+    """Both halves: predictions, one per row that has one and in their order, beside what decoding knew; null elsewhere.
 
     Args:
         rows: the decoder's half.
-        predictions: None where no row is usable.
+        predictions: None where there are none.
         columns: the model's half.
+        mask: which rows have a prediction, bool [N]; by default all usable ones.
     """
-    added = model_columns(usable(rows), predictions, columns)
+    added = model_columns(usable(rows) if mask is None else mask, predictions, columns)
     arrays = [*rows.columns, *added]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
 

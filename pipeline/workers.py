@@ -21,9 +21,11 @@ import pyarrow as pa
 import torch
 
 from pipeline import ledger
+from pipeline.box_index import Slice
 from pipeline.carry_over import Earlier
 from pipeline.chunks import Chunk, Failure, read_chunks
-from pipeline.errors import FatalError, in_one_line
+from pipeline.crops import Cropping, Detected
+from pipeline.errors import FatalError, TransientError, TraplineError, in_one_line
 from pipeline.isolation import Sandbox, decode_or_die
 from pipeline.ledger import Footer
 from pipeline.predict import Predictor
@@ -48,7 +50,8 @@ class Job:
         precision: what it computes in.
         columns: of the result.
         fingerprint: digest of this run's.
-        fast_decode: whether JPEGs are shrunk by their decoder.
+        fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
+        cropping: what is made of a detector's boxes; None where images are classified whole.
     """
 
     size: tuple[int, int]
@@ -58,6 +61,7 @@ class Job:
     columns: Columns
     fingerprint: str
     fast_decode: bool = False
+    cropping: Cropping | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,12 @@ class Task:
     Attributes:
         shard: which.
         wary: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
+        boxes: where the boxes of its images stand; None where there are none.
     """
 
     shard: Shard
     wary: bool = False
+    boxes: Slice | None = None
 
 
 Item = Chunk | Failure | Footer
@@ -103,9 +109,19 @@ class Reader:
                 return
             if shard.format == "folder":
                 earlier = Earlier.of(shard, self.job.columns)
+        try:
+            detected = self._detected(task)
+        except TraplineError as error:
+            yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
+            return
         with closing(Sandbox(self.job.fast_decode)) as sandbox:
             decode = sandbox if task.wary else partial(decode_or_die, fast=self.job.fast_decode)
-            yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier)
+            yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier, detected)
+
+    def _detected(self, task: Task) -> Detected | None:
+        if self.job.cropping is None:
+            return None
+        return Detected(task.boxes.load() if task.boxes else {}, self.job.cropping)
 
 
 class PredictorActor:
@@ -134,7 +150,7 @@ class PredictorActor:
         except Exception as error:  # noqa: BLE001 - Ray would drop the block in silence
             reason = f"{item.shard.uri}: {type(error).__name__}: {in_one_line(error)}"
             return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
-        rows = with_predictions(item.rows, predictions, self.job.columns)
+        rows = with_predictions(item.rows, predictions, self.job.columns, item.with_pixels)
         return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
 
 

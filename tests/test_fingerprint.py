@@ -23,6 +23,14 @@ REACH_THE_ROWS: list[dict[str, Any]] = [
     {"decode": "fast"},
 ]
 THROUGH_THE_MODEL = {"model", "architecture", "size", "precision"}
+THROUGH_DETECTIONS: dict[str, Any] = {
+    "detections": "md.json",
+    "detection_threshold": 0.5,
+    "detection_categories": ("person",),
+    "crop_padding": 0.0,
+    "crop_square": False,
+    "without_boxes": "skip",
+}
 WITHOUT_EFFECT: dict[str, Any] = {
     "inputs": ("elsewhere", "too"),
     "output": "s3://elsewhere",
@@ -60,8 +68,19 @@ def test_an_option_that_does_not_reach_the_rows_changes_nothing(model: Model, op
     assert fingerprint(config(**{option: value}), model, "fp32") == fingerprint(config(), model, "fp32")
 
 
+@pytest.mark.parametrize(("option", "value"), THROUGH_DETECTIONS.items())
+def test_options_of_crops_reach_the_rows_where_there_are_detections(model: Model, option: str, value: Any) -> None:
+    assert fingerprint(config(**{option: value}), model, "fp32") == fingerprint(config(), model, "fp32")
+    one, other = (fingerprint(config(**some), model, "fp32", "ab" * 32) for some in ({}, {option: value}))
+    assert one.differences(fingerprint(config(), model, "fp32"))
+    # Of the file its content counts, and not its name.
+    assert [text.partition(":")[0] for text in one.differences(other)] == [option] * (option != "detections")
+    assert one.differences(fingerprint(config(), model, "fp32", "cd" * 32)) != []
+
+
 def test_of_every_option_it_is_known_whether_it_reaches_the_rows() -> None:
     known = {name for options in REACH_THE_ROWS for name in options} | THROUGH_THE_MODEL | set(WITHOUT_EFFECT)
+    known |= set(THROUGH_DETECTIONS)
     assert known == set(RunConfig.model_fields)
 
 

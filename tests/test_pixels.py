@@ -45,3 +45,11 @@ def test_a_worker_starts_without_what_it_does_not_need() -> None:
     program = "import sys, pipeline.workers; print(*{'torchvision', 'torch._dynamo', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_part_of_a_picture_is_resized_alike(layout: torch.memory_format) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 120, 160), dtype=np.uint8)
+    part = torch.from_numpy(pixels).contiguous(memory_format=layout)[0][:, 7:90, 11:111]
+    resized = resize(part, (64, 48))
+    assert torch.equal(resized, torchvisions_resize(part, [64, 48], InterpolationMode.BICUBIC, antialias=True))

@@ -4,7 +4,8 @@ Every frame that was predicted counts the same (a linear opinion pool; Stone 196
 product would take the frames of a burst for independent witnesses, which they are not; a mean of logarithms lets one
 frame in which the animal has turned away veto all the others; a maximum believes the most mistaken frame. The mean is
 easily said, too: how probable the species is in a frame of this event that is drawn at random. Where the results hold
-the top k only, a class that is not listed counts as 0, and the mean of each class is a lower bound.
+the top k only, a class that is not listed counts as 0, and the mean of each class is a lower bound. Of an image with
+crops each crop counts like a frame: the mean is then that of an animal of this event that is drawn at random.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

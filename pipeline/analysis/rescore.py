@@ -22,6 +22,7 @@ from pipeline.commit import ROWS_PER_GROUP, file_metadata, parquet_writer
 from pipeline.errors import OutputConflict, PermanentError, TransientError, UsageError, in_one_line
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Footer, Plan
+from pipeline.rows import of_images
 from pipeline.shards import Shard, is_below
 
 # Raise it when the same options would give other rows.
@@ -36,7 +37,7 @@ class Outcome:
 
     Attributes:
         url: of the new file.
-        images: rows in it.
+        images: in it.
         species: the most probable class, counted.
         remarks: images about which there is something to say, counted.
         trouble: why it could not be made; None where it was.
@@ -129,7 +130,7 @@ def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
 def _rows(
     file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint
 ) -> tuple[bytes, int, Counter[str], Counter[str]]:
-    """The new file, its rows, their species, and remarks."""
+    """The new file, its images, their species, and remarks."""
     before = Footer.from_metadata(file.metadata.metadata or {})
     if before is None:
         raise OutputConflict(f"{shard.uri}: was replaced while it was looked at; try again")
@@ -138,7 +139,7 @@ def _rows(
     with parquet_writer(sink, scorer.schema) as writer:
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=scorer.reads):
             table = scorer(batch, remarks)
-            images += len(table)
+            images += len(of_images(table))
             species.update(table.column("species").drop_null().to_pylist())
             writer.write_table(table)
         after = replace(

@@ -32,6 +32,22 @@ class Results:
     fingerprint: Fingerprint
     classes: tuple[str, ...]
 
+    @property
+    def has_crops(self) -> bool:
+        """Whether rows of crops stand among those of the images."""
+        facts = self.fingerprint.facts
+        while "rescored" in facts:
+            facts = facts["rescored"]
+        return "detections_sha256" in facts
+
+    def refuse_crops(self, job: str) -> None:
+        """Raises UsageError where there are rows of crops, for a job that takes a row for an image."""
+        if self.has_crops:
+            raise UsageError(
+                f"{self.output}: holds crops (classified with --detections), and {job} needs one prediction per image; "
+                "classify into another OUTPUT without --detections"
+            )
+
 
 def find(output: str) -> Results:
     """The results in OUTPUT; what else lies there is passed over.
@@ -72,9 +88,10 @@ def connect(*urls: str) -> duckdb.DuckDBPyConnection:
 
 
 def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images") -> None:
-    """Makes the rows of all results a view, one row per image in the schema of `rows.py`; reads nothing yet."""
+    """Makes the rows of all images a view, in the schema of `rows.py` and without those of crops; reads nothing yet."""
     urls = [result.url for result in results.files]
-    connection.read_parquet(urls, hive_partitioning=False, union_by_name=False).create_view(name)
+    rows = connection.read_parquet(urls, hive_partitioning=False, union_by_name=False)
+    (rows.filter("crop IS NULL") if results.has_crops else rows).create_view(name)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.ledger import Footer
-from pipeline.rows import IMAGE_FIELDS, Columns
+from pipeline.rows import CROP_FIELDS, IMAGE_FIELDS, Columns
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _ALL = Columns(
@@ -26,6 +26,7 @@ _ALL = Columns(
     top_k=2,
     probabilities=True,
     embedding="float32",
+    crops=True,
 )
 # What leaves out columns, and which it leaves out is asked of `Columns` itself.
 _WITHOUT = {
@@ -33,6 +34,7 @@ _WITHOUT = {
     "absent with `--probabilities top-k`": replace(_ALL, probabilities=False),
     "absent with `--embedding none`": replace(_ALL, embedding="none"),
     "only with `--features`": replace(_ALL, feature_shapes={}),
+    "only with `--detections`": replace(_ALL, crops=False),
 }
 # The widths that depend on the model.
 _WIDTHS = {"probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
@@ -53,9 +55,10 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
-One row per image, one Parquet file per shard; schema version {SCHEMA_VERSION}. This page is drawn from the code:
-`trapline schema` prints it. C is the number of the model's classes, D the width of its embedding (768 for the base
-models), c·h·w the size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
+One Parquet file per shard, one row per image, and with `--detections` one per crop besides. Schema
+version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema` prints it. C is the number of the
+model's classes, D the width of its embedding (768 for the base models), c·h·w the size of a feature map. Every column
+but `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -65,8 +68,10 @@ models), c·h·w the size of a feature map. Every column but `image_uri`, `key` 
         described = "; ".join([_described(field), *absent])
         yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
     yield f"""
-The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image; the others say what the
-model makes of it, and are null where `status` is `failed`."""
+The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image. With `--detections` the
+next {len(CROP_FIELDS)} say what the detector found: (`image_uri`, `crop`) is unique, and `crop IS NULL` gives each
+image once. The others say what the model makes of it, and are null where `status` is `failed`; for an image with crops
+they stand in the rows of these."""
 
 
 def _described(field: pa.Field) -> str:
@@ -80,7 +85,7 @@ def _arrow(field: pa.Field) -> str:
         return f"dictionary of {kind.value_type}"
     if pa.types.is_fixed_size_list(kind):
         value = "float32 or float16" if field.name == "embedding" else _scalar(kind.value_type)
-        return f"fixed-size list of {value} [{_WIDTHS[field.name]}]"
+        return f"fixed-size list of {value} [{_WIDTHS.get(field.name, kind.list_size)}]"
     if pa.types.is_list(kind):
         inner = ", ".join(f"{child.name}: {_scalar(child.type)}" for child in kind.value_type)
         return f"list of struct ({inner})"

@@ -15,7 +15,7 @@ from pipeline.analysis.head import Head
 from pipeline.analysis.priors import Prior
 from pipeline.analysis.taxonomy import RollUp
 from pipeline.predict import Predictions
-from pipeline.rows import IMAGE_FIELDS, Columns, model_columns
+from pipeline.rows import CROP_FIELDS, IMAGE_FIELDS, Columns, model_columns
 
 # What a row is known and joined by.
 KEY_COLUMNS = ("image_uri", "key", "status", "content_sha256", "captured_at")
@@ -49,6 +49,7 @@ class Scorer:
         prior: which classes can occur where.
         roll_up: the taxa above the classes.
         threshold: probability that a taxon must reach.
+        crops: whether rows of crops stand among those of the images, and stay what they are.
     """
 
     classes: tuple[str, ...]
@@ -58,18 +59,19 @@ class Scorer:
     prior: Prior | None = None
     roll_up: RollUp | None = None
     threshold: float = 0.8
+    crops: bool = False
 
     @property
     def reads(self) -> list[str]:
         """The columns of the stored rows that it needs."""
-        return [*KEY_COLUMNS, *(["embedding"] if self.head else ["probabilities", "energy"])]
+        keys = [field.name for field in self._keys]
+        return [*keys, *(["embedding"] if self.head else ["probabilities", "energy"])]
 
     @property
     def schema(self) -> pa.Schema:
         """Of the new rows."""
-        keys = [field for field in IMAGE_FIELDS if field.name in KEY_COLUMNS]
         added = [*(_PRIOR_FIELDS if self.prior else []), *(_TAXON_FIELDS if self.roll_up else [])]
-        return pa.schema([*keys, *self._columns.model_fields, *added])
+        return pa.schema([*self._keys, *self._columns.model_fields, *added])
 
     def __call__(self, rows: pa.RecordBatch, remarks: Counter[str]) -> pa.Table:
         """The new rows, one per row and in their order; null where nothing was predicted.
@@ -97,13 +99,18 @@ class Scorer:
         predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {})
         place = pa.array(np.cumsum(mask) - 1, mask=~mask)
         arrays = [
-            *(rows.column(name) for name in self.schema.names if name in KEY_COLUMNS),
+            *(rows.column(field.name) for field in self._keys),
             *model_columns(mask, predictions if len(usable) else None, self._columns),
             *(column.take(place) for column in added),
         ]
         return pa.table(
             [_typed(array, field.type) for array, field in zip(arrays, self.schema, strict=True)], self.schema
         )
+
+    @property
+    def _keys(self) -> list[pa.Field]:
+        keys = [field for field in IMAGE_FIELDS if field.name in KEY_COLUMNS]
+        return [*keys, *(CROP_FIELDS if self.crops else [])]
 
     @property
     def _columns(self) -> Columns:

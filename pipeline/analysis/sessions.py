@@ -1,8 +1,8 @@
 """Images become frames of events, in DuckDB: one camera, no longer gap than allowed, across shards, folders, midnight.
 
-Tables of SQL: `located` has the rows of results, with `filename`, `file_row_number`, `deployment`, `camera` and why an
-image cannot be in an event; `frames` has the images of one deployment, and `facts` its events. Images of one moment
-stay in the order of their files, and of the rows in them.
+Tables of SQL: `stored` has the rows of results, with `filename` and `file_row_number`; `located` has those of images,
+and not of their crops, with `deployment`, `camera` and why an image cannot be in an event; `frames` has the images of
+one deployment, and `facts` its events. Images of one moment stay in the order of their files, and of the rows in them.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,13 @@ class Gap:
 
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Sequence[Source]) -> None:
-    """Makes `located` a view of these result files; reads nothing yet."""
+    """Makes `stored` and `located` views of these result files; reads nothing yet."""
     files = ", ".join(map(literal, urls))
+    connection.execute(f"""
+        create or replace temp view stored as
+        select * from read_parquet([{files}], hive_partitioning = false, filename = true, file_row_number = true)
+    """)
+    has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as
         select *, nullif(concat_ws(', ',
@@ -40,7 +45,7 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Se
             case when deployment is null then '{NO_DEPLOYMENT}' end), '') as reason
         from (
             select *, {deployments.located(sources)}
-            from read_parquet([{files}], hive_partitioning = false, filename = true, file_row_number = true)
+            from stored where {"crop is null" if has_crops else "true"}
         )""")
 
 
@@ -88,9 +93,12 @@ def mapping() -> str:
 
 
 def predicted(column: str, begin: int, end: int) -> str:
-    """SQL: the frames from one position to before another, with their event's facts and what the model said of them."""
+    """SQL: the frames from one position to before another, with their event's facts and what the model said of them.
+
+    A frame with crops has a row for each of them besides its own, which says nothing.
+    """
     return f"""
-        select facts.*, frames.image_uri, located.{column}
-        from frames join facts using (event) join located using (filename, file_row_number)
+        select facts.*, frames.image_uri, stored.{column}
+        from frames join facts using (event) join stored using (filename, image_uri)
         where position >= {begin} and position < {end}
-        order by position"""
+        order by position, stored.file_row_number"""
