@@ -1,8 +1,8 @@
 """Classify an archive of image shards: one Parquet file per shard, mirrored below OUTPUT.
 
-Exit codes: 0 all well; 2 the invocation, the model or a store is at fault; 3 some shards failed, and the next run tries
-them again; 4 more images failed than --max-failed-fraction allows; 130 interrupted. What was committed stays in every
-case, and the same command carries on from there.
+Exit codes: 0 all well, also where --stop-at left shards for another night; 2 the invocation, the model or a store is at
+fault; 3 some shards failed, and the next run tries them again; 4 more images failed than --max-failed-fraction allows;
+130 interrupted. What was committed stays in every case, and the same command carries on from there.
 """
 
 import sys
@@ -21,7 +21,7 @@ from pipeline.console import Watch, print_plan, print_summary
 from pipeline.errors import UsageError
 from pipeline.manifest import latest
 
-EXIT_CODES = {"planned": 0, "complete": 0, "incomplete": 3, "over_budget": 4}
+EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_budget": 4}
 
 app = App(
     name="trapline classify",

@@ -40,6 +40,11 @@ class Assembler:
         self.drop(chunk.shard)
         return [parts[index] for index in range(end + 1)]
 
+    @property
+    def under_way(self) -> int:
+        """Shards of which some chunks have come, and not all."""
+        return len(self._parts)
+
     def drop(self, shard: Shard) -> None:
         """Forget a shard, and what is still to come of it."""
         self._settled.add(shard.uri)

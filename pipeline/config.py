@@ -1,9 +1,14 @@
 """One description of a run: frozen, validated, and the only place where options are declared."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline import moments
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -65,6 +70,21 @@ class Options(BaseModel):
     )
     gpus_per_actor: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that one actor takes.")
     limit: int | None = Field(default=None, ge=1, description="Classify at most this many shards in this run.")
+    since: str | None = Field(
+        default=None,
+        description="Only shards that came or changed since: a date, an ISO time, or how long ago, such as 36h or 7d.",
+    )
+    where: tuple[str, ...] = Field(
+        default=(), description="Only shards in folders name=value, such as site=12; of one name, any of the values."
+    )
+    stop_at: str | None = Field(
+        default=None,
+        description="Begin no shard after this time, such as 06:00, and finish what is begun; newest shards first.",
+    )
+    notify: str | None = Field(
+        default=None, min_length=1, description="Shell command to run at the end, with the manifest on its input."
+    )
+    keep_runs: int = Field(default=400, ge=1, description="Of how many runs the manifests are kept.")
     replace: bool = Field(
         default=False, description="Overwrite results that were written with another model or other options."
     )
@@ -82,6 +102,26 @@ class Options(BaseModel):
     @classmethod
     def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         return tuple(sorted(set(stages)))
+
+    @field_validator("since", "stop_at")
+    @classmethod
+    def _is_a_moment(cls, text: str | None, info: ValidationInfo) -> str | None:
+        read: Callable[[str, datetime], datetime] = moments.past if info.field_name == "since" else moments.coming
+        try:
+            if text is not None:
+                read(text, datetime.now(UTC))
+        except ValueError as error:
+            raise PydanticCustomError("moment", "{why}", {"why": str(error)}) from error
+        return text
+
+    @field_validator("where")
+    @classmethod
+    def _are_parts(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        for part in parts:
+            name, equals, value = part.partition("=")
+            if not (name and equals and value):
+                raise PydanticCustomError("part", "must be name=value, such as site=12")
+        return parts
 
 
 class RunConfig(Options):

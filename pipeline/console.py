@@ -79,6 +79,8 @@ def print_plan(console: Console, account: Manifest, last: Mapping[str, Any] | No
     table.add_row("shards", f"{account.shards_in:,}")
     table.add_row("  done already", f"{account.shards_already_done:,} ({_images(account.images_already_done)})")
     table.add_row("  to do", f"{account.shards_todo:,} ({_bytes(account.bytes_todo)})")
+    if account.shards_passed_over:
+        table.add_row("  passed over", _passed_over(account))
     if account.ignored:
         table.add_row("ignored files", Text(_listed(account.ignored)))
     if last:
@@ -92,6 +94,9 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     """The closing tables of a run."""
     total = sum(manifest.images.values())
     if not manifest.shards_committed and not manifest.shards_failed and not manifest.shards_left:
+        if not manifest.shards_in:
+            console.print(f"Nothing to do: passed over {_passed_over(manifest)}.")
+            return
         images = _images(manifest.images_already_done)
         one = manifest.shards_in == 1
         shards = f"the only shard ({images}) is" if one else f"all {manifest.shards_in:,} shards ({images}) are"
@@ -119,6 +124,11 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
         console.print(_species_table(manifest, total))
     if manifest.status == "over_budget":
         console.print("Stopped: more images failed than --max-failed-fraction allows.")
+    if manifest.ended_by:
+        left = _counted(manifest.shards_left, "shard")
+        console.print(
+            f"Stopped by {manifest.ended_by}: {left} left for the next night.", highlight=False, soft_wrap=True
+        )
     if manifest.results_otherwise:
         others = _counted(manifest.results_otherwise, "result")
         console.print(f"{others} of shards outside of this input, computed otherwise, remain in the output.")
@@ -128,6 +138,10 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     _print_shards(console, "broken off, committed as far as they go", manifest.shards_broken)
     console.print(Text(f"rows      {output}/**/*.parquet"), soft_wrap=True)
     console.print(Text(f"manifest  {output}/_trapline/runs/{manifest.run_id}.json"), soft_wrap=True)
+
+
+def _passed_over(manifest: Manifest) -> str:
+    return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since and --where"
 
 
 def _feeding(decoders_per_predictor: float, workers: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from threading import current_thread, main_thread
 from types import TracebackType
@@ -22,7 +23,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline import checkpoint, commit, heartbeat, ledger, storage
+from pipeline import checkpoint, commit, heartbeat, ledger, moments, retention, storage
 from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Chunk, Failure
@@ -34,11 +35,13 @@ from pipeline.errors import FatalError, OutputConflict, StorageError, TransientE
 from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
-from pipeline.manifest import Account, Manifest, Slots
+from pipeline.manifest import Account, Manifest, Slots, Status
+from pipeline.notice import Notice
 from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns, classes_csv
+from pipeline.selection import newest_first, select
 from pipeline.shards import Shard, discover
-from pipeline.workers import CPU_THREADS, Item, Job, PredictorActor, Reader, Task, unpack
+from pipeline.workers import CPU_THREADS, Item, Job, Left, PredictorActor, Reader, Task, unpack
 
 # As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
 _FRUITLESS_PASSES = 3
@@ -72,6 +75,15 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
         FatalError: the run cannot go on; the message says what to do.
         KeyboardInterrupt: after the manifest was written; what is committed stays.
     """
+    with Notice(None if config.dry_run else config.notify, watch.note) as notice:
+        return _classify(config, watch, notice)
+
+
+def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
+    now = datetime.now(UTC)
+    stop_at = moments.coming(config.stop_at, now) if config.stop_at else None
+    if stop_at and stop_at <= now:
+        raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = _device(config)
@@ -80,9 +92,11 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
-    found = discover(config.inputs, config.output)
+    since = moments.past(config.since, now) if config.since else None
+    found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
-    account = Account(config, mark, found, plan.done, plan.todo[: config.limit], plan.otherwise)
+    todo = newest_first(plan.todo) if stop_at else plan.todo
+    account = Account(config, mark, found, plan.done, todo[: config.limit], plan.otherwise, stop_at)
     if config.dry_run:
         return account.manifest("planned")
 
@@ -90,8 +104,8 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
     account.manifest("running").write(config.output)
     ledger.remember(config.output, plan.results)
     storage.put(storage.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), classes_csv(model.classes))
-    _mind_others(account, watch)
     try:
+        _mind_others(account, watch)
         if account.todo:
             job = Job(
                 size=model.size,
@@ -102,19 +116,29 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
                 fingerprint=mark.digest,
                 fast_decode=config.decode == "fast",
                 cropping=_cropping(config),
+                stop_at=stop_at,
             )
             with Heartbeat(config.output, lambda: account.manifest("running")), _indexed(detections, account):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:
-        account.manifest("interrupted").write(config.output)
+        notice(*_written(account, "interrupted"))
         raise
     except FatalError as error:
         with suppress(TraplineError):  # what ends the run may be that nothing can be written
-            account.manifest("aborted", str(error)).write(config.output)
+            notice(*_written(account, "aborted", str(error)))
         raise
-    manifest = account.manifest(account.verdict)
-    manifest.write(config.output)
+    manifest, url = _written(account, account.verdict, f"--stop-at {config.stop_at}" if account.out_of_time else None)
+    notice(manifest, url)
+    try:
+        retention.keep_last(config.output, config.keep_runs)
+    except TraplineError as error:
+        watch.note(f"manifests of old runs could not be deleted: {error}")
     return manifest
+
+
+def _written(account: Account, status: Status, ended_by: str | None = None) -> tuple[Manifest, str]:
+    manifest = account.manifest(status, ended_by)
+    return manifest, manifest.write(account.config.output)
 
 
 def _detections(config: RunConfig) -> Detections | None:
@@ -146,7 +170,6 @@ def _mind_others(account: Account, watch: Watch) -> None:
     for other in heartbeat.others(account.config.output, account.run_id):
         run = f"run {other['run_id']}"
         if other["fingerprint"]["digest"] != account.fingerprint.digest:
-            account.manifest("aborted").write(account.config.output)
             raise OutputConflict(
                 f"{account.config.output}: {run} is writing there with another model or other options, or was killed "
                 "within the last minutes; wait for it, or choose another OUTPUT"
@@ -171,7 +194,7 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
         # Closed here, whatever ended it: left to the end of the process, Ray would start anew to close it, and hang.
         with closing(_stream(job, shared_model, tasks, slots)) as stream:
             _one_pass(stream, job.columns, account, watch)
-        if account.over_budget:
+        if account.over_budget or account.out_of_time:
             break
         fruitless = fruitless + 1 if account.settled == before else 0
         tasks = _left(tasks, account)
@@ -180,6 +203,7 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
 def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch: Watch) -> None:
     """Commit each shard once all of its chunks have come."""
     assembler = Assembler()
+    stopping = False
     with _Writer(columns, account) as writer:
         for item in stream:
             if isinstance(item, Failure):
@@ -189,6 +213,9 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
                 account.fail(item)
             elif isinstance(item, Footer):
                 account.found_done(item)
+            elif isinstance(item, Left):
+                assembler.drop(item.shard)
+                stopping = True
             else:
                 account.saw(item)
                 if chunks := assembler.add(item):
@@ -196,7 +223,8 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
             # A store slower than the device holds the flow back here, with few finished shards in memory.
             writer.settle(at_most=2 * _COMMIT_THREADS)
             watch(account)
-            if account.over_budget:
+            # Those that have not begun by now never will: what is begun and has shown nothing yet is left with them.
+            if account.over_budget or (stopping and not assembler.under_way):
                 break
     watch(account)
 

@@ -1,7 +1,7 @@
 """Runs that know of each other: while a run goes on, its manifest is written anew every minute, and so stays young."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from threading import Event, Thread
 from types import TracebackType
@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.errors import TraplineError
 from pipeline.ledger import SIDE_FOLDER
 from pipeline.manifest import Manifest
+from pipeline.storage import Entry
 
 # Seconds between two beats.
 _BEAT = 60.0
@@ -52,6 +53,12 @@ class Heartbeat:
                 self._manifest().write(self._output)
             except TraplineError:
                 continue
+
+
+def is_old(entry: Entry, runs: Iterable[Entry]) -> bool:
+    """Whether a manifest was last written long before the latest of some; False where the store does not say when."""
+    latest = max((run.modified for run in runs if run.modified), default=None)
+    return bool(latest and entry.modified and latest - entry.modified >= _YOUNG)
 
 
 def others(output: str, run_id: str) -> list[dict[str, Any]]:

@@ -43,7 +43,8 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
             kind = "file"
         elif S_ISDIR(facts.st_mode) and not _leads_back(Path(name)):
             kind = "directory"
-        return {"name": name, "size": facts.st_size, "type": kind, "mtime": facts.st_mtime_ns}
+        times = {"mtime": facts.st_mtime_ns, "ctime": facts.st_ctime_ns}
+        return {"name": name, "size": facts.st_size, "type": kind, **times}
 
     def walk(
         self,

@@ -22,7 +22,7 @@ from pipeline.ledger import SIDE_FOLDER, Footer, Result
 from pipeline.rows import of_images
 from pipeline.shards import Discovery, Shard
 
-Status = Literal["planned", "running", "complete", "incomplete", "over_budget", "interrupted", "aborted"]
+Status = Literal["planned", "running", "complete", "stopped", "incomplete", "over_budget", "interrupted", "aborted"]
 
 _STATUSES = ("ok", "salvaged", "failed")
 
@@ -50,20 +50,23 @@ class Slots:
 class Manifest:
     """What a run did, as it stands in `OUTPUT/_trapline/runs/RUN_ID.json`.
 
-    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit`, or because
-    the run was stopped); `images` counts those of the committed ones and `images_already_done` of those before.
+    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit` or
+    `--stop-at`, or because the run was ended); `images` counts those of the committed ones and `images_already_done`
+    of those before.
 
     Attributes:
         run_id: start time and a few random letters.
-        status: planned (a dry run), running, complete, incomplete (shards failed), over_budget (too many images
-            failed), interrupted (by a signal) or aborted (by an error that concerns the whole run).
-        ended_by: that error, in one line; None unless aborted.
+        status: planned (a dry run), running, complete, stopped (at the time of `--stop-at`, with shards left),
+            incomplete (shards failed), over_budget (too many images failed), interrupted (by a signal) or aborted (by
+            an error that concerns the whole run).
+        ended_by: that error, in one line, or the `--stop-at` that left shards; else None.
         started_at: UTC, ISO 8601.
         seconds: wall time from the first shard handed out to the last commit.
         config: the options, as given.
         fingerprint: what the rows depend on, and its digest.
         versions: of what computed them.
-        shards_in: shards that the inputs hold.
+        shards_in: shards that the inputs hold, as far as `--since` and `--where` mean them.
+        shards_passed_over: those that these leave out.
         shards_committed: results written by this run.
         shards_already_done: results that stood before, or that another run wrote meanwhile.
         shards_failed: URI -> the store's own words.
@@ -99,6 +102,7 @@ class Manifest:
     fingerprint: dict[str, Any]
     versions: dict[str, str]
     shards_in: int
+    shards_passed_over: int
     shards_committed: int
     shards_already_done: int
     shards_failed: dict[str, str]
@@ -154,6 +158,7 @@ class Account:
         already_done: results that stood before.
         todo: shards that this run is to classify.
         results_otherwise: see `Manifest`.
+        stop_at: when to begin no further shard; None for never.
         slots: the workers, once there are some.
         detections: the index of what a detector found, once there is one.
     """
@@ -164,6 +169,7 @@ class Account:
     already_done: list[Result]
     todo: list[Shard]
     results_otherwise: int = 0
+    stop_at: datetime | None = None
     slots: Slots | None = None
     detections: Index | None = None
     images_seen: int = 0
@@ -319,11 +325,19 @@ class Account:
         return "read" if self.step_seconds["read"] > self.step_seconds["decode"] else "decode"
 
     @property
+    def out_of_time(self) -> bool:
+        """Whether `stop_at` has come, with shards left that did not get their turn."""
+        untouched = len(self.todo) - self.settled - len(self.failures)
+        return bool(self.stop_at and datetime.now(UTC) >= self.stop_at and untouched)
+
+    @property
     def verdict(self) -> Status:
         """How the run ended."""
         if self.over_budget:
             return "over_budget"
-        return "incomplete" if self.failures else "complete"
+        if self.failures:
+            return "incomplete"
+        return "stopped" if self.out_of_time else "complete"
 
     def manifest(self, status: Status, ended_by: str | None = None) -> Manifest:
         """The account as it stands."""
@@ -355,6 +369,7 @@ class Account:
                 **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
             },
             shards_in=len(self.found.shards),
+            shards_passed_over=self.found.passed_over,
             shards_committed=len(self.committed),
             shards_already_done=done,
             shards_failed={uri: failure.reason for uri, failure in self.failures.items()},

@@ -5,7 +5,8 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Shard:
         size: bytes to read.
         identity: size and etag (or modification time); for a folder a digest over those of its images and sidecars.
         output: URL of the Parquet file that it becomes.
+        arrived: when it came to be there as it is, by the store's clock; of a folder, when the latest of its files did.
+            None where the store does not tell.
     """
 
     uri: str
@@ -56,6 +59,7 @@ class Shard:
     size: int
     identity: str
     output: str
+    arrived: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ class Discovery:
     Attributes:
         shards: by URI.
         ignored: files that are neither shards nor images, counted by suffix (or by name, for known junk).
+        passed_over: shards that are there and not meant.
     """
 
     shards: list[Shard]
     ignored: dict[str, int]
+    passed_over: int = 0
 
 
 def discover(inputs: Sequence[str], output: str) -> Discovery:
@@ -192,7 +198,7 @@ def _shards(root: str, base: str | None, entries: list[Entry], output: str, igno
         kind = shard_format(entry.url)
         if kind:
             mirrored = _mirrored(entry.url, base, output)
-            yield Shard(entry.url, kind, entry.size, entry.identity, f"{mirrored}.parquet")
+            yield Shard(entry.url, kind, entry.size, entry.identity, f"{mirrored}.parquet", entry.arrived)
         else:
             folders[entry.url.rpartition("/")[0]].append(entry)
     for folder, found in folders.items():
@@ -201,9 +207,15 @@ def _shards(root: str, base: str | None, entries: list[Entry], output: str, igno
         if images:  # what else lies there is counted when the shard is read
             size = sum(entry.size for entry in images)
             mirrored = _mirrored(folder, base, output)
-            yield Shard(folder, "folder", size, folder_identity(images, sidecars), f"{mirrored}/{FOLDER_OUTPUT}")
+            identity, result = folder_identity(images, sidecars), f"{mirrored}/{FOLDER_OUTPUT}"
+            yield Shard(folder, "folder", size, identity, result, _latest([*images, *sidecars.values()]))
         else:
             ignored.update(others)
+
+
+def _latest(entries: Iterable[Entry]) -> datetime | None:
+    times = [entry.arrived for entry in entries]
+    return max(time for time in times if time) if all(times) else None
 
 
 def _base(root: str, entries: list[Entry]) -> str:

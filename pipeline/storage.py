@@ -72,12 +72,14 @@ class Entry:
         size: bytes.
         identity: size and etag (modification time where a store has no etag); changes when the content does.
         modified: by the store's clock; None where the store does not tell.
+        arrived: likewise, when it came to be there; later than `modified` where a copy has kept a file's date.
     """
 
     url: str
     size: int
     identity: str
     modified: datetime | None = field(default=None, compare=False)
+    arrived: datetime | None = field(default=None, compare=False)
 
 
 class StoreFile(io.IOBase):
@@ -357,12 +359,15 @@ def _entries(fs: Any, infos: Iterable[dict[str, Any]]) -> list[Entry]:
 
 def _entry(fs: Any, info: dict[str, Any]) -> Entry:
     size = int(info["size"] or 0)
-    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}", _modified(info))
+    modified = _time(info, "LastModified", "last_modified", "mtime")
+    placed = _time(info, "ctime") if fs is _LOCAL else None
+    arrived = max(modified, placed) if modified and placed else modified
+    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}", modified, arrived)
 
 
-def _modified(info: dict[str, Any]) -> datetime | None:
+def _time(info: dict[str, Any], *names: str) -> datetime | None:
     # S3, Azure and GCS give datetimes, files of this machine nanoseconds.
-    stamp = next((info[key] for key in ("LastModified", "last_modified", "mtime") if info.get(key)), None)
+    stamp = next((info[name] for name in names if info.get(name)), None)
     if isinstance(stamp, int):
         return datetime.fromtimestamp(stamp / 1e9, UTC)
     return stamp if isinstance(stamp, datetime) and stamp.tzinfo else None

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
@@ -52,6 +53,7 @@ class Job:
         fingerprint: digest of this run's.
         fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
         cropping: what is made of a detector's boxes; None where images are classified whole.
+        stop_at: when no further shard is begun; None for never.
     """
 
     size: tuple[int, int]
@@ -62,6 +64,7 @@ class Job:
     fingerprint: str
     fast_decode: bool = False
     cropping: Cropping | None = None
+    stop_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,15 @@ class Task:
     boxes: Slice | None = None
 
 
-Item = Chunk | Failure | Footer
-"""What comes of a shard: its chunks; or a failure; or the footer of a result that another run has written."""
+@dataclass(frozen=True)
+class Left:
+    """A shard that was not begun, because `stop_at` had come."""
+
+    shard: Shard
+
+
+Item = Chunk | Failure | Footer | Left
+"""What comes of a shard: its chunks; or a failure; or the footer of a result that another run wrote; or nothing yet."""
 
 
 class Reader:
@@ -102,6 +112,9 @@ class Reader:
 
     def _items(self, task: Task) -> Iterator[Item]:
         shard, earlier = task.shard, None
+        if self.job.stop_at and datetime.now(UTC) >= self.job.stop_at:
+            yield Left(shard)
+            return
         footer = ledger.find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
             if footer.identity == shard.identity:  # another run was faster

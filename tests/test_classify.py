@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -60,6 +61,16 @@ class TestTheCommandLine:
         assert main([f"{archive}/cam1", str(output), "--config", str(config), "--limit", "1"]) == 0
         assert re.search(r"to do +1 ", capsys.readouterr().out)
 
+    def test_a_run_that_is_out_of_time_ends_with_0_and_says_what_is_left(
+        self, archive: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        soon = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
+        arguments = [str(archive), str(tmp_path / "output"), "--model", str(tiny_model)]
+        assert main([*arguments, "--stop-at", soon]) == 0
+        assert f"Stopped by --stop-at {soon}: 3 shards left for the next night." in capsys.readouterr().out
+        assert main([*arguments, "--since", "2999-01-01"]) == 0
+        assert "Nothing to do: passed over 3 shards of the input, by --since and --where." in capsys.readouterr().out
+
     def test_too_many_failures_end_with_4(self, archive: Path, tmp_path: Path, tiny_model: Path) -> None:
         options = ["--model", str(tiny_model), "--max-failed-fraction", "0.1"]
         assert main([str(archive), str(tmp_path / "output"), *options]) == 4
@@ -94,6 +105,9 @@ class TestABadInvocation:
             (["in", "out", "--model", "missing.pt"], "missing.pt: no such file"),
             (["in", "out", "--model", "m.pt", "--top-k", "many"], "top-k"),
             (["in", "out", "--model", "m.pt", "--size", "100"], "multiple of 32"),
+            (["in", "out", "--model", "m.pt", "--since", "last week"], "--since last week: neither a date"),
+            (["in", "out", "--model", "m.pt", "--stop-at", "6"], "--stop-at 6: neither a time"),
+            (["in", "out", "--model", "m.pt", "--where", "12"], "must be name=value"),
             (["in", "out", "--model", "m.pt", "--frobnicate"], "--frobnicate"),
             (["in", "out", "--config", "missing.yaml"], "missing.yaml: no such config file"),
         ],

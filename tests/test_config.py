@@ -40,6 +40,13 @@ def test_model_inputs_and_output_are_all_that_must_be_given() -> None:
         ("gpus_per_actor", 0),
         ("gpus_per_actor", 1.5),
         ("limit", 0),
+        ("since", "yesterday"),
+        ("where", ("site",)),
+        ("where", ("site=",)),
+        ("where", ("=12",)),
+        ("stop_at", "noon"),
+        ("notify", ""),
+        ("keep_runs", 0),
         ("max_failed_fraction", -0.1),
         ("max_failed_fraction", 1.1),
         ("max_failed_fraction", math.nan),
@@ -70,5 +77,5 @@ def test_every_option_is_described() -> None:
 
 
 def test_a_run_can_be_repeated_from_the_options_in_its_manifest() -> None:
-    original = config(features=("stage4",), size=256, max_failed_fraction=0.5)
+    original = config(features=("stage4",), size=256, max_failed_fraction=0.5, where=("site=12",), stop_at="06:00")
     assert RunConfig(**json.loads(json.dumps(original.model_dump(mode="json")))) == original

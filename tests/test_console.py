@@ -213,6 +213,11 @@ class TestPlan:
             "Dry run: nothing was read, nothing was written.",
         ]
 
+    def test_counts_what_is_not_meant(self) -> None:
+        screen = Screen()
+        print_plan(screen, replace(account(todo=2).manifest("planned"), shards_passed_over=7), None)
+        assert "  passed over   7 shards of the input, by --since and --where" in screen.lines
+
     def test_says_how_the_last_run_fared(self) -> None:
         screen = Screen()
         print_plan(screen, account().manifest("planned"), asdict(ended()))

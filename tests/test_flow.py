@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import CheckpointError, OutputConflict, UsageError
 from pipeline.flow import classify
 from pipeline.ledger import find
-from pipeline.manifest import Manifest
+from pipeline.manifest import Account, Manifest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -256,7 +257,108 @@ class TestOptions:
         assert "species" not in pq.read_schema(run.output / "a.tar.parquet").names
 
 
+class TestEveryNight:
+    def test_partitions_and_dates_choose_shards_and_the_others_are_counted(self, run: Run) -> None:
+        for site in (12, 13, 14):
+            write_tar(run.archive / f"site={site}/a.tar", pictures(2))
+        manifest = run(where=("site=12", "site=14"))
+        assert sorted(run.rows("distinct site")) == [(12,), (14,)]
+        assert (manifest.shards_in, manifest.shards_committed, manifest.shards_passed_over) == (2, 2, 1)
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        manifest = run(since=later)
+        assert (manifest.status, manifest.shards_in, manifest.shards_passed_over) == ("complete", 0, 3)
+        assert run(since="1h").shards_committed == 1
+
+    def test_with_a_deadline_the_newest_shards_come_first(self, run: Run) -> None:
+        for name in "bac":
+            write_tar(run.archive / f"{name}.tar", pictures(2))
+        manifest = run(limit=2, stop_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+        assert set(run.files()) == {"a.tar.parquet", "c.tar.parquet"}
+        assert (manifest.status, manifest.ended_by, manifest.shards_left) == ("complete", None, 1)
+
+    def test_when_the_time_comes_no_further_shard_is_begun(self, run: Run) -> None:
+        for name in "abc":
+            write_tar(run.archive / f"{name}.tar", pictures(2))
+        stop_at = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()  # before the workers are there
+        manifest = run(stop_at=stop_at)
+        assert (manifest.status, manifest.ended_by) == ("stopped", f"--stop-at {stop_at}")
+        assert (manifest.shards_committed, manifest.shards_failed, manifest.shards_left) == (0, {}, 3)
+        assert run().shards_committed == 3
+
+    @pytest.mark.slow
+    def test_what_was_begun_by_then_is_finished_and_nothing_is_lost(self, run: Run) -> None:
+        some = {f"{number}.jpg": jpeg(number, (1600, 1200)) for number in range(20)}
+        for number in range(99):  # a minute and more of work
+            write_tar(run.archive / f"{number:02}.tar", some)
+        manifest = run(stop_at=(datetime.now(UTC) + timedelta(seconds=20)).isoformat(), decode_workers=1)
+        assert manifest.status == "stopped"
+        assert 0 < manifest.shards_committed < 99
+        assert manifest.shards_committed + manifest.shards_left == 99
+        newest = sorted(run.archive.iterdir(), key=lambda path: path.stat().st_ctime_ns, reverse=True)
+        begun = [f"{path.name}.parquet" for path in newest[: manifest.shards_committed]]
+        assert set(run.files()) == set(begun)
+        assert manifest.seconds < 40
+        assert run.rows("count(*), count(distinct image_uri)") == [(20 * manifest.shards_committed,) * 2]
+
+    def test_a_command_is_told_how_the_run_ended(self, run: Run, tmp_path: Path) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        told = tmp_path / "told"
+        options = {"notify": f'cat > {told}; printf "\\n$TRAPLINE_STATUS $TRAPLINE_MANIFEST" >> {told}'}
+        run(dry_run=True, **options)
+        assert not told.exists()
+        manifest = run(**options)
+        text, line = told.read_text().splitlines()[:-1], told.read_text().splitlines()[-1]
+        status, url = line.split()
+        assert status == "complete"
+        assert json.loads("".join(text)) == json.loads(Path(url).read_text())
+        assert Path(url).stem == manifest.run_id
+        with pytest.raises(CheckpointError):
+            run(model="nothing.pt", **options)
+        assert told.read_text().endswith("\naborted ")
+
+    def test_a_command_is_told_of_an_interruption_too(self, run: Run, tmp_path: Path) -> None:
+        class Interrupting(Silent):
+            def __call__(self, account: Account) -> None:
+                raise KeyboardInterrupt
+
+        write_tar(run.archive / "a.tar", pictures(2))
+        told = tmp_path / "told"
+        config = RunConfig(
+            inputs=(str(run.archive),), output=str(run.output), model=str(run.model), notify=f"cat > {told}"
+        )
+        with pytest.raises(KeyboardInterrupt):
+            classify(config, Interrupting())
+        assert json.loads(told.read_text())["status"] == "interrupted"
+
+    def test_a_run_that_is_refused_because_of_another_says_so_to_the_command(self, run: Run, tmp_path: Path) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        first = run()
+        path = run.output / f"_trapline/runs/{first.run_id}.json"
+        path.write_text(path.read_text().replace('"complete"', '"running"'))
+        told = tmp_path / "told"
+        with pytest.raises(OutputConflict, match="is writing there"):
+            run(top_k=2, replace=True, notify=f"cat > {told}")
+        assert json.loads(told.read_text())["status"] == "aborted"
+        assert "is writing there" in json.loads(told.read_text())["ended_by"]
+
+    def test_manifests_of_the_last_runs_are_kept(self, run: Run) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        runs = [run(keep_runs=2).run_id for _ in range(3)]
+        kept = {path.stem for path in (run.output / "_trapline/runs").iterdir()}
+        assert len(kept) == 2
+        assert kept <= set(runs)
+
+
 class TestWrongInvocations:
+    def test_a_deadline_that_is_over_is_named(self, run: Run) -> None:
+        with pytest.raises(UsageError, match="--stop-at 2020-01-01T06:00: is over"):
+            run(stop_at="2020-01-01T06:00")
+
+    def test_a_partition_that_is_not_there_is_named(self, run: Run) -> None:
+        write_tar(run.archive / "site=12/a.tar", pictures(2))
+        with pytest.raises(UsageError, match="--where site=99: no shard"):
+            run(where=("site=99",))
+
     def test_a_missing_input_is_named(self, run: Run) -> None:
         with pytest.raises(Exception, match=r"archive: not found"):
             run()

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ class TestTheSum:
         assert run.manifest("complete").shards_left == 0
         assert run.fraction_done == 1
         assert run.bound_by == "nothing"
+
+    def test_a_run_that_ran_out_of_time_is_stopped_unless_shards_failed_or_none_is_left(self) -> None:
+        run = account(todo=2)
+        run.stop_at = datetime.now(UTC)
+        assert run.verdict == "stopped"
+        run.commit(footer(run.todo[0]))
+        assert run.verdict == "stopped"
+        run.fail(failure(run.todo[1]))
+        assert run.verdict == "incomplete"
+        run.commit(footer(run.todo[1]))
+        assert (run.verdict, run.out_of_time) == ("complete", False)
 
     def test_a_broken_shard_is_committed_and_named(self) -> None:
         run = account(todo=1)

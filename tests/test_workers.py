@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import FatalError
 from pipeline.rows import Columns
 from pipeline.shards import Shard, discover
-from pipeline.workers import Job, PredictorActor, Reader, Task, pack, unpack
+from pipeline.workers import Job, Left, PredictorActor, Reader, Task, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,14 @@ def test_a_shard_is_read_and_predicted_chunk_by_chunk(job: Job, shard: Shard, mo
     assert [item.rows.num_rows for item in predicted if isinstance(item, Chunk)] == [4, 3]
     assert predicted[1].rows.column("species").null_count == 1
     assert set(predicted[1].seconds) == {"read", "decode", "predict"}
+
+
+def test_a_shard_whose_time_has_come_is_not_begun(job: Job, shard: Shard, model: checkpoint.Model) -> None:
+    now = datetime.now(UTC)
+    left = read(replace(job, stop_at=now), shard)
+    assert [item for item, _ in unpack(PredictorActor(job, lambda: model)(left))] == [Left(shard)]
+    soon = read(replace(job, stop_at=now + timedelta(hours=1)), shard)
+    assert soon.num_rows == 2
 
 
 def test_pixels_travel_unchanged_and_without_a_copy(job: Job, shard: Shard) -> None:
