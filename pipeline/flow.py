@@ -1,4 +1,4 @@
-"""The whole run in one place: shards → chunks → predictions → Parquet. The only module that imports Ray.
+"""The whole run in one place: shards → chunks → predictions → Parquet. Here alone Ray moves anything.
 
 Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
 result are read again, and what still has none after the last pass is named in the manifest.
@@ -32,6 +32,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
 from pipeline.manifest import Account, Manifest, Slots, Status
+from pipeline.metrics import Metrics
 from pipeline.notice import Notice
 from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns, classes_csv
@@ -112,7 +113,8 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 fast_decode=config.decode == "fast",
                 stop_at=stop_at,
             )
-            with Heartbeat(config.output, lambda: account.manifest("running")):
+            _connect()
+            with Heartbeat(config.output, lambda: account.manifest("running")), Metrics(account):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:
         notice(*_written(account, "interrupted"))
@@ -151,7 +153,6 @@ def _mind_others(account: Account, watch: Watch) -> None:
 
 def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
-    _connect()
     slots = _slots(job, account.config)
     account.start(slots)
     shared_model = ray.put(model)
