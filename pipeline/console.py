@@ -57,7 +57,8 @@ class Watch:
             self._bar.update(self._task, description=_line(account), total=1.0, completed=account.fraction_done)
         elif monotonic() >= self._next_line:
             self._next_line = monotonic() + _LINE_EVERY
-            self.console.print(f"{datetime.now():%H:%M:%S}  {_line(account)}", highlight=False, soft_wrap=True)
+            line = f"{datetime.now():%H:%M:%S}  {account.run_id}  {_line(account)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Say something that a person should know."""

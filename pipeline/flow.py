@@ -1,4 +1,4 @@
-"""The whole run in one place: shards → chunks → predictions → Parquet. The only module that imports Ray.
+"""The whole run in one place: shards → chunks → predictions → Parquet. Here alone Ray moves anything.
 
 Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
 result are read again, and what still has none after the last pass is named in the manifest.
@@ -36,6 +36,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
 from pipeline.manifest import Account, Manifest, Slots, Status
+from pipeline.metrics import Metrics
 from pipeline.notice import Notice
 from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns, classes_csv
@@ -118,7 +119,9 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 cropping=_cropping(config),
                 stop_at=stop_at,
             )
-            with Heartbeat(config.output, lambda: account.manifest("running")), _indexed(detections, account):
+            _connect()
+            beating = Heartbeat(config.output, lambda: account.manifest("running"))
+            with beating, Metrics(account), _indexed(detections, account):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:
         notice(*_written(account, "interrupted"))
@@ -181,7 +184,6 @@ def _mind_others(account: Account, watch: Watch) -> None:
 
 def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
-    _connect()
     slots = _slots(job, account.config)
     account.start(slots)
     shared_model = ray.put(model)

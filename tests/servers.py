@@ -76,6 +76,7 @@ class RayHead:
 
     gcs_address: str
     job_address: str
+    metrics_url: str
     process: subprocess.Popen[bytes]
 
     def submit(
@@ -161,7 +162,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 @contextmanager
 def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[RayHead]:
     """`ray start --head`, with its log in `folder`; for further nodes at a `host` of the loopback range."""
-    gcs, dashboard, client, agent = _free_ports(4)
+    gcs, dashboard, client, agent, metrics = _free_ports(5)
     log = folder / "ray.log"
     # Not in `folder`: Ray puts sockets below its own folder, and the path of a socket ends at 107 bytes.
     with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
@@ -176,6 +177,7 @@ def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[
             f"--dashboard-port={dashboard}",
             f"--ray-client-server-port={client}",
             f"--dashboard-agent-listen-port={agent}",
+            f"--metrics-export-port={metrics}",
             "--min-worker-port=0",  # any; so are the ports that are not named here
             "--max-worker-port=0",
             f"--num-cpus={num_cpus}",
@@ -184,7 +186,7 @@ def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[
             "--disable-usage-stats",
         ]
         with _running(command, RAY_ENV, log) as process:
-            head = RayHead(f"{host}:{gcs}", f"http://{host}:{dashboard}", process)
+            head = RayHead(f"{host}:{gcs}", f"http://{host}:{dashboard}", f"http://{host}:{metrics}", process)
             _wait_until(lambda: _get(f"{head.job_address}/api/version"), process, log, seconds=120)
             yield head
 

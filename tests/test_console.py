@@ -73,7 +73,8 @@ class TestWatchInALog:
                 written += [second] * (len(screen.lines) - before)
         assert written == [30, 60, 90, 120]
         assert "\x1b" not in screen.text
-        assert screen.lines[0][8:] == "  310 images  10.3/s  31 failed  0/20 shards  0:02:44 left"
+        totals = "310 images  10.3/s  31 failed  0/20 shards  0:02:44 left"
+        assert screen.lines[0][8:] == f"  {run.run_id}  {totals}"
 
     def test_a_run_of_half_a_minute_is_left_to_its_summary(self, clock: Callable[[float], None]) -> None:
         screen, run = Screen(), account()
@@ -96,7 +97,7 @@ class TestWatchInALog:
             run.start(Slots(1, 1, "cpu", 0))
             clock(31)
             watch(run)
-        assert screen.lines[0][8:] == "  0 images  0.0/s  0 failed  0/4 shards  starting"
+        assert screen.lines[0][8:] == f"  {run.run_id}  0 images  0.0/s  0 failed  0/4 shards  starting"
 
 
 def test_on_a_terminal_a_bar_shows_the_totals_and_goes() -> None:

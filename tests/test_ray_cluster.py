@@ -9,30 +9,14 @@ import yaml
 from botocore.validate import validate_parameters
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
-from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
-from ray.autoscaler.v2.utils import ResourceRequestUtil
+from scaling import DECODE, PREDICT, launched_from_nothing
 
 ROOT = Path(__file__).parents[1]
-DECODE = {"CPU": 1.0}
-PREDICT = {"CPU": 0.9, "GPU": 1.0}
 
 
 @pytest.fixture
 def cluster() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
-
-
-def launched_from_nothing(cluster: dict[str, Any], *demands: dict[str, float]) -> dict[str, int]:
-    """Number of nodes per type that Ray's autoscaler starts for these tasks and actors when no node is there."""
-    config = AutoscalingConfig(cluster, skip_content_hash=True)
-    request = SchedulingRequest(
-        node_type_configs=config.get_node_type_configs(),
-        max_num_nodes=config.get_max_num_nodes(),
-        disable_launch_config_check=True,
-        resource_requests=ResourceRequestUtil.group_by_count([ResourceRequestUtil.make(demand) for demand in demands]),
-    )
-    reply = ResourceDemandScheduler(event_logger=None).schedule(request)
-    return {launch.instance_type: launch.count for launch in reply.to_launch}
 
 
 def test_ray_accepts_the_file_as_the_launcher_reads_it(cluster: dict[str, Any]) -> None:
