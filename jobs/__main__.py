@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 JOBS = (
-    "classify", "verify", "rescore", "events", "export-camtrapdp", "search", "duplicates",
+    "classify", "verify", "rescore", "events", "export-camtrapdp", "search", "duplicates", "report",
     "schema", "benchmark", "demo",
 )  # fmt: skip
 

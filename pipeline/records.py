@@ -84,14 +84,15 @@ def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHIN
     seen: Counter[str] = Counter()
     reader = readers.get(shard.format)
     for record in reader(shard, ignored) if reader else _read_folder(shard, ignored, known):
-        printable = record.key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        yield replace(record, key=_unique(printable, seen))
+        yield replace(record, key=unique_key(record.key, seen))
 
 
-def _unique(key: str, seen: Counter[str]) -> str:
+def unique_key(name: str, seen: Counter[str]) -> str:
+    """The key of an image that is stored under this name, after those of its shard that were `seen` before."""
+    key = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     seen[key] += 1
     # Something may be called `a.jpg@2` from the start.
-    return key if seen[key] == 1 else _unique(f"{key}@{seen[key]}", seen)
+    return key if seen[key] == 1 else unique_key(f"{key}@{seen[key]}", seen)
 
 
 def _read_tar(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:

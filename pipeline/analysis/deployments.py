@@ -57,6 +57,17 @@ class Source:
         named = self.values.get("camera")
         return _filled(named) if named else self.deployment
 
+    @property
+    def site(self) -> str:
+        """SQL: the site's name, likewise: the value that is called so, or else the first."""
+        return _filled(self.values.get("site") or next(iter(self.values.values())))
+
+    @property
+    def station(self) -> str:
+        """SQL: a camera's name that no camera of another deployment has, likewise."""
+        apart = {"deployment", "camera"} <= self.values.keys()
+        return f"concat_ws('/', {self.deployment}, {self.camera})" if apart else self.deployment
+
 
 def parse(text: str) -> Source:
     """A source as it is written on the command line; raises UsageError where it is none."""
