@@ -10,28 +10,26 @@ import pickle
 import signal
 import warnings
 from collections.abc import Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import current_thread, main_thread
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline import checkpoint, commit, heartbeat, ledger, moments, retention, storage
+from pipeline import checkpoint, heartbeat, ledger, moments, retention, storage
 from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
-from pipeline.chunks import Chunk, Failure
+from pipeline.chunks import Failure
 from pipeline.commit import Assembler
 from pipeline.config import RunConfig
 from pipeline.crops import Cropping
 from pipeline.detections import Detections
-from pipeline.errors import FatalError, OutputConflict, StorageError, TransientError, TraplineError, UsageError
+from pipeline.errors import FatalError, OutputConflict, TraplineError, UsageError
 from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
@@ -43,16 +41,13 @@ from pipeline.rows import Columns, classes_csv
 from pipeline.selection import newest_first, select
 from pipeline.shards import Shard, discover
 from pipeline.workers import CPU_THREADS, Item, Job, Left, PredictorActor, Reader, Task, unpack
+from pipeline.writer import Writer
 
 # As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
 _FRUITLESS_PASSES = 3
 # A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us;
 # the next pass knows better.
 _TASK_RETRIES = 1
-# One file may be refused for its name. So many in a row, and none accepted, mean a full disk or a lost permission.
-_REFUSALS = 3
-# Files are written while the next shards are predicted; a writer waits for the store, not for a core.
-_COMMIT_THREADS = 4
 
 
 class Watch(Protocol):
@@ -206,7 +201,7 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
     """Commit each shard once all of its chunks have come."""
     assembler = Assembler()
     stopping = False
-    with _Writer(columns, account) as writer:
+    with Writer(columns, account) as writer:
         for item in stream:
             if isinstance(item, Failure):
                 if item.fatal:
@@ -223,60 +218,12 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
                 if chunks := assembler.add(item):
                     writer.write(chunks)
             # A store slower than the device holds the flow back here, with few finished shards in memory.
-            writer.settle(at_most=2 * _COMMIT_THREADS)
+            writer.settle()
             watch(account)
             # Those that have not begun by now never will: what is begun and has shown nothing yet is left with them.
             if account.over_budget or (stopping and not assembler.under_way):
                 break
     watch(account)
-
-
-class _Writer:
-    """Files on their way to the store; leaving the context waits for them and takes them in, whatever ended it."""
-
-    def __init__(self, columns: Columns, account: Account) -> None:
-        self._columns = columns
-        self._account = account
-        self._threads = ThreadPoolExecutor(_COMMIT_THREADS)
-        self._writing: dict[Future[Footer], Shard] = {}
-        self._refusals = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._threads:
-            self.settle(at_most=0)
-
-    def write(self, chunks: list[Chunk]) -> None:
-        """Start to write a shard's file."""
-        future = self._threads.submit(commit.commit, chunks, self._columns, self._account.fingerprint)
-        self._writing[future] = chunks[0].shard
-
-    def settle(self, at_most: int) -> None:
-        """Take in the files that were written; wait until no more than `at_most` are under way.
-
-        Raises:
-            StorageError: the store refused several files in a row.
-        """
-        while True:
-            for future in [future for future in self._writing if future.done()]:
-                self._take_in(future, self._writing.pop(future))
-            if len(self._writing) <= at_most:
-                return
-            wait(self._writing, return_when=FIRST_COMPLETED)
-
-    def _take_in(self, future: Future[Footer], shard: Shard) -> None:
-        try:
-            self._account.commit(future.result())
-            self._refusals = 0
-        except TraplineError as error:
-            self._account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
-            self._refusals += isinstance(error, StorageError)
-            if self._refusals == _REFUSALS:
-                raise
 
 
 def _left(tasks: list[Task], account: Account) -> list[Task]:
