@@ -184,6 +184,8 @@ def test_the_demo_runs_to_its_end_and_a_second_run_finds_nothing_to_do(
     assert "20 = 17 ok, 1 salvaged, 2 failed" in shown
     assert "if not, taken for" in shown
     assert "GROUP BY species" in shown
+    assert f"report    {tmp_path}/report.html" in shown
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg") >= 8
 
     began = datetime.now()
     assert demo.main([str(tmp_path)]) == 0

@@ -1,7 +1,7 @@
 """Trapline at work on what is made here: an archive of drawn photographs, and a small model trained on others.
 
 What is there already is kept, so a second run finds nothing to do. FOLDER ends up with `archive/` (the input),
-`truth.csv`, `model.pt` and `output/`.
+`truth.csv`, `model.pt`, `output/` and `report.html`.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.syntax import Syntax
 from rich.table import Table
 
-from jobs import classify
+from jobs import classify, report
 from jobs.command_line import run
 from jobs.demo.archive import BROKEN, CAMERAS, build_archive
 from jobs.demo.birds import SPECIES
@@ -63,6 +63,7 @@ def demo(folder: Path = Path("demo")) -> int:
     if code == 0:
         show_accuracy(console, folder / "truth.csv", output)
         show_query(console, output)
+        code = write_report(console, output, folder / "report.html")
     return code
 
 
@@ -133,6 +134,13 @@ def show_query(console: Console, output: Path) -> None:
     for row in answer.fetchall():
         table.add_row(*map(str, row))
     console.print(table)
+
+
+def write_report(console: Console, output: Path, page: Path) -> int:
+    """Runs the report job, which says where the page is; gives its exit code."""
+    console.print()
+    console.rule(f"[bold]trapline report {output} {page}", style="dim")
+    return report.main([str(output), str(page), "--deployment-from", "site={site}/{camera}/…"])
 
 
 def _shares(images: int, *shares: float | None) -> list[str]:

@@ -1,4 +1,6 @@
-"""The last mile: what people do with the results of `classify`, in DuckDB and Arrow, without a look at the pictures.
+"""The last mile: what people do with the results of `classify`, in DuckDB and Arrow.
+
+Only `thumbnails` looks at the pictures themselves, at a few of them.
 
 results, derived, listing              results as a table; tables made of them; what a job found, shown and saved
 similarity, duplicates                 pictures like an example; pictures that are there twice
@@ -9,5 +11,7 @@ scores, rescore                        embeddings and all of these become new pr
 deployments, sessions, pooling, events images of a camera become events, with what they show as a whole
 deployment_table, datapackage,         results and events become a Camtrap DP package
 camtrapdp
+places, report, runs, watch            rows become figures, and cameras that a person should look at
+thumbnails, vega, charts, page         pictures from the shards, charts, and all of it as one page
 schema                                 the page that documents the row
 """

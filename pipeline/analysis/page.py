@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from pipeline import __version__
 from pipeline.analysis import charts, deployments, places, report, results, runs, thumbnails, watch
-from pipeline.analysis.charts import Chart
 from pipeline.analysis.report import Headline, Table
 from pipeline.analysis.results import Results
 from pipeline.analysis.thumbnails import Picture, Thumbnail
+from pipeline.analysis.vega import Chart
 from pipeline.analysis.watch import Finding
 
 # Pictures of each kind that are shown.
@@ -183,7 +183,7 @@ def _at_work(nights: Table) -> Table:
 
 
 def _picture(row: dict[str, Any]) -> Picture:
-    return Picture(row["shard"], row["key"], row["content_sha256"], row["width"], row["height"])
+    return Picture(row["shard"], row["key"], row["content_sha256"])
 
 
 def _template() -> Any:

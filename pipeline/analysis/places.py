@@ -17,41 +17,35 @@ from pipeline.shards import shard_format
 
 # Folders that cameras make on their cards, of the DCF standard: `DCIM/100RECNX` says nothing of a place.
 _OF_A_CARD = re.compile(r"DCIM|\d{3}[A-Z0-9_]{5}", re.IGNORECASE)
-# What the model's columns are where it has no classes.
-_NO_CLASSES = {"label": "null::varchar", "probability": "null::float", "energy": "null::float"}
+# Columns that not all results have: those of `rescore` leave out what decoding knows, and models may have no classes.
+_MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varchar",
+             "species": "varchar", "probability": "float", "energy": "float"}  # fmt: skip
 
 
 def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequence[Source], sure: float) -> None:
     """Makes `images` a table of what a report needs to know of each row; reads the results once, without embeddings.
 
-    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, width, height, captured_at,
-    site, camera, label (the taxon of rescored rows, or else the species), probability (of the label), energy, and
-    named, whether the model was at least as sure as `sure`. A row takes some 300 bytes, and goes to a temporary folder
-    where memory ends.
+    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
+    label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
+    model was at least as sure as `sure`. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
     """
     files = [file.url for file in found.files]
     where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
     connection.register("places", where)
     rows = connection.read_parquet(files, hive_partitioning=False, filename=True)
     connection.register("rows_of_results", rows)
-    model = {name: f"{kind} as {name}" for name, kind in _model_columns(rows.columns).items()}
+    lacking = [f", null::{kind} as {name}" for name, kind in _MAY_LACK.items() if name not in rows.columns]
+    label, probability = ("taxon", "taxon_probability") if "taxon" in rows.columns else ("species", "probability")
     connection.execute(
         f"""
         create or replace temp table images as
         select image_uri, left(image_uri, -length(key) - 1) as shard, key, status::varchar as status,
-            nullif(split_part(error, ':', 1), '') as reason, content_sha256, width, height, captured_at,
-            {_place(sources)}, {", ".join(model.values())},
-            coalesce(status != 'failed' and probability >= $sure, false) as named
-        from rows_of_results join places using (filename)""",
+            nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
+            {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
+            coalesce(status != 'failed' and {probability} >= $sure, false) as named
+        from (select *{"".join(lacking)} from rows_of_results) join places using (filename)""",
         {"sure": sure},
     )
-
-
-def _model_columns(names: Sequence[str]) -> dict[str, str]:
-    if "species" not in names:
-        return _NO_CLASSES
-    label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
-    return {"label": f"{label}::varchar", "probability": probability, "energy": "energy"}
 
 
 def _place(sources: Sequence[Source]) -> str:

@@ -261,7 +261,7 @@ def _pictures(connection: duckdb.DuckDBPyConnection, which: str, count: int) -> 
     return ask(
         connection,
         f"""
-        select image_uri, shard, key, content_sha256, width, height, captured_at, camera, label, probability, energy
-        from images where status != 'failed' and width > 0 and height > 0 and {which} limit $count""",
+        select image_uri, shard, key, content_sha256, captured_at, camera, label, probability, energy
+        from images where status != 'failed' and content_sha256 is not null and {which} limit $count""",
         count=count,
     )

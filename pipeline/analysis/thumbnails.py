@@ -39,14 +39,11 @@ class Picture:
     Attributes:
         shard, key: the two halves of its image_uri.
         content_sha256: of its bytes.
-        width, height: pixels, as stored.
     """
 
     shard: str
     key: str
     content_sha256: bytes
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -149,17 +146,17 @@ def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:
         return Thumbnail(problem=problem)
     if hashlib.sha256(data).digest() != picture.content_sha256:
         return Thumbnail(problem="it is another picture now than the one that was classified")
-    scale = min(1.0, _SIDE / max(picture.width, picture.height))
-    size = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
     try:
-        pixels, facts = decode(data, size, fast=True)
+        pixels, facts = decode(data, (_SIDE, _SIDE), fast=True)
     except MemoryError:
         return Thumbnail(problem="there is not enough memory to decode it")
-    if pixels is None:
+    if pixels is None or not facts.width or not facts.height:
         return Thumbnail(problem=f"cannot be decoded ({facts.error})")
     array = pixels.permute(1, 2, 0).numpy()
+    scale = min(1.0, _SIDE / max(facts.width, facts.height))
+    size = max(1, round(facts.width * scale)), max(1, round(facts.height * scale))
     sink = io.BytesIO()
-    Image.fromarray(array).save(sink, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(array).resize(size).save(sink, "JPEG", quality=_QUALITY, optimize=True)
     encoded = base64.b64encode(sink.getvalue()).decode()
     brightness = float((array.reshape(-1, 3).mean(axis=0) * _LUMA).sum() / 255)
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", size[1], size[0], brightness)
+    return Thumbnail(f"data:image/jpeg;base64,{encoded}", *size, brightness)

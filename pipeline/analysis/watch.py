@@ -140,7 +140,7 @@ def looks(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[l
         with numbered as (
             select *, count(*) over (partition by camera) as of_camera,
                 row_number() over (partition by camera order by captured_at desc, image_uri) as place
-            from images where status = 'ok' and camera is not null and width > 0 and height > 0
+            from images where status = 'ok' and camera is not null and content_sha256 is not null
                 and hour(captured_at) >= $morning and hour(captured_at) < $evening
         ), chosen as (
             -- Earlier ones by their hash: of no one day, and the same ones again.
@@ -148,7 +148,7 @@ def looks(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[l
                 order by case when place <= $looks then place else hash(image_uri) end) as turn
             from numbered where of_camera >= 3 * $looks
         )
-        select camera, place <= $looks as is_last, shard, key, content_sha256, width, height
+        select camera, place <= $looks as is_last, shard, key, content_sha256
         from chosen where turn <= $looks order by of_camera desc, camera, place limit $most""",
         at_most=most,
         looks=_LOOKS,
