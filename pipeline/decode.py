@@ -63,7 +63,7 @@ _SIGNATURE = re.compile(
     re.DOTALL,
 )
 
-_START_OF_SCAN = b"\xff\xda"
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 _NOWHERE = os.open(os.devnull, os.O_WRONLY)
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs belong to no user's log
@@ -215,26 +215,44 @@ def _picture(
         `uint8 [3, height, width]`, and what is wrong with it when it is not the whole picture.
     """
     try:
-        if isinstance(image, JpegImageFile) and at_least:
+        if isinstance(image, JpegImageFile):
+            # Scans hold no markers but their own: this one is missing where the file breaks off. To decode it first,
+            # only to be told so, would take as long as to salvage it.
+            if data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+                raise OSError("truncated")
+            if not at_least:
+                return pixels.decode_jpeg(data), None
             image.draft("RGB", at_least[::-1])
-        elif isinstance(image, JpegImageFile):
-            return pixels.decode_jpeg(data), None
         return _from_pillow(image), None
     except OSError as error:
         if "truncated" not in str(error):  # the word that both libraries use
             raise
     try:
-        with _lenient_pillow():
-            # A write that was cut off can leave zeros up to the size that the file should have had.
-            picture = _from_pillow(_open(data.rstrip(b"\0")))
+        # A write that was cut off can leave zeros up to the size that the file should have had.
+        picture = _what_there_is(image, data.rstrip(b"\0"))
     except OSError as error:
         raise ImageError("truncated", "the file breaks off before its first row of pixels") from error
     height = picture.shape[1]
-    # Decoders fill what is missing, with grey in JPEG and black elsewhere.
-    flat = int((picture == picture[:, :, :1]).all(dim=2).all(dim=0).sum())
+    flat = _flat_rows_at_the_end(picture)
     if flat == height:
         raise ImageError("truncated", "the file breaks off before its first row of pixels")
     return picture, f"truncated: the file breaks off, {flat} of {height} rows are of one flat colour"
+
+
+def _what_there_is(image: ImageFile.ImageFile, data: bytes) -> torch.Tensor:
+    """Decodes a file that breaks off; decoders fill what is missing, with grey in JPEG and black elsewhere."""
+    if isinstance(image, JpegImageFile):
+        return pixels.decode_jpeg(data + _END_OF_IMAGE)  # as Pillow does it, and in half the time
+    with _lenient_pillow():
+        return _from_pillow(_open(data))
+
+
+def _flat_rows_at_the_end(picture: torch.Tensor) -> int:
+    rows = picture.permute(1, 2, 0).numpy()
+    for count, row in enumerate(rows[::-1]):
+        if row.tobytes() != row[0].tobytes() * len(row):  # 1 µs a row, where NumPy's comparison takes ten
+            return count
+    return len(rows)
 
 
 def _from_pillow(image: Image.Image) -> torch.Tensor:
