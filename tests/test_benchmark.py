@@ -49,6 +49,12 @@ def test_decoding_measures_each_way_and_what_it_changes(tiny_model: Path) -> Non
     assert all(row.images_per_second > 0 for row in rows.values())
 
 
+def test_damage_is_measured_against_the_same_files_sound() -> None:
+    costs = decoding.cost_of_damage(QUIET, [jpeg(seed, (1600, 1200)) for seed in range(3)], (64, 64), rounds=2)
+    # A file that is refused by its first bytes is not decoded.
+    assert costs["no image"].median < costs["cut in half"].median
+
+
 def test_planning_sees_all_shards_done_with_and_without_the_cache(bucket: str) -> None:
     steps = [row.step for row in measure_planning(QUIET, f"{bucket}/place", 40)]
     assert steps[-1] == "plan, from the cache"

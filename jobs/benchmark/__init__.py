@@ -72,7 +72,9 @@ def decode(
     """Bytes to pixels on one core, against birder's transform, and what the model makes of the difference."""
     console = Console()
     images = decoding.photographs(folder)
-    rows = decoding.measure(console, images, checkpoint.load(model) if model else random_model(), rounds)
+    loaded = checkpoint.load(model) if model else random_model()
+    rows = decoding.measure(console, images, loaded, rounds)
+    damage = decoding.cost_of_damage(console, images, loaded.size, rounds)
     table = _table("way", "images/s", f"× {rows[0].name}", "pixels differ by", "at most", "top-1", "cosine ≥", "mean")
     for row in rows:
         table.add_row(
@@ -87,7 +89,10 @@ def decode(
     console.print(table)
     megapixels = decoding.megapixels(images)
     console.print(f"{len(images)} photographs of {megapixels:.1f} megapixels on average, one core.")
-    _write(json, "decode", {"rows": [asdict(row) for row in rows], "images": len(images), "megapixels": megapixels})
+    for name, cost in damage.items():
+        console.print(f"A file that is {name} takes {cost} times as long as a sound one.")
+    figures = {"images": len(images), "megapixels": megapixels, "damage": {k: asdict(v) for k, v in damage.items()}}
+    _write(json, "decode", {"rows": [asdict(row) for row in rows], **figures})
     return 0
 
 

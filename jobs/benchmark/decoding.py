@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
-from jobs.benchmark.rounds import take_turns
+from jobs.benchmark.rounds import Spread, take_turns
 from pipeline.checkpoint import Model
 from pipeline.decode import decode
 from pipeline.errors import UsageError
@@ -112,6 +112,24 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
             )
         )
     return rows
+
+
+def cost_of_damage(console: Console, images: Sequence[bytes], size: tuple[int, int], rounds: int) -> dict[str, Spread]:
+    """What damaged files cost, as a multiple of the time that the same files take when they are sound."""
+    damages: dict[str, Callable[[bytes], bytes]] = {
+        "sound": lambda data: data,
+        "cut in half": lambda data: data[: len(data) // 2],
+        "no image": lambda data: b"?" + data,
+    }
+    torch.set_num_threads(1)
+
+    def over_all(damaged: list[bytes]) -> Callable[[], int]:
+        return lambda: len([decode(data, size) for data in damaged])
+
+    contenders = {name: over_all([damage(data) for data in images]) for name, damage in damages.items()}
+    timings = take_turns(console, contenders, rounds)
+    sound = timings.pop("sound")
+    return {name: sound.times_as_fast_as(timing) for name, timing in timings.items()}
 
 
 def _pixels(data: bytes, size: tuple[int, int], fast: bool) -> Tensor:
