@@ -287,10 +287,10 @@ class TestEveryNight:
 
     @pytest.mark.slow
     def test_what_was_begun_by_then_is_finished_and_nothing_is_lost(self, run: Run) -> None:
-        some = {f"{number}.jpg": jpeg(number, (1600, 1200)) for number in range(20)}
-        for number in range(99):  # a minute and more of work
+        some = {f"{number}.jpg": jpeg(number, (1600, 1200)) for number in range(60)}
+        for number in range(99):  # more work than there is time for
             write_tar(run.archive / f"{number:02}.tar", some)
-        manifest = run(stop_at=(datetime.now(UTC) + timedelta(seconds=20)).isoformat(), decode_workers=1)
+        manifest = run(stop_at=(datetime.now(UTC) + timedelta(seconds=15)).isoformat(), decode_workers=1)
         assert manifest.status == "stopped"
         assert 0 < manifest.shards_committed < 99
         assert manifest.shards_committed + manifest.shards_left == 99
@@ -299,7 +299,7 @@ class TestEveryNight:
         # The newest; of two that came within a tick of the disk's clock, either.
         assert min(came[name] for name in done) >= max(came[name] for name in came.keys() - done)
         assert manifest.seconds < 50
-        assert run.rows("count(*), count(distinct image_uri)") == [(20 * manifest.shards_committed,) * 2]
+        assert run.rows("count(*), count(distinct image_uri)") == [(60 * manifest.shards_committed,) * 2]
 
     def test_a_command_is_told_how_the_run_ended(self, run: Run, tmp_path: Path) -> None:
         write_tar(run.archive / "a.tar", pictures(2))
