@@ -198,12 +198,17 @@ def _refuse_bombs(image: ImageFile.ImageFile, data: bytes) -> None:
         raise ImageError("too_large", f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS}")
     if not isinstance(image, JpegImageFile):
         return
-    # Pillow stops behind the header of the first scan. After a sequential scan of all components no other is accepted,
-    # which spares most images the count: it takes as long as the SHA-256.
-    first_scan = data.rfind(_START_OF_SCAN, 0, image.fp.tell() if image.fp else 0)
+    # After a sequential scan of all components no other is accepted, which spares most images the count: it takes as
+    # long as the SHA-256.
+    first_scan = data.rfind(_START_OF_SCAN, 0, _end_of_header(image))
     alone = first_scan >= 0 and data[first_scan + 4] == image.layers and "progressive" not in image.info
     if not alone and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise ImageError("too_large", f"the JPEG has more than {MAX_SCANS} scans")
+
+
+def _end_of_header(image: JpegImageFile) -> int:
+    """Where Pillow stops: behind the header of the first scan."""
+    return image.fp.tell() if image.fp else 0
 
 
 def _picture(
@@ -216,9 +221,9 @@ def _picture(
     """
     try:
         if isinstance(image, JpegImageFile):
-            # Scans hold no markers but their own: this one is missing where the file breaks off. To decode it first,
-            # only to be told so, would take as long as to salvage it.
-            if data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+            # Where none comes after the header the file breaks off, for scans hold no markers but their own. To decode
+            # it first, only to be told so, would take as long as to salvage it.
+            if data.rfind(_END_OF_IMAGE, _end_of_header(image)) < 0:
                 raise OSError("truncated")
             if not at_least:
                 return pixels.decode_jpeg(data), None
@@ -242,7 +247,7 @@ def _picture(
 def _what_there_is(image: ImageFile.ImageFile, data: bytes) -> torch.Tensor:
     """Decodes a file that breaks off; decoders fill what is missing, with grey in JPEG and black elsewhere."""
     if isinstance(image, JpegImageFile):
-        return pixels.decode_jpeg(data + _END_OF_IMAGE)  # as Pillow does it, and in half the time
+        return pixels.decode_jpeg(data + _END_OF_IMAGE)  # as Pillow does it too
     with _lenient_pillow():
         return _from_pillow(_open(data))
 

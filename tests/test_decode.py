@@ -363,9 +363,12 @@ def test_other_formats_are_salvaged_too(file_format: str) -> None:
     assert 80 < same.sum() < 200
 
 
-def test_what_comes_after_the_picture_does_no_harm() -> None:
+@pytest.mark.parametrize("appended", [b"appended by some tool" * 100, b"a video, with \xff\xda by chance"])
+def test_what_comes_after_the_picture_does_no_harm(appended: bytes) -> None:
     whole = jpeg(0)
-    assert torch.equal(full_size(whole + b"appended by some tool" * 100)[0], by_pillow(whole))
+    pixels, facts = full_size(whole + appended)
+    assert torch.equal(pixels, by_pillow(whole))
+    assert facts.status == "ok"
 
 
 def test_broken_pictures_do_not_leak_their_pixels() -> None:
