@@ -23,7 +23,8 @@ from pipeline.errors import StorageError, TraplineError
 from pipeline.places import Places, keys
 from pipeline.shards import Shard
 
-_EXAMPLES = 5
+# Of names that are of no image: enough to see what is wrong with them.
+EXAMPLES = 5
 
 _SCHEMA = """
     pragma journal_mode = off; pragma synchronous = off;
@@ -111,7 +112,7 @@ def indexed(
             index.counts["images"], index.counts["unmatched"] = database.execute(
                 "select (select count(*) from entries), (select count(*) from lost)"
             ).fetchone()
-            index.examples = [file for (file,) in database.execute(f"select file from lost limit {_EXAMPLES}")]
+            index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
             slices = _write(database, {place: shard.uri for place, shard in enumerate(shards)}, todo, scratch)
         storage.put_file(url, str(Path(scratch, "slices")))
     identity = storage.stat(url).identity

@@ -109,8 +109,7 @@ def read_chunks(
                 if detected:
                     detected.of(record.key)
             else:
-                builder.add(record)
-                yield from builder.full()
+                yield from builder.add(record)
             started = perf_counter()
         if earlier and unchanged:
             for rows in earlier.rows(set(unchanged), images):
@@ -122,7 +121,7 @@ def read_chunks(
     except ShardBroken as error:
         # The break is a row of its own, with an empty key: what is missing is visible to whoever reads the table.
         broken = str(error)
-        builder.add(Record("", None, error=ImageError("broken_shard", broken)))
+        yield from builder.add(Record("", None, error=ImageError("broken_shard", broken)))
     except TraplineError as error:
         yield Failure(shard, str(error), transient=isinstance(error, TransientError))
         return
@@ -132,7 +131,6 @@ def read_chunks(
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
-    yield from builder.full()
     unmatched = detected.unmatched if detected else []
     yield replace(builder.flush(), last=True, broken=broken, ignored=dict(ignored), unmatched=unmatched)
 
@@ -149,7 +147,6 @@ class _Builder:
         self.decode = decode
         self.detected = detected
         self.index = 0
-        self._full: list[Chunk] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -161,39 +158,34 @@ class _Builder:
         self.encoded_bytes = 0
         self.seconds = {"read": 0.0, "decode": 0.0}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record) -> Iterator[Chunk]:
+        """Takes in an image; gives the chunks that become full by it."""
         started = perf_counter()
         cut = self.detected.of(record.key) if self.detected else None
         if record.data is None:
             pixels, facts = None, Facts("failed", str(record.error))
         else:
             pixels, facts = self.decode(record.data, self.size, crops=cut)
+        rows: list[tuple[tuple[int, Box] | None, Tensor | None]] = [(None, None)]
+        if cut and pixels is not None:
+            rows += [
+                ((number, box), image) for number, (box, image) in enumerate(zip(cut.boxes, pixels, strict=True), 1)
+            ]
+        elif self.detected is None or self.detected.cropping.whole:
+            rows = [(None, pixels)]
+        seconds = perf_counter() - started
         # The encoded bytes have done their work; the record stays for its names.
         names = replace(record, data=None)
-        seconds = perf_counter() - started
-        if pixels is None or cut is None:
-            is_whole = self.detected is None or self.detected.cropping.whole
-            self._add_row(names, facts, None, pixels if is_whole else None)
-        else:
-            self._add_row(names, facts, None, None)
-            for number, (box, image) in enumerate(zip(cut.boxes, pixels, strict=True), 1):
-                self._add_row(names, facts, (number, box), image)
+        for crop, image in rows:
+            has_room = sum(image is not None for image in self.images) < self.most
+            if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:
+                yield self.flush()
+            self.records.append(names)
+            self.facts.append(facts)
+            self.crops.append(crop)
+            self.images.append(image)
         self.encoded_bytes += len(record.data or b"")
         self.seconds["decode"] += seconds
-
-    def _add_row(self, names: Record, facts: Facts, crop: tuple[int, Box] | None, image: Tensor | None) -> None:
-        has_room = sum(image is not None for image in self.images) < self.most
-        if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:
-            self._full.append(self.flush())
-        self.records.append(names)
-        self.facts.append(facts)
-        self.crops.append(crop)
-        self.images.append(image)
-
-    def full(self) -> Iterator[Chunk]:
-        """The chunks that have become full."""
-        while self._full:
-            yield self._full.pop(0)
 
     def flush(self) -> Chunk:
         images = [image for image in self.images if image is not None]

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.manifest import Account, Manifest
+from pipeline.account import Account
+from pipeline.manifest import Manifest
 
 # Logs of a night stay short: at most this often, in seconds.
 _LINE_EVERY = 30

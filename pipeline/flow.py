@@ -22,6 +22,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import checkpoint, heartbeat, ledger, moments, retention, storage
+from pipeline.account import Account, Slots
 from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Failure
@@ -33,7 +34,7 @@ from pipeline.errors import FatalError, OutputConflict, TraplineError, UsageErro
 from pipeline.fingerprint import fingerprint
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import Footer
-from pipeline.manifest import Account, Manifest, Slots, Status
+from pipeline.manifest import Manifest, Status
 from pipeline.metrics import Metrics
 from pipeline.notice import Notice
 from pipeline.predict import DEFAULT_BATCH, resolve_precision

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pipeline import storage
 from pipeline.errors import TraplineError
 from pipeline.ledger import SIDE_FOLDER
 from pipeline.manifest import Manifest
+from pipeline.periodic import Periodic
 from pipeline.storage import Entry
 
 # Seconds between two beats.
@@ -19,8 +19,8 @@ _BEAT = 60.0
 _YOUNG = timedelta(seconds=3 * _BEAT)
 
 
-class Heartbeat:
-    """Writes a manifest again and again, for as long as the context lasts.
+class Heartbeat(Periodic):
+    """Writes a manifest again and again; the closing one, written after the context, is the last.
 
     A store that refuses it now and then is none of its business: whoever commits will hear of it.
 
@@ -31,28 +31,13 @@ class Heartbeat:
     """
 
     def __init__(self, output: str, manifest: Callable[[], Manifest], beat: float = _BEAT) -> None:
+        super().__init__(self._beat, beat)
         self._output = output
         self._manifest = manifest
-        self._beat = beat
-        self._stop = Event()
-        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()  # so that the closing manifest is the last
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._beat):
-            try:
-                self._manifest().write(self._output)
-            except TraplineError:
-                continue
+    def _beat(self) -> None:
+        with suppress(TraplineError):
+            self._manifest().write(self._output)
 
 
 def is_old(entry: Entry, runs: Iterable[Entry]) -> bool:

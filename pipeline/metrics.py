@@ -3,25 +3,25 @@
 For `docs/grafana.json`. The values of a run that has ended are gone from there, and stand in its manifest.
 """
 
-from threading import Event, Thread
 from types import TracebackType
-from typing import Self
 
 from ray.util.metrics import Gauge
 
-from pipeline.manifest import Account, Manifest
+from pipeline.account import Account
+from pipeline.periodic import Periodic
 
 # Seconds; Ray itself exports every ten.
 _EVERY = 5.0
 
 
-class Metrics:
+class Metrics(Periodic):
     """Sets the gauges, from a thread, for as long as the context lasts; Ray must have been started.
 
     Each has a tag `run`, the run's id; all are totals since the run began, but shares and shards left.
     """
 
     def __init__(self, account: Account) -> None:
+        super().__init__(self._set, _EVERY)
         self._account = account
         self._images = _gauge("images", "Rows committed, by status: ok, salvaged, failed", "status")
         self._reasons = _gauge("troubles", "Committed rows that are salvaged or failed, by kind of error", "reason")
@@ -33,26 +33,15 @@ class Metrics:
         self._busy = _gauge(
             "busy", "Share of the time that workers are busy: decode, and predict (the device)", "worker"
         )
-        self._stop = Event()
-        self._thread = Thread(target=self._run, name="metrics", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
+        self._set()
 
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            ended = self._stop.wait(_EVERY)
-            self._set(self._account.manifest("running"))
-
-    def _set(self, now: Manifest) -> None:
+    def _set(self) -> None:
+        now = self._account.manifest("running")
         self._predicted.set(self._account.images_seen, {"run": now.run_id})
         self._bytes.set(self._account.bytes_done, {"run": now.run_id})
         self._bytes_todo.set(now.bytes_todo, {"run": now.run_id})

@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from pipeline import commit
+from pipeline.account import Account
 from pipeline.chunks import Chunk, Failure
 from pipeline.errors import StorageError, TransientError, TraplineError
 from pipeline.ledger import Footer
-from pipeline.manifest import Account
 from pipeline.rows import Columns
 from pipeline.shards import Shard
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.account import Account
 from pipeline.chunks import Chunk, Failure
 from pipeline.config import RunConfig
 from pipeline.decode import Facts
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Footer, Result
-from pipeline.manifest import Account
 from pipeline.records import Record
 from pipeline.rows import image_rows
 from pipeline.shards import Discovery, Shard

@@ -174,8 +174,8 @@ def test_the_bytes_of_one_image_at_a_time_are_held(tmp_path: Path, monkeypatch: 
     held: list[int] = []
     add = chunks._Builder.add
 
-    def watched(builder: chunks._Builder, record: records.Record) -> None:
-        add(builder, record)
+    def watched(builder: chunks._Builder, record: records.Record) -> Iterator[Chunk]:
+        yield from add(builder, record)
         held.append(sum(len(kept.data or b"") for kept in builder.records))
 
     monkeypatch.setattr(chunks._Builder, "add", watched)

@@ -7,9 +7,11 @@ import pytest
 from accounts import account, chunk, failure, footer, stopped_clock
 from rich.console import Console
 
-from pipeline import console, manifest
+from pipeline import account as accounting
+from pipeline import console
+from pipeline.account import Slots
 from pipeline.console import Watch, print_plan, print_summary
-from pipeline.manifest import Manifest, Slots
+from pipeline.manifest import Manifest
 
 
 class Screen(Console):
@@ -57,7 +59,7 @@ class TestWatchInALog:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         """Sets the time, in seconds, for the account and for the watch."""
-        return stopped_clock(monkeypatch, manifest, console)
+        return stopped_clock(monkeypatch, accounting, console)
 
     def test_one_plain_line_is_written_every_thirty_seconds(self, clock: Callable[[float], None]) -> None:
         screen, run = Screen(), account(todo=20)

@@ -29,11 +29,12 @@ from birder.inference.classification import infer_batch
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
+from pipeline.account import Account
 from pipeline.config import RunConfig
 from pipeline.errors import CheckpointError, OutputConflict, UsageError
 from pipeline.flow import classify
 from pipeline.ledger import find
-from pipeline.manifest import Account, Manifest
+from pipeline.manifest import Manifest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

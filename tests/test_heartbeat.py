@@ -7,8 +7,9 @@ import pytest
 from accounts import account
 
 from pipeline import storage
+from pipeline.account import Account
 from pipeline.heartbeat import Heartbeat, others
-from pipeline.manifest import Account, Manifest
+from pipeline.manifest import Manifest
 
 
 def write(run: Account, output: str, status: str = "running") -> Path:

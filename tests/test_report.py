@@ -23,7 +23,7 @@ from planted import Planted, columns, write_result
 from jobs import __main__, rescore
 from jobs import report as job
 from pipeline import storage
-from pipeline.analysis import deployments, page, places, report, results, runs, thumbnails, watch
+from pipeline.analysis import deployments, image_table, page, report, results, runs, thumbnails, watch
 from pipeline.analysis.page import Options
 from pipeline.analysis.report import Headline
 from pipeline.analysis.thumbnails import Picture
@@ -60,11 +60,11 @@ def plant(
 def ask(output: str, *sources: str, sure: float = 0.5) -> tuple[duckdb.DuckDBPyConnection, Headline]:
     found = results.find(output)
     connection = results.connect(found.output)
-    places.read(connection, found, [deployments.parse(source) for source in sources], sure)
+    image_table.read(connection, found, [deployments.parse(source) for source in sources], sure)
     return connection, report.headline(connection, found)
 
 
-class TestPlaces:
+class TestImageTable:
     @pytest.mark.parametrize(
         ("shard", "place"),
         [

@@ -14,12 +14,12 @@ from results import COLUMNS, MARK, chunk, shard
 from servers import S3Server
 
 from pipeline import storage
+from pipeline.account import Account
 from pipeline.commit import commit
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError, TransientError
 from pipeline.flow import classify
 from pipeline.ledger import find
-from pipeline.manifest import Account
 from pipeline.reconcile import reconcile
 from pipeline.shards import discover
 

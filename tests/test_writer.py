@@ -6,8 +6,8 @@ import pytest
 from accounts import account
 from results import COLUMNS, chunk, shard
 
+from pipeline.account import Account
 from pipeline.errors import StorageError
-from pipeline.manifest import Account
 from pipeline.writer import Writer
 
 

@@ -11,7 +11,7 @@ scores, rescore                        embeddings and all of these become new pr
 deployments, sessions, pooling, events images of a camera become events, with what they show as a whole
 deployment_table, datapackage,         results and events become a Camtrap DP package
 camtrapdp
-places, report, runs, watch            rows become figures, and cameras that a person should look at
+image_table, report, runs, watch       rows become figures, and cameras that a person should look at
 thumbnails, vega, charts, page         pictures from the shards, charts, and all of it as one page
 schema                                 the page that documents the row
 """

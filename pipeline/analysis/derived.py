@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, storage
+from pipeline.commit import ROWS_PER_GROUP
 from pipeline.errors import OutputConflict, UsageError
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Result
@@ -24,8 +25,6 @@ _TABLE_KEY = "trapline.table"
 
 # As in the ledger: a footer is one request of some 20 ms.
 _THREADS = 32
-# As in the results: some 6 KB a row with 700 classes.
-ROWS_PER_GROUP = 2048
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from pipeline import rows, storage
 from pipeline.analysis import deployments, derived, results, sessions
-from pipeline.analysis.derived import ROWS_PER_GROUP, Origin
+from pipeline.analysis.derived import Origin
 from pipeline.analysis.pooling import pool
 from pipeline.analysis.results import Results
 from pipeline.analysis.sessions import Gap
+from pipeline.commit import ROWS_PER_GROUP
 from pipeline.errors import OutputConflict, UsageError
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import CLASSES_KEY

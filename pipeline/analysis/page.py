@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import __version__
-from pipeline.analysis import charts, deployments, places, report, results, runs, thumbnails, watch
+from pipeline.analysis import charts, deployments, image_table, report, results, runs, thumbnails, watch
 from pipeline.analysis.report import Headline, Table
 from pipeline.analysis.results import Results
 from pipeline.analysis.thumbnails import Picture, Thumbnail
@@ -86,7 +86,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
     connection = results.connect(found.output)
     with results.reading(found.output):
         say("reading the results")
-        places.read(connection, found, sources, options.sure)
+        image_table.read(connection, found, sources, options.sure)
         head = report.headline(connection, found)
         say("looking at cameras")
         findings = watch.failing(connection) + watch.silent(connection, head, options.silent_after)

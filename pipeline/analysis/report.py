@@ -1,4 +1,4 @@
-"""The questions of a report, in SQL over the table `images` of `places.py`.
+"""The questions of a report, in SQL over the table `images` of `image_table.py`.
 
 Each answer is a `Table`, of a size that a page can bear, whatever the archive holds.
 """

@@ -1,0 +1,35 @@
+"""Something is done again and again, beside the work, for as long as a context lasts."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+
+class Periodic:
+    """A thread that calls `work`; leaving the context waits for the call that is under way, and none comes after it.
+
+    Args:
+        work: what is to be done; an exception of its ends it.
+        every: seconds between two calls; the first comes after as many.
+    """
+
+    def __init__(self, work: Callable[[], object], every: float) -> None:
+        self._work = work
+        self._every = every
+        self._stop = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self._work()
