@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipeline.chunks import Chunk
 from pipeline.commit import commit
+from pipeline.crops import Box
 from pipeline.decode import Facts
 from pipeline.fingerprint import Fingerprint
 from pipeline.ledger import Footer
@@ -17,12 +18,16 @@ from pipeline.records import Record
 from pipeline.rows import Columns, image_rows, with_predictions
 from pipeline.shards import Shard
 
+_BOX = Box("animal", 0.9, (0.0, 0.0, 0.5, 0.5))
 MARK = Fingerprint({"weights_sha256": "ab" * 32, "top_k": 2, "schema_version": 2})
 
 
 @dataclass(frozen=True)
 class Planted:
-    """One image as it should come out: `logits` of the classes, `embedding`, and columns of `decode.Facts`."""
+    """One row as it should come out: `logits` of the classes, `embedding`, and columns of `decode.Facts`.
+
+    With crops in the schema, a row is that of the `crop` of this number, and one without `logits` was not classified.
+    """
 
     key: str
     logits: Sequence[float] = ()
@@ -31,6 +36,7 @@ class Planted:
     status: str = "ok"
     error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    crop: int | None = None
 
 
 def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **values: Any) -> Columns:
@@ -53,7 +59,8 @@ def write_result(
     """The file `OUTPUT/name.parquet` of a shard with these images."""
     shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
     facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
-    good = [image for image in images if image.status != "failed"]
+    mask = np.array([image.status != "failed" and (bool(image.logits) or not of.crops) for image in images])
+    good = [image for image, is_good in zip(images, mask, strict=True) if is_good]
     logits = np.array([image.logits for image in good], np.float64).reshape(len(good), len(of.classes))
     energy = np.logaddexp.reduce(logits, axis=1) if logits.size else np.full(len(good), -np.inf)
     predictions = Predictions(
@@ -62,6 +69,7 @@ def write_result(
         embedding=np.array([image.embedding for image in good], np.float32).reshape(len(good), of.embedding_size),
         features={},
     )
-    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts)
-    rows = with_predictions(rows, predictions if good else None, of)
+    crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
+    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
+    rows = with_predictions(rows, predictions if good else None, of, mask)
     return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)

@@ -20,16 +20,9 @@ from pipeline import storage
 from pipeline.analysis import events, results
 from pipeline.analysis.events import Account
 from pipeline.analysis.sessions import Gap
-from pipeline.chunks import Chunk
-from pipeline.commit import commit
-from pipeline.crops import Box
-from pipeline.decode import Facts, decode
+from pipeline.decode import decode
 from pipeline.errors import OutputConflict, StorageError, UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.predict import Predictions
-from pipeline.records import Record
-from pipeline.rows import image_rows, with_predictions
-from pipeline.shards import Shard
 
 CLASSES = ["owl", "robin", "wren"]
 COLUMNS = columns(CLASSES, 2)
@@ -103,19 +96,16 @@ def test_an_event_goes_on_across_shards_folders_and_midnight(kind: str, tmp_path
 def test_of_an_image_with_crops_each_crop_counts_and_the_image_is_one_frame(tmp_path: Path) -> None:
     place, uri = str(tmp_path), "s3://in/site=a/c1/1.tar"
     # Of (key, seconds, crops): an image that was classified whole, one with two crops, and one that was skipped.
-    said = [("a.jpg", [(None, (0.75, 0.25, 0))]), ("b.jpg", [(None, None), (1, (0, 1, 0)), (2, (0, 0.75, 0.25))]), ("c.jpg", [(None, None)])]  # fmt: skip
-    rows = [(key, place, crop, p) for place, (key, crops) in enumerate(said) for crop, p in crops]
-    box = Box("animal", 0.9, (0.0, 0.0, 0.5, 0.5))
-    facts = [Facts("ok", None, captured_at=NIGHT + timedelta(seconds=seconds)) for _, seconds, _, _ in rows]
-    records = [Record(key, None) for key, _, _, _ in rows]
-    decoded = image_rows(uri, records, facts, [crop and (crop, box) for _, _, crop, _ in rows])
-    probabilities = np.array([p for _, _, _, p in rows if p], np.float32)
-    predictions = Predictions(probabilities, np.zeros(3, np.float32), np.zeros((3, 2), np.float32), {})
-    of = replace(COLUMNS, crops=True)
-    predicted = with_predictions(decoded, predictions, of, np.array([p is not None for *_, p in rows]))
-    shard = Shard(uri, "tar", 1000, "1000-e", f"{place}/results/site=a/c1/1.tar.parquet")
+    said = [("a.jpg", [(None, (0.75, 0.25, 1e-9))]), ("b.jpg", [(None, None), (1, (1e-9, 1, 1e-9)), (2, (1e-9, 0.75, 0.25))]), ("c.jpg", [(None, None)])]  # fmt: skip
+    rows = [
+        Planted(
+            key, tuple(np.log(p)) if p else (), (0, 0), facts={"captured_at": NIGHT + timedelta(seconds=n)}, crop=crop
+        )
+        for n, (key, crops) in enumerate(said)
+        for crop, p in crops
+    ]
     mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})
-    footer = commit([Chunk(shard, 0, True, predicted, np.empty((0, 3, 64, 64), np.uint8), 1, {})], of, mark)
+    footer = write_result(f"{place}/results", uri, "site=a/c1/1.tar", rows, replace(COLUMNS, crops=True), mark)
     assert (footer.images["ok"], footer.crops) == (3, 2)
     account = build(place)
     assert (account.events, account.images) == (1, 3)

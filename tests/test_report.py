@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from archives import jpeg, write_folder, write_parquet, write_tar, write_zip
 from PIL import Image
-from planted import Planted, columns, write_result
+from planted import MARK, Planted, columns, write_result
 
 from jobs import __main__, rescore
 from jobs import report as job
@@ -27,6 +28,7 @@ from pipeline.analysis import deployments, image_table, page, report, results, r
 from pipeline.analysis.page import Options
 from pipeline.analysis.report import Headline
 from pipeline.analysis.thumbnails import Picture
+from pipeline.fingerprint import Fingerprint
 from pipeline.rows import Columns
 
 CLASSES = ["owl", "robin", "wren"]
@@ -98,6 +100,20 @@ class TestImageTable:
         connection, head = ask(str(tmp_path), source)
         assert connection.sql("select site, camera from images").fetchall() == [place]
         assert head.unplaced == (place[1] is None)
+
+    def test_an_image_with_crops_is_one_image_of_its_surest_crop(self, tmp_path: Path) -> None:
+        rows = [
+            seen("whole.jpg"),
+            replace(seen("two.jpg"), logits=()),
+            replace(seen("two.jpg", logits=UNSURE), crop=1),
+            replace(seen("two.jpg", logits=(0, 4, 0)), crop=2),
+            replace(seen("skipped.jpg"), logits=()),
+        ]
+        mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})
+        write_result(str(tmp_path), "s3://in/fen/1.tar", "fen/1.tar", rows, replace(COLUMNS, crops=True), mark)
+        connection, head = ask(str(tmp_path))
+        assert (head.images, head.ok, head.unnamed) == (3, 3, 1)
+        assert report.by_site(connection).rows == [("owl", "fen", 1), ("robin", "fen", 1)]
 
 
 class TestQuestions:

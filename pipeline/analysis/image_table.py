@@ -27,7 +27,8 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
 
     Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
     label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
-    model was at least as sure as `sure`. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
+    model was at least as sure as `sure`. Of an image with crops the row is that of the crop with the surest label. A
+    row takes some 300 bytes, and goes to a temporary folder where memory ends.
     """
     files = [file.url for file in found.files]
     where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
@@ -36,6 +37,8 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
     connection.register("rows_of_results", rows)
     lacking = [f", null::{kind} as {name}" for name, kind in _MAY_LACK.items() if name not in rows.columns]
     label, probability = ("taxon", "taxon_probability") if "taxon" in rows.columns else ("species", "probability")
+    one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
+    surest = f"qualify {one_of_each}" if found.has_crops else ""
     connection.execute(
         f"""
         create or replace temp table images as
@@ -43,7 +46,7 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and {probability} >= $sure, false) as named
-        from (select *{"".join(lacking)} from rows_of_results) join places using (filename)""",
+        from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
         {"sure": sure},
     )
 
