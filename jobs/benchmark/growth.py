@@ -55,7 +55,7 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
         console: shows what is going on.
         images: encoded, repeated as often as the archives need.
         scratch: a folder for archives, the checkpoint and results.
-        base: images in the smallest archive; ten in each shard would be its smallest.
+        base: images in a shard, and in the smallest archive, which is one shard; a multiple of ten.
         times: sizes of archives, in multiples of it.
 
     Raises:
@@ -64,7 +64,6 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
     model = scratch / f"{_VARIANT}_1.pt"
     checkpoint.save(random_model(_VARIANT, _SIZE), model)
     runs = []
-    large, small = base, base // 10
 
     def run(count: int, per_shard: int, decode_workers: int = 1) -> None:
         with console.status(f"{count} images, {per_shard} in a shard, {decode_workers} decode workers"):
@@ -74,10 +73,10 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
             runs.append(Run(count, count // per_shard, decode_workers, seconds, peak))
 
     for multiple in times:
-        run(base * multiple, large)
+        run(base * multiple, base)
     middle = base * times[len(times) // 2]
-    run(middle, small)
-    run(middle, large, decode_workers=2)
+    run(middle, base // 10)
+    run(middle, base, decode_workers=2)
     return runs
 
 
