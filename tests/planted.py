@@ -59,7 +59,7 @@ def write_result(
     """The file `OUTPUT/name.parquet` of a shard with these images."""
     shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
     facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
-    mask = np.array([image.status != "failed" and (bool(image.logits) or not of.crops) for image in images])
+    mask = np.array([image.status != "failed" and (len(image.logits) > 0 or not of.crops) for image in images])
     good = [image for image, is_good in zip(images, mask, strict=True) if is_good]
     logits = np.array([image.logits for image in good], np.float64).reshape(len(good), len(of.classes))
     energy = np.logaddexp.reduce(logits, axis=1) if logits.size else np.full(len(good), -np.inf)

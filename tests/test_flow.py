@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import duckdb
@@ -35,6 +36,7 @@ from pipeline.errors import CheckpointError, OutputConflict, UsageError
 from pipeline.flow import classify
 from pipeline.ledger import find
 from pipeline.manifest import Manifest
+from pipeline.shards import Discovery, discover
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -277,11 +279,19 @@ class TestEveryNight:
         assert set(run.files()) == {"a.tar.parquet", "c.tar.parquet"}
         assert (manifest.status, manifest.ended_by, manifest.shards_left) == ("complete", None, 1)
 
-    def test_when_the_time_comes_no_further_shard_is_begun(self, run: Run) -> None:
+    def test_when_the_time_comes_no_further_shard_is_begun(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in "abc":
             write_tar(run.archive / f"{name}.tar", pictures(2))
-        stop_at = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()  # before the workers are there
-        manifest = run(stop_at=stop_at)
+
+        def slow(*args: Any) -> Discovery:
+            sleep(1.1)
+            return discover(*args)
+
+        # It comes while the input is listed: before there is a worker, and however fast these are.
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.flow.discover", slow)
+            stop_at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+            manifest = run(stop_at=stop_at)
         assert (manifest.status, manifest.ended_by) == ("stopped", f"--stop-at {stop_at}")
         assert (manifest.shards_committed, manifest.shards_failed, manifest.shards_left) == (0, {}, 3)
         assert run().shards_committed == 3
