@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from operator import attrgetter
@@ -34,8 +34,6 @@ class Slots:
 
     decode: int
     predict: int
-    device: str
-    gpus_per_actor: float
 
 
 @dataclass
@@ -87,12 +85,25 @@ class Account:
         self.todo_bytes = sum(shard.size for shard in self.todo)
         self.images_before = Counter({kind: sum(map(attrgetter(kind), self.already_done)) for kind in _STATUSES})
         self._bytes_done: Counter[str] = Counter()
+        self._slot_seconds: Counter[str] = Counter()
+        self._staffed = self.started
         self._lock = RLock()
 
-    def start(self, slots: Slots) -> None:
-        """The workers are known, and the clock runs."""
-        self.slots = slots
-        self.started = monotonic()
+    def staff(self, slots: Slots) -> None:
+        """These are the workers from now on; the first time, the clock starts to run."""
+        with self._lock:
+            self._slot_seconds = self._had
+            self._staffed = monotonic()
+            if self.slots is None:
+                self.started = self._staffed
+            self.slots = slots
+
+    @property
+    def _had(self) -> Counter[str]:
+        """Seconds, of all workers of a kind together, since the work began."""
+        seconds = monotonic() - self._staffed
+        slots = asdict(self.slots) if self.slots else {}
+        return self._slot_seconds + Counter({kind: count * seconds for kind, count in slots.items()})
 
     @property
     def seconds(self) -> float:
@@ -190,10 +201,9 @@ class Account:
         """Share of the time that the workers of each kind were at work."""
         if not self.slots:
             return {}
-        return {
-            "decode": self._feeding / (self.seconds * self.slots.decode),
-            "predict": self.step_seconds["predict"] / (self.seconds * self.slots.predict),
-        }
+        with self._lock:
+            had = self._had
+        return {"decode": self._feeding / had["decode"], "predict": self.step_seconds["predict"] / had["predict"]}
 
     @property
     def _feeding(self) -> float:
@@ -218,8 +228,17 @@ class Account:
     @property
     def out_of_time(self) -> bool:
         """Whether `stop_at` has come, with shards left that did not get their turn."""
-        untouched = len(self.todo) - self.settled - len(self.failures)
-        return bool(self.stop_at and datetime.now(UTC) >= self.stop_at and untouched)
+        return self.is_time and len(self.todo) > self.settled + len(self.failures)
+
+    @property
+    def is_time(self) -> bool:
+        """Whether `stop_at` has come."""
+        return bool(self.stop_at and datetime.now(UTC) >= self.stop_at)
+
+    @property
+    def steps(self) -> tuple[int, int, int]:
+        """What has come about so far: another value means that something has."""
+        return self.images_seen, self.settled, len(self.failures)
 
     @property
     def verdict(self) -> Status:
@@ -279,7 +298,7 @@ class Account:
             ignored=dict(self.ignored.most_common()),
             step_seconds={step: round(seconds, 3) for step, seconds in self.step_seconds.items()},
             busy={kind: round(share, 3) for kind, share in self.busy.items()},
-            workers={"decode": self.slots.decode, "predict": self.slots.predict} if self.slots else {},
+            workers=asdict(self.slots) if self.slots else {},
             decoders_per_predictor=self.decoders_per_predictor and round(self.decoders_per_predictor, 3),
             bound_by=self.bound_by,
             images_per_second=round(self.images_per_second, 2),

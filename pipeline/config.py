@@ -68,6 +68,9 @@ class Options(BaseModel):
     decode_workers: int | None = Field(
         default=None, ge=1, description="Decode tasks at the same time; default: what the cluster's cores allow."
     )
+    predict_workers: int | None = Field(
+        default=None, ge=1, description="Inference actors; default: what the cluster's GPUs or cores allow."
+    )
     gpus_per_actor: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that one actor takes.")
     limit: int | None = Field(default=None, ge=1, description="Classify at most this many shards in this run.")
     since: str | None = Field(

@@ -4,28 +4,25 @@ Ray Data moves the work; it is never believed. What counts is what was committed
 result are read again, and what still has none after the last pass is named in the manifest.
 """
 
-import logging
-import os
 import pickle
-import signal
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from threading import current_thread, main_thread
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import ray
-import torch
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 
-from pipeline import checkpoint, heartbeat, ledger, moments, retention, storage
-from pipeline.account import Account, Slots
+from pipeline import checkpoint, cluster, heartbeat, ledger, moments, retention, storage
+from pipeline.account import Account
 from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Failure
+from pipeline.cluster import DECODE_CPUS, Cluster, Crew, Lookout
 from pipeline.commit import Assembler
 from pipeline.config import RunConfig
 from pipeline.crops import Cropping
@@ -41,7 +38,7 @@ from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns, classes_csv
 from pipeline.selection import newest_first, select
 from pipeline.shards import Shard, discover
-from pipeline.workers import CPU_THREADS, Item, Job, Left, PredictorActor, Reader, Task, unpack
+from pipeline.workers import Item, Job, Left, PredictorActor, Reader, Task, unpack
 from pipeline.writer import Writer
 
 # As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
@@ -83,7 +80,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
-    device = _device(config)
+    device = cluster.device(config)
     precision = resolve_precision(config.precision, device)
     columns = Columns.of(config, model)
     detections = _detections(config)
@@ -115,7 +112,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 cropping=_cropping(config),
                 stop_at=stop_at,
             )
-            _connect()
+            cluster.connect()
             beating = Heartbeat(config.output, lambda: account.manifest("running"))
             with beating, Metrics(account), _indexed(detections, account):
                 _work(job, model, account, watch)
@@ -180,17 +177,18 @@ def _mind_others(account: Account, watch: Watch) -> None:
 
 def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
-    slots = _slots(job, account.config)
-    account.start(slots)
+    there = Cluster(job.device, account.config, account)
     shared_model = ray.put(model)
     slices = account.detections.slices if account.detections else {}
     tasks = [Task(shard, boxes=slices.get(shard.uri)) for shard in account.todo]
     fruitless = 0
-    while tasks and fruitless < _FRUITLESS_PASSES:
+    while tasks and fruitless < _FRUITLESS_PASSES and there.muster(watch.note):
+        crew = there.crew()
+        account.staff(crew.now)
         before = account.settled
         account.try_again(task.shard for task in tasks)
         # Closed here, whatever ended it: left to the end of the process, Ray would start anew to close it, and hang.
-        with closing(_stream(job, shared_model, tasks, slots)) as stream:
+        with Lookout(there, account, watch.note), closing(_stream(job, shared_model, tasks, crew)) as stream:
             _one_pass(stream, job.columns, account, watch)
         if account.over_budget or account.out_of_time:
             break
@@ -241,7 +239,7 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
-            failure = Failure(shard, f"{shard.uri}: the workers that read it died", transient=True)
+            failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
             again.append(replace(task, shard=now[shard.uri], wary=wary))
@@ -258,7 +256,7 @@ def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
         return None
 
 
-def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: Slots) -> Generator[Item]:
+def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Crew) -> Generator[Item]:
     """Shards through the cluster, as predicted chunks, in whatever order they come."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -276,8 +274,8 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: S
         Reader(job),
         batch_size=1,
         batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=slots.decode),
-        num_cpus=1,
+        compute=TaskPoolStrategy(size=crew.most.decode),
+        num_cpus=DECODE_CPUS,
         max_retries=_TASK_RETRIES,
     )
     predicted = chunks.map_batches(
@@ -285,60 +283,19 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], slots: S
         fn_constructor_args=(job, partial(ray.get, model)),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=slots.predict),
-        # Not the 1 CPU of a decode task: Ray would fuse equals into one actor that decodes and predicts in turn.
-        num_cpus=0.9,
-        num_gpus=slots.gpus_per_actor or None,
+        compute=ActorPoolStrategy(min_size=crew.now.predict, initial_size=crew.now.predict, max_size=crew.most.predict),
+        num_cpus=crew.predictor_cpus,
+        num_gpus=crew.predictor_gpus or None,
         max_task_retries=_TASK_RETRIES,
     )
     try:
         for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
             for item, _ in unpack(batch):
                 yield item
+    except ExecutionTimeoutError:
+        return  # half an hour without any step: the nodes are gone, and the next pass waits for others
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
-
-
-def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
-    if config.device != "auto":
-        return config.device
-    if "RAY_ADDRESS" not in os.environ:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    _connect()
-    return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
-
-
-def _connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or else start Ray on this machine."""
-    if ray.is_initialized():
-        return
-    # What is wrong comes back as rows, failures and exceptions; Ray's own remarks are not for who reads our log.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
-        # Two at least: a decode task and an actor must run at the same time, also on a single core.
-        ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
-    # Ray has put a handler of its own there, which prints a stack and aborts.
-    if current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
-
-
-def _slots(job: Job, config: RunConfig) -> Slots:
-    """How many workers the cluster has room for, or may grow to have."""
-    grown = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    now = ray.cluster_resources()
-    cores, gpus = (max(now.get(kind, 0), grown.get(kind, 0)) for kind in ("CPU", "GPU"))
-    if job.device == "cuda":
-        actors = int(gpus / config.gpus_per_actor)
-        if not actors:
-            raise UsageError("device cuda: the cluster has no GPU; start a GPU node, or choose --device cpu")
-    else:
-        actors = max(1, int(cores) // CPU_THREADS)
-    decode = config.decode_workers or max(1, int(cores) - actors)
-    return Slots(decode, actors, job.device, config.gpus_per_actor if job.device == "cuda" else 0)
 
 
 def _ours(error: BaseException) -> BaseException:

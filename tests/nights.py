@@ -24,12 +24,13 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Night:
-    """An archive of tars, an output and a model; `output` and `inputs` may be URLs."""
+    """An archive of tars, an output and a model; `output` and `inputs` may be URLs, `program` is what Python runs."""
 
     archive: Path
     output: str
     model: Path
     inputs: str = ""
+    program: tuple[str, ...] = ("-m", "jobs.classify")
 
     @classmethod
     def make(cls, folder: Path, model: Path, shards: int, images: int = 20) -> Self:
@@ -44,7 +45,7 @@ class Night:
 
     def command(self, *options: str) -> list[str]:
         inputs = self.inputs or str(self.archive)
-        return [sys.executable, "-m", "jobs.classify", inputs, self.output, "--model", str(self.model), *options]
+        return [sys.executable, *self.program, inputs, self.output, "--model", str(self.model), *options]
 
     @contextmanager
     def running(

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import s3fs
@@ -34,6 +35,9 @@ RAY_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# What Ray's stand-in for a cloud calls the head, and its type.
+HEAD_ID = "f" * 51 + "00000"
+HEAD_TYPE = "ray.head.default"
 LIBC = ctypes.CDLL(None)
 
 
@@ -108,6 +112,19 @@ class RayHead:
         """`ray job logs`."""
         return self._job("logs", job).stdout
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """All nodes that ever were, as Ray's state API has them."""
+        return self._state("nodes")
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """All tasks, likewise, also those of actors."""
+        return self._state("tasks")
+
+    def _state(self, kind: str) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{self.job_address}/api/v0/{kind}?detail=1&limit=10000", timeout=10) as answer:
+            result: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
+        return result
+
     def _job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [SCRIPTS / "ray", "job", verb, f"--address={self.job_address}", "--log-color=false", *arguments]
         return subprocess.run(command, env=os.environ | RAY_ENV, capture_output=True, text=True, check=False)
@@ -160,10 +177,32 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 @contextmanager
-def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[RayHead]:
-    """`ray start --head`, with its log in `folder`; for further nodes at a `host` of the loopback range."""
+def ray_head(
+    folder: Path, num_cpus: int = 2, host: str = LOOPBACK, grows: Mapping[str, Any] | None = None
+) -> Iterator[RayHead]:
+    """`ray start --head`, with its log in `folder`.
+
+    Args:
+        folder: of the log.
+        num_cpus: logical cores of the head.
+        host: of the loopback range, where there will be further nodes.
+        grows: types of nodes, as a cluster's description has them, that Ray's autoscaler starts and stops on this machine.
+    """
     gcs, dashboard, client, agent, metrics = _free_ports(5)
     log = folder / "ray.log"
+    env = RAY_ENV
+    options = []
+    if grows:
+        description = folder / "cluster.json"
+        description.write_text(json.dumps(_description(grows, f"{host}:{gcs}")))
+        options = [f"--autoscaling-config={description}"]
+        env = RAY_ENV | {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+            "RAY_enable_autoscaler_v2": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
     # Not in `folder`: Ray puts sockets below its own folder, and the path of a socket ends at 107 bytes.
     with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
         command = [
@@ -184,11 +223,40 @@ def ray_head(folder: Path, num_cpus: int = 2, host: str = LOOPBACK) -> Iterator[
             f"--object-store-memory={512 * 2**20}",
             f"--temp-dir={ray_folder}",
             "--disable-usage-stats",
+            *options,
         ]
-        with _running(command, RAY_ENV, log) as process:
+        with _running(command, env, log) as process:
             head = RayHead(f"{host}:{gcs}", f"http://{host}:{dashboard}", f"http://{host}:{metrics}", process)
             _wait_until(lambda: _get(f"{head.job_address}/api/version"), process, log, seconds=120)
             yield head
+
+
+def _description(types: Mapping[str, Any], gcs_address: str) -> dict[str, Any]:
+    """A cluster whose cloud is Ray's own stand-in: each node is a few processes of this machine."""
+    # By way of "external", since the wheel lacks the defaults of "fake_multinode".
+    cloud = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+    commands = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray", "worker_start_ray")
+    return {
+        "cluster_name": "stand-in",
+        "provider": {
+            "type": "external",
+            "module": cloud,
+            "head_node_id": HEAD_ID,
+            "launch_multiple": True,
+            "gcs_address": gcs_address,
+        },
+        "head_node_type": HEAD_TYPE,
+        "available_node_types": {HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, **types},
+        "max_workers": sum(each["max_workers"] for each in types.values()),
+        "upscaling_speed": 10,
+        "idle_timeout_minutes": 0.1,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "cluster_synced_files": [],
+        **{f"{name}_commands": [] for name in commands},
+    }
 
 
 @contextmanager
@@ -212,9 +280,7 @@ def ray_node(head: RayHead, folder: Path, num_cpus: int, host: str) -> Iterator[
 
     def is_up() -> None:
         # Of two nodes that look for the name of a socket at once, one would never join.
-        with urllib.request.urlopen(f"{head.job_address}/api/v0/nodes", timeout=5) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
-        if not any(node["node_ip"] == host and node["state"] == "ALIVE" for node in nodes):
+        if not any(node["node_ip"] == host and node["state"] == "ALIVE" for node in head.nodes()):
             raise OSError("the node has not joined")
 
     with _running(command, env, log) as process:

@@ -139,7 +139,7 @@ class TestSpeed:
         self, clock: Callable[[float], None], read: float, decode: float, predict: float, bound_by: str
     ) -> None:
         run = account()
-        run.start(Slots(4, 1, "cpu", 0))
+        run.staff(Slots(4, 1))
         clock(10)
         run.saw(chunk(run.todo[0], read=read / 2, decode=decode / 2, predict=predict))
         run.saw(chunk(run.todo[1], read=read / 2, decode=decode / 2))
@@ -149,7 +149,7 @@ class TestSpeed:
 
     def test_before_any_image_is_bound_by_nothing(self, clock: Callable[[float], None]) -> None:
         run = account()
-        run.start(Slots(4, 1, "cpu", 0))
+        run.staff(Slots(4, 1))
         clock(10)
         assert run.bound_by == "nothing"
         assert run.manifest("running").images_per_second == 0
@@ -157,7 +157,7 @@ class TestSpeed:
     def test_is_counted_from_when_the_workers_are_there(self, clock: Callable[[float], None]) -> None:
         run = account()
         clock(100)
-        run.start(Slots(1, 1, "cpu", 0))
+        run.staff(Slots(1, 1))
         clock(104)
         run.saw(chunk(run.todo[0], ok=20, encoded_bytes=500))
         assert (run.seconds, run.images_per_second) == (4, 5)

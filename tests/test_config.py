@@ -37,6 +37,7 @@ def test_model_inputs_and_output_are_all_that_must_be_given() -> None:
         ("device", "tpu"),
         ("precision", "fp16"),
         ("decode_workers", 0),
+        ("predict_workers", 0),
         ("gpus_per_actor", 0),
         ("gpus_per_actor", 1.5),
         ("limit", 0),

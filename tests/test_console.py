@@ -33,7 +33,7 @@ class Screen(Console):
 def ended(committed: int = 3, failed: int = 0, broken: int = 0, done: int = 0, left: int = 0) -> Manifest:
     """The manifest of a run that was at work for a minute and a half."""
     run = account(todo=committed + failed, done=done, left=left)
-    run.start(Slots(3, 1, "cpu", 0))
+    run.staff(Slots(3, 1))
     for number, each in enumerate(run.todo):
         run.saw(chunk(each, ok=5, read=1, decode=80, predict=20))
         if number < committed:
@@ -64,7 +64,7 @@ class TestWatchInALog:
     def test_one_plain_line_is_written_every_thirty_seconds(self, clock: Callable[[float], None]) -> None:
         screen, run = Screen(), account(todo=20)
         with Watch(screen) as watch:
-            run.start(Slots(1, 1, "cpu", 0))
+            run.staff(Slots(1, 1))
             written = []
             for second in range(121):
                 clock(second)
@@ -96,7 +96,7 @@ class TestWatchInALog:
     def test_before_the_first_image_no_time_is_made_up(self, clock: Callable[[float], None]) -> None:
         screen, run = Screen(), account()
         with Watch(screen) as watch:
-            run.start(Slots(1, 1, "cpu", 0))
+            run.staff(Slots(1, 1))
             clock(31)
             watch(run)
         assert screen.lines[0][8:] == f"  {run.run_id}  0 images  0.0/s  0 failed  0/4 shards  starting"

@@ -38,6 +38,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "batch_size": 3,
     "device": "cuda",
     "decode_workers": 7,
+    "predict_workers": 2,
     "gpus_per_actor": 0.5,
     "limit": 1,
     "since": "7d",

@@ -12,7 +12,7 @@ from pipeline.manifest import latest
 class TestTheManifest:
     def test_is_read_back_as_it_was_written(self, tmp_path: Path) -> None:
         run = account(done=1, left=1, features=("stage4",))
-        run.start(Slots(1, 1, "cpu", 0))
+        run.staff(Slots(1, 1))
         run.saw(chunk(run.todo[0], read=0.25, decode=1, predict=0.5))
         run.commit(footer(run.todo[0], uri="s3://b/Küste.tar", broken="cut"))
         run.fail(failure(run.todo[1]))
@@ -48,7 +48,7 @@ class TestTheManifest:
         assert latest(output) is None
         for name, images in (("b", 10), ("a", 20), ("c", 0)):
             run = account()
-            run.start(Slots(1, 1, "cpu", 0))
+            run.staff(Slots(1, 1))
             if images:
                 run.saw(chunk(run.todo[0], ok=images, decode=3, predict=2))
             replace(run.manifest("complete"), run_id=name).write(output)
