@@ -10,6 +10,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
@@ -43,6 +44,8 @@ _STRAGGLERS = 60.0
 # Seconds from look to look, and from remark to remark.
 _LOOK_EVERY = 2.0
 _SAY_EVERY = 30.0
+# The slowest image may take as long, in seconds.
+_SILENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Cluster:
             UsageError: this cluster has no such node and starts none.
         """
         if not _is_shared():
+            for kind in self._needs:
+                self._refuse_impossible(kind, waiting=1)
             return True
         scouts = {_scout(kind, needs): kind for kind, needs in self._needs.items() for _ in range(self._wanted(kind))}
         waiting, found = list(scouts), set[str]()
@@ -175,15 +180,19 @@ class Lookout(Periodic):
         account: learns of workers that come and go.
         note: is told when nothing has come back for some time, and what nodes are awaited.
         every: seconds from look to look.
+        silence: seconds after which nothing is worth a remark.
     """
 
-    # Seconds; the slowest image may take as long.
-    _SILENCE = 120.0
-
     def __init__(
-        self, cluster: Cluster, account: Account, note: Callable[[str], None], every: float = _SAY_EVERY
+        self,
+        cluster: Cluster,
+        account: Account,
+        note: Callable[[str], None],
+        every: float = _SAY_EVERY,
+        silence: float = _SILENCE,
     ) -> None:
         super().__init__(self._look, every)
+        self._silence = silence
         self._cluster = cluster
         self._account = account
         self._note = note
@@ -191,10 +200,14 @@ class Lookout(Periodic):
         self._since = monotonic()
 
     def _look(self) -> None:
+        with suppress(ray.exceptions.RayError):  # Ray's own books, when they do not answer for once
+            self._look_once()
+
+    def _look_once(self) -> None:
         self._account.staff(self._cluster.crew().now)
         if self._account.steps != self._seen:
             self._seen, self._since = self._account.steps, monotonic()
-        elif (silence := monotonic() - self._since) >= self._SILENCE:
+        elif (silence := monotonic() - self._since) >= self._silence:
             self._note(f"nothing has come back for {_duration(silence)}; {_nodes_to_come()}")
 
 

@@ -147,6 +147,18 @@ class TestSpeed:
         assert run.bound_by == bound_by
         assert run.manifest("running").step_seconds == {"read": read, "decode": decode, "predict": predict}
 
+    def test_is_that_of_the_workers_that_were_there_while_they_were_there(self, clock: Callable[[float], None]) -> None:
+        run = account()
+        run.staff(Slots(2, 1))
+        clock(10)
+        run.staff(Slots(6, 2))
+        clock(15)
+        run.staff(Slots(1, 1))
+        clock(25)
+        run.saw(chunk(run.todo[0], read=20, decode=10, predict=15))
+        assert run.busy == pytest.approx({"decode": 30 / (20 + 30 + 10), "predict": 15 / (10 + 10 + 10)})
+        assert run.seconds == 25
+
     def test_before_any_image_is_bound_by_nothing(self, clock: Callable[[float], None]) -> None:
         run = account()
         run.staff(Slots(4, 1))

@@ -1,16 +1,19 @@
 """A cluster that grows from a bare head, by Ray's own autoscaler; what ran where is read from Ray's state."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import Silent, account, chunk
 from nights import Night
 from servers import RayHead, ray_head
 
-pytestmark = pytest.mark.slow
+from pipeline.account import Slots
+from pipeline.cluster import Cluster, Lookout
 
 DECODE = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
 GPU = {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1}
@@ -37,6 +40,7 @@ def kinds(head: RayHead) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_both_groups_grow_from_nothing_do_what_each_is_for_and_go(tmp_path: Path, night: Night) -> None:
     with ray_head(tmp_path, num_cpus=0, grows={"decode": DECODE, "gpu": GPU}) as head:
         night.finish("--device", "cuda", "--precision", "fp32", "--decode-workers", "6", env=on(head))
@@ -50,13 +54,11 @@ def test_both_groups_grow_from_nothing_do_what_each_is_for_and_go(tmp_path: Path
         predicted = {kind for name, nodes in ran.items() if "OnCores" in name for kind in nodes}
         assert decoded == {"decode"}
         assert predicted == {"gpu"}
-        deadline = time.monotonic() + 60
-        while any(node["state"] == "ALIVE" and not node["is_head_node"] for node in head.nodes()):
-            assert time.monotonic() < deadline, "nodes stay"
-            time.sleep(0.5)
+        until(lambda: all(node["state"] == "DEAD" or node["is_head_node"] for node in head.nodes()))
     assert night.verify() == 300
 
 
+@pytest.mark.slow
 def test_without_any_gpu_it_says_so_in_one_line(tmp_path: Path, night: Night) -> None:
     with (
         ray_head(tmp_path, num_cpus=0, grows={"decode": DECODE}) as head,
@@ -69,6 +71,7 @@ def test_without_any_gpu_it_says_so_in_one_line(tmp_path: Path, night: Night) ->
     )
 
 
+@pytest.mark.slow
 def test_for_nodes_that_never_come_it_waits_until_stop_at_and_says_for_what(tmp_path: Path, night: Night) -> None:
     refused = GPU | {"resources": GPU["resources"] | {"object_store_memory": 1}}
     with ray_head(tmp_path, num_cpus=0, grows={"decode": DECODE, "gpu": refused}) as head:
@@ -81,3 +84,36 @@ def test_for_nodes_that_never_come_it_waits_until_stop_at_and_says_for_what(tmp_
     (manifest,) = night.manifests()
     assert (manifest["status"], manifest["shards_left"]) == ("stopped", 30)
     assert f"Stopped by --stop-at {stop_at}: 30 shards left for the next night." in run.said
+
+
+class TestOnThisMachine:
+    def test_decoders_and_predictors_share_the_cores(self, ray_session: None) -> None:
+        crew = Cluster("cpu", account().config, account()).crew()
+        assert crew.now == crew.most == Slots(decode=1, predict=1)
+        assert crew.predictor_cpus < 1
+        assert crew.predictor_gpus == 0
+
+    def test_what_was_asked_for_is_what_there_is(self, ray_session: None) -> None:
+        run = account(decode_workers=5, predict_workers=3)
+        crew = Cluster("cpu", run.config, run).crew()
+        assert crew.now == crew.most == Slots(decode=5, predict=3)
+
+    def test_silence_is_remarked_on_and_ends_with_the_next_step(self, ray_session: None) -> None:
+        run = account()
+        heard = Silent()
+        cluster = Cluster("cpu", run.config, run)
+        with Lookout(cluster, run, heard.note, every=0.02, silence=0.5):
+            until(lambda: heard.notes)
+            before = len(heard.notes)
+            run.saw(chunk(run.todo[0], ok=1))
+            time.sleep(0.4)
+            assert len(heard.notes) - before <= 1  # one may have been under way
+        assert heard.notes[0] == "nothing has come back for 0:00:01; nodes to come: none; there are 2 CPU"
+        assert run.slots == Slots(1, 1)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -389,5 +389,5 @@ class TestWrongInvocations:
         if torch.cuda.is_available():
             pytest.skip("there is a GPU here")
         write_tar(run.archive / "a.tar", pictures(2))
-        with pytest.raises(UsageError, match="the cluster has no GPU"):
+        with pytest.raises(UsageError, match="has what a predict worker takes"):
             run(device="cuda")
