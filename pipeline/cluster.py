@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,10 +29,12 @@ from pipeline.errors import UsageError
 from pipeline.periodic import Periodic
 from pipeline.workers import CPU_THREADS
 
-# What a decode task takes of a node, and what a predictor takes at least, in cores. Not the same: Ray would fuse equals
-# into one actor that decodes and predicts in turn.
+# Cores that a worker takes of a node. Not the same: Ray would fuse equals into one actor that decodes and predicts in
+# turn.
 DECODE_CPUS = 1.0
-_PREDICT_CPUS = 0.9
+PREDICT_CPUS = 0.9
+
+_NODE, _GROUP = "ray.io/node-id", "ray.io/node-group"
 
 # A node that has less to do than this is not worth its start: five minutes' work of a core that decodes 80 photographs
 # a second of 0.7 MB, of a small GPU (an L4, 600 a second), and of a core that does both.
@@ -50,19 +52,19 @@ _SILENCE = 120.0
 
 @dataclass(frozen=True)
 class Crew:
-    """The workers of a run, and what one takes of a node.
+    """The workers of a run, and where they are.
 
     Attributes:
         now: those that there is room for.
         most: those that there may be once the cluster has grown.
-        predictor_cpus: cores that a predictor keeps for itself.
-        predictor_gpus: its share of a GPU; 0 where it computes on cores.
+        predictor_gpus: the share of a GPU that a predictor takes; 0 where it computes on cores.
+        decode_where: Ray's label selector of the nodes that decode; empty for any.
     """
 
     now: Slots
     most: Slots
-    predictor_cpus: float
     predictor_gpus: float
+    decode_where: dict[str, str]
 
 
 class Cluster:
@@ -79,7 +81,7 @@ class Cluster:
         self._config = config
         self._account = account
         self._gpus = config.gpus_per_actor if device == "cuda" else 0.0
-        self._needs = {"decode": {"CPU": DECODE_CPUS}, "predict": {"CPU": _PREDICT_CPUS, "GPU": self._gpus}}
+        self._needs = {"decode": {"CPU": DECODE_CPUS}, "predict": {"CPU": PREDICT_CPUS, "GPU": self._gpus}}
 
     def muster(self, note: Callable[[str], None]) -> bool:
         """Wait until there is room for a worker of each kind; until `stop_at` at most.
@@ -121,31 +123,26 @@ class Cluster:
 
     def crew(self) -> Crew:
         """The workers that there is room for now."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cores = sum(int(node.get("CPU", 0)) for node in nodes)
-        beside_gpus = sum(int(node.get("CPU", 0)) for node in nodes if node.get("GPU"))
-        predictor_cpus = _PREDICT_CPUS
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        with_gpu = [node for node in nodes if _amount(node, "GPU")]
+        cores, beside_gpus = (sum(int(_amount(node, "CPU")) for node in some) for some in (nodes, with_gpu))
+        decode_where = {}
         if self._device == "cpu":
             predict = max(1, cores // CPU_THREADS)
             decode = cores - predict
         else:
-            predict = max(1, sum(int(node.get("GPU", 0) / self._gpus) for node in nodes))
+            predict = max(1, sum(int(_amount(node, "GPU") / self._gpus) for node in with_gpu))
             decode = cores - predict
-            # Where other nodes decode, the cores beside a GPU feed it: its predictor keeps them all.
-            if cores - beside_gpus >= beside_gpus > 0:
+            # Where enough others decode, the cores beside a GPU are left to feed it.
+            if cores - beside_gpus >= beside_gpus:
                 decode = cores - beside_gpus
-                share = min(node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU"))
-                predictor_cpus = max(predictor_cpus, share * self._gpus)
-        decode = self._config.decode_workers or max(1, decode)
-        predict = self._config.predict_workers or predict
-        # Predictors on cores are as many as the cores are when the run begins: more would take them from each other.
-        grows = _is_shared() and self._device == "cuda"
-        return Crew(
-            now=Slots(decode, predict),
-            most=Slots(max(decode, self._wanted("decode")), max(predict, self._wanted("predict") if grows else 1)),
-            predictor_cpus=predictor_cpus,
-            predictor_gpus=self._gpus,
-        )
+                decode_where = _all_but(with_gpu)
+        now = Slots(self._config.decode_workers or max(1, decode), self._config.predict_workers or predict)
+        most = now
+        # On cores alone the two would take them from each other.
+        if _is_shared() and self._device == "cuda":
+            most = Slots(max(now.decode, self._wanted("decode")), max(now.predict, self._wanted("predict")))
+        return Crew(now, most, self._gpus, decode_where)
 
     def _wanted(self, kind: str) -> int:
         """Workers that have something to do each."""
@@ -158,8 +155,8 @@ class Cluster:
 
     def _refuse_impossible(self, kind: str, waiting: int) -> None:
         needs = {name: amount for name, amount in self._needs[kind].items() if amount}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if any(all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes):
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if any(all(_amount(node, kind) >= amount for kind, amount in needs.items()) for node in nodes):
             return  # it is in use
         state = _autoscaler()
         bundles = [dict(request.resources_bundle) for request in state.infeasible_resource_requests]
@@ -237,6 +234,19 @@ def connect() -> None:
     # Ray has put a handler of its own there, which prints a stack and aborts.
     if current_thread() is main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _amount(node: Mapping[str, Any], kind: str) -> float:
+    return float(node["Resources"].get(kind, 0))
+
+
+def _all_but(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Selects any other node: not of the same groups either, of which more may come."""
+    selector = {}
+    for label in _NODE, _GROUP:
+        if values := {node["Labels"][label] for node in nodes if node["Labels"].get(label)}:
+            selector[label] = f"!in({','.join(sorted(values))})"
+    return selector
 
 
 def _is_shared() -> bool:

@@ -22,7 +22,7 @@ from pipeline.account import Account
 from pipeline.box_index import indexed
 from pipeline.checkpoint import Model
 from pipeline.chunks import Failure
-from pipeline.cluster import DECODE_CPUS, Cluster, Crew, Lookout
+from pipeline.cluster import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
 from pipeline.commit import Assembler
 from pipeline.config import RunConfig
 from pipeline.crops import Cropping
@@ -276,6 +276,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Cr
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=crew.most.decode),
         num_cpus=DECODE_CPUS,
+        label_selector=crew.decode_where,
         max_retries=_TASK_RETRIES,
     )
     predicted = chunks.map_batches(
@@ -284,7 +285,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Cr
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=crew.now.predict, initial_size=crew.now.predict, max_size=crew.most.predict),
-        num_cpus=crew.predictor_cpus,
+        num_cpus=PREDICT_CPUS,
         num_gpus=crew.predictor_gpus or None,
         max_task_retries=_TASK_RETRIES,
     )

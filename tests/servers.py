@@ -249,7 +249,7 @@ def _description(types: Mapping[str, Any], gcs_address: str) -> dict[str, Any]:
         "available_node_types": {HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, **types},
         "max_workers": sum(each["max_workers"] for each in types.values()),
         "upscaling_speed": 10,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 0.3,
         "auth": {},
         "docker": {},
         "file_mounts": {},
