@@ -80,6 +80,14 @@ class TestWhatIsCompiled:
             double(torch.ones(size))
         assert graphs() == 3
 
+    def test_is_not_given_up_when_another_size_is_one_too_many_for_torch(self) -> None:
+        notes: list[str] = []
+        double = Compiled(lambda batch: batch * 2, notes.append, backend="eager")
+        assert [double.compile(torch.ones(size)) for size in range(1, 10)] == [True] * 8 + [False]
+        assert all(double(torch.ones(size)).tolist() == [2] * size for size in range(1, 10))
+        assert len(notes) == 1
+        assert graphs() == 8
+
     def test_never_takes_the_place_of_what_cannot_be_compiled(self) -> None:
         calls = 0
 
