@@ -38,7 +38,7 @@ from pipeline.predict import DEFAULT_BATCH, resolve_precision
 from pipeline.rows import Columns, classes_csv
 from pipeline.selection import newest_first, select
 from pipeline.shards import Shard, discover
-from pipeline.workers import Item, Job, Left, PredictorActor, Reader, Task, unpack
+from pipeline.workers import Item, Job, Left, PredictorActor, Reader, Remark, Task, unpack
 from pipeline.writer import Writer
 
 # As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
@@ -209,6 +209,8 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
                 account.fail(item)
             elif isinstance(item, Footer):
                 account.found_done(item)
+            elif isinstance(item, Remark):
+                watch.note(item.text)
             elif isinstance(item, Left):
                 assembler.drop(item.shard)
                 stopping = True
@@ -279,12 +281,20 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Cr
         label_selector=crew.decode_where,
         max_retries=_TASK_RETRIES,
     )
+    # A GPU works on one chunk while the pixels of another are copied to it; a CPU has no core to spare.
+    calls = 2 if job.device == "cuda" else 1
     predicted = chunks.map_batches(
         PredictorActor,
         fn_constructor_args=(job, partial(ray.get, model)),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=crew.now.predict, initial_size=crew.now.predict, max_size=crew.most.predict),
+        compute=ActorPoolStrategy(
+            min_size=crew.now.predict,
+            initial_size=crew.now.predict,
+            max_size=crew.most.predict,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=calls > 1,
+        ),
         num_cpus=PREDICT_CPUS,
         num_gpus=crew.predictor_gpus or None,
         max_task_retries=_TASK_RETRIES,

@@ -1,6 +1,7 @@
 """Tensors become predictions: one model on one device, fed with uint8 pixels."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ from pipeline import fused
 from pipeline.checkpoint import Model
 from pipeline.config import Precision
 from pipeline.errors import FatalError, UsageError, is_out_of_memory
-from pipeline.hiera import Hiera, Output
+from pipeline.gpu import MOST_WINDOWS, Gpu
+from pipeline.hiera import PATCH, WINDOW, Hiera, Output
 
 # Images per batch when nobody says otherwise. A batch of 8 keeps two cores busy and its activations in some 200 MB.
 DEFAULT_BATCH = {"cuda": 64, "cpu": 8}
@@ -44,7 +46,7 @@ class Predictions:
 
 
 class Predictor:
-    """A model on a device, ready for chunk after chunk.
+    """A model on a device, ready for chunk after chunk, also from several threads.
 
     Args:
         model: the checkpoint; its network is moved and cast.
@@ -52,6 +54,7 @@ class Predictor:
         precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
         batch_size: most images in one pass; halved for good when the device runs out of memory.
         stages: feature maps to give.
+        note: is told what a person should know.
 
     Raises:
         UsageError: the device is not there, or does not compute in that precision.
@@ -64,15 +67,19 @@ class Predictor:
         precision: Literal["fp32", "bf16"],
         batch_size: int,
         stages: Sequence[str] = (),
+        note: Callable[[str], object] = warnings.warn,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda: torch finds no GPU here; choose --device cpu or a machine with a GPU")
         self.device = torch.device(device)
         self.dtype = _DTYPES[precision]
-        self.batch_size = batch_size if device == "cuda" else min(batch_size, _CPU_PASS)
+        windows = model.size[0] * model.size[1] // (PATCH * WINDOW) ** 2
+        self.batch_size = min(batch_size, _CPU_PASS if device == "cpu" else max(1, MOST_WINDOWS // windows))
         self.stages = tuple(stages)
         # TF32 would round the stem's products to 10 bits behind fp32's back.
         torch.backends.cudnn.allow_tf32 = False
+        # Which of its attention kernels comes first is torch's choice, by GPU and version; without cuDNN's, flash does.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.network: Hiera = model.network.to(self.device, self.dtype).eval()
         self.network.features.float()
         self.network.classifier.float()
@@ -80,6 +87,7 @@ class Predictor:
             self.network = fused.fuse(self.network)
         self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
+        self.gpu = Gpu(self.answer, self.device, note) if device == "cuda" else None
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
         """Predict for pixels uint8 [N, 3, H, W], N at least 1.
@@ -96,46 +104,42 @@ class Predictor:
             features={stage: torch.cat([o.features[stage] for o in outputs]).numpy() for stage in self.stages},
         )
 
+    def answer(self, pixels: Tensor) -> Output:
+        """Logits and embedding float32, features float16, of one pass over pixels on the device; without gradients."""
+        images = (pixels.float().div_(255) - self._mean).div_(self._std).to(self.dtype)
+        logits, embedding, features = self.network.predict(images, self.stages)
+        return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
+
     def _passes(self, pixels: Tensor) -> Iterator[Output]:
         start = 0
         while start < len(pixels):
-            batch = pixels[start : start + self.batch_size]
+            size = self.batch_size
+            batch = pixels[start : start + size]
             try:
-                output = self._forward(batch)
+                output = self._pass(batch, size)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                if self.batch_size == 1:
+                if size == 1:
                     raise FatalError(
                         f"device {self.device}: out of memory with a single image; free some or use another"
                     ) from error
                 output = None
             # Not in the `except`: its traceback holds on to the activations, which could not be given back.
             if output is None:
-                self._halve_batch()
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have met with the same
+                if self.gpu:
+                    torch.cuda.empty_cache()
             else:
                 start += len(batch)
                 yield output
 
     @torch.inference_mode()
-    def _forward(self, pixels: Tensor) -> Output:
-        count = len(pixels)
+    def _pass(self, pixels: Tensor, size: int) -> Output:
+        if self.gpu is None:
+            return self.answer(pixels)
         # A GPU keeps a plan for each shape: the last batch of a shard is padded to a power of two, so they are few.
-        if self.device.type == "cuda" and count < self.batch_size:
-            padded = min(self.batch_size, 1 << (count - 1).bit_length())
-            pixels = torch.cat([pixels, pixels.new_zeros(padded - count, *pixels.shape[1:])])
-        images = (pixels.to(self.device).float().div_(255) - self._mean).div_(self._std).to(self.dtype)
-        logits, embedding, features = self.network.predict(images, self.stages)
-        return Output(
-            logits[:count].float().cpu(),
-            embedding[:count].float().cpu(),
-            {stage: map_[:count].half().cpu() for stage, map_ in features.items()},
-        )
-
-    def _halve_batch(self) -> None:
-        self.batch_size //= 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        return self.gpu(pixels, min(size, 1 << (len(pixels) - 1).bit_length()))
 
 
 def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:

@@ -8,11 +8,12 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,7 @@ from pipeline.carry_over import Earlier
 from pipeline.chunks import Chunk, Failure, read_chunks
 from pipeline.crops import Cropping, Detected
 from pipeline.errors import FatalError, TransientError, TraplineError, in_one_line
+from pipeline.gpu import Busy
 from pipeline.isolation import Sandbox, decode_or_die
 from pipeline.ledger import Footer
 from pipeline.predict import Predictor
@@ -89,7 +91,14 @@ class Left:
     shard: Shard
 
 
-Item = Chunk | Failure | Footer | Left
+@dataclass(frozen=True)
+class Remark:
+    """What a person should know of a worker."""
+
+    text: str
+
+
+Item = Chunk | Failure | Footer | Left | Remark
 """What comes of a shard: its chunks; or a failure; or the footer of a result that another run wrote; or nothing yet."""
 
 
@@ -138,7 +147,7 @@ class Reader:
 
 
 class PredictorActor:
-    """Chunks in, chunks with predictions out; an actor that holds the model."""
+    """Chunks in, chunks with predictions out; an actor that holds the model, and may be called by several threads."""
 
     def __init__(self, job: Job, load: "Callable[[], Model]") -> None:
         # Pixels lie in shared memory, which nobody may write to, and nobody does.
@@ -147,11 +156,16 @@ class PredictorActor:
             torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
         stages = tuple(job.columns.feature_shapes)
         self.job = job
-        self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages)
+        self.busy = Busy()
+        self.remarks = SimpleQueue[str]()
+        self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.remarks.put)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """As many dataset rows out as in."""
-        return pa.concat_tables([pack(self._predict(item, pixels)) for item, pixels in unpack(batch)])
+        """As many dataset rows out as in, and at times one more, with a remark."""
+        rows = [pack(self._predict(item, pixels)) for item, pixels in unpack(batch)]
+        with suppress(Empty):
+            rows.append(pack(Remark(self.remarks.get_nowait())))
+        return pa.concat_tables(rows)
 
     def _predict(self, item: Item, pixels: npt.NDArray[np.uint8]) -> Item:
         if not isinstance(item, Chunk) or item.carried:
@@ -164,7 +178,7 @@ class PredictorActor:
             reason = f"{item.shard.uri}: {type(error).__name__}: {in_one_line(error)}"
             return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
         rows = with_predictions(item.rows, predictions, self.job.columns, item.with_pixels)
-        return replace(item, rows=rows, seconds={**item.seconds, "predict": perf_counter() - started})
+        return replace(item, rows=rows, seconds={**item.seconds, "predict": self.busy.since(started)})
 
 
 def pack(item: Item, pixels: npt.NDArray[np.uint8] | None = None) -> pa.Table:

@@ -1,16 +1,23 @@
 """The benchmarks themselves, on little: that they measure what they say, and take turns."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from archives import jpeg
+import torch
+from archives import jpeg, write_folder
 from rich.console import Console
 
-from jobs.benchmark import decoding, main, rounds
+from jobs.benchmark import contenders, decoding, main, rounds
+from jobs.benchmark.contenders import Contender
+from jobs.benchmark.model import Row, gflop_per_image, random_model
+from jobs.benchmark.model import measure as measure_model
 from jobs.benchmark.planning import measure as measure_planning
 from jobs.benchmark.rounds import Spread, Timing, take_turns
 from pipeline import checkpoint
+from pipeline.checkpoint import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 
@@ -60,19 +67,62 @@ def test_planning_sees_all_shards_done_with_and_without_the_cache(bucket: str) -
     assert steps[-1] == "plan, from the cache"
 
 
-@pytest.mark.slow
-def test_the_model_benchmark_prints_a_table_and_writes_its_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_model_benchmark_prints_a_table_and_writes_its_figures_without_ray(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "model.json"
-    assert main(["model", "--batch-size", "1", "--rounds", "1", "--no-compiled", "--json", str(file)]) == 0
+    monkeypatch.setitem(sys.modules, "ray", None)
+    file, photographs = tmp_path / "model.json", tmp_path / "photographs"
+    write_folder(photographs, {f"{seed}.jpg": jpeg(seed) for seed in range(5)})
+    options = ["--batch-size", "2", "--batch-size", "8", "--rounds", "1", "--no-compiled", "--json", str(file)]
+    assert main(["model", str(photographs), "--model", str(tiny_model), *options]) == 0
     printed = capsys.readouterr().out
     figures = json.loads(file.read_text())
-    rows = {row["name"]: row for row in figures["rows"]}
-    assert {"birder fp32", "birder bf16 autocast", "trapline fp32"} <= set(rows)
-    assert rows["trapline fp32"]["max_probability_error"] < 1e-4
-    assert all(name.split()[0] in printed for name in rows)
+    rows = {(row["name"], row["batch_size"]): row for row in figures["rows"]}
+    for size in (2, 8):
+        assert rows["trapline fp32", size]["max_probability_error"] < 1e-4
+        assert rows["trapline fp32", size]["times_birder"]["median"] == 1
+    assert all(row["images_per_second"] > 0 and row["trouble"] is None for row in rows.values())
+    assert all(name.split()[0] in printed for name, _ in rows)
+    assert "5 photographs" in printed
     assert figures["machine"]["cores"] >= 1
+
+
+def test_a_network_that_has_no_memory_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    birder = contenders._birder
+
+    def short_of_memory(model: Model, device: Any, precision: Any) -> Contender:
+        if precision == "bf16":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return birder(model, device, precision)
+
+    monkeypatch.setattr(contenders, "_birder", short_of_memory)
+    rows, _ = measure_model(QUIET, random_model("hiera_abswin_tiny", (64, 64)), None, "cpu", (2,), 1, compiled=False)
+    rows_by_name = {row.name: row for row in rows}
+    assert rows_by_name.pop("birder bf16 autocast") == Row("birder bf16 autocast", 2, trouble="out of memory")
+    assert list(rows_by_name)[:2] == ["birder fp32", "trapline fp32"]
+    assert all(row.images_per_second and row.times_birder for row in rows_by_name.values())
+    assert rows_by_name["trapline fp32"].cosine == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_our_network_is_measured_in_every_way_that_it_is_used(tiny_model: Path) -> None:
+    model = checkpoint.load(str(tiny_model))
+    rows, _ = measure_model(QUIET, model, None, "cuda", (4, 16), 1, compiled=True)
+    assert [row.trouble for row in rows] == [None] * len(rows)
+    ways = [
+        "fp32",
+        "bf16",
+        "bf16, from the host",
+        "bf16 compiled",
+        "bf16 compiled, tuned",
+        "bf16 compiled, from the host",
+    ]
+    assert {f"trapline {way}" for way in ways} < {row.name for row in rows}
+    assert all(row.cosine is not None and row.cosine >= 0.999 for row in rows)
+
+
+def test_products_are_counted() -> None:
+    assert gflop_per_image(random_model()) == pytest.approx(60.4, abs=0.05)
 
 
 def test_a_folder_without_photographs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

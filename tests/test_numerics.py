@@ -82,6 +82,21 @@ def test_bf16_changes_the_class_of_few_images_and_only_between_almost_equals(
     assert least_cosine(found, exact) >= 0.9995
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bf16_on_a_gpu_keeps_the_class_of_a_thousand_images_but_one(
+    model: Model, drawn: NDArray[np.uint8], exact: Predictions, compiled: bool
+) -> None:
+    predictor = Predictor(copy.deepcopy(model), "cuda", "bf16", 64, note=pytest.fail)
+    if compiled and predictor.gpu:
+        with torch.inference_mode():
+            predictor.gpu.answer.compile(torch.from_numpy(drawn[:64]).cuda())
+    found = predictor(drawn)
+    print(f"top-1 {agreement(found, exact):.2%}, cosine {least_cosine(found, exact):.6f}")
+    assert agreement(found, exact) >= 0.999
+    assert least_cosine(found, exact) >= 0.9995
+
+
 def test_fast_decoding_keeps_embeddings(model: Model, tmp_path: Path) -> None:
     """Of pictures as large as cameras take them, 24 times as wide as the network's input."""
     predictor = Predictor(copy.deepcopy(model), "cpu", "fp32", 8)

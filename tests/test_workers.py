@@ -1,6 +1,7 @@
 """The workers as plain callables, without Ray."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import FatalError
 from pipeline.rows import Columns
 from pipeline.shards import Shard, discover
-from pipeline.workers import Job, Left, PredictorActor, Reader, Task, pack, unpack
+from pipeline.workers import Job, Left, PredictorActor, Reader, Remark, Task, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,30 @@ def test_a_shard_is_read_and_predicted_chunk_by_chunk(job: Job, shard: Shard, mo
     assert [item.rows.num_rows for item in predicted if isinstance(item, Chunk)] == [4, 3]
     assert predicted[1].rows.column("species").null_count == 1
     assert set(predicted[1].seconds) == {"read", "decode", "predict"}
+
+
+def test_what_a_person_should_know_travels_behind_the_chunks_once(
+    job: Job, shard: Shard, model: checkpoint.Model
+) -> None:
+    actor, chunks = PredictorActor(job, lambda: model), read(job, shard)
+    actor.remarks.put("slow today")
+    assert [isinstance(item, Chunk) for item, _ in unpack(actor(chunks))] == [True, True, False]
+    actor.remarks.put("slow today")
+    *_, (remark, _) = unpack(actor(chunks))
+    assert remark == Remark("slow today")
+    assert len(list(unpack(actor(chunks)))) == 2
+
+
+def test_two_calls_at_once_predict_what_they_would_in_turn(job: Job, shard: Shard, model: checkpoint.Model) -> None:
+    actor, chunks = PredictorActor(job, lambda: model), read(job, shard)
+
+    def probabilities(_: int) -> list[pa.ChunkedArray]:
+        items = [item for item, _ in unpack(actor(chunks))]
+        return [item.rows.column("probability") for item in items if isinstance(item, Chunk)]
+
+    expected = probabilities(0)
+    with ThreadPoolExecutor(2) as threads:
+        assert all(found == expected for found in threads.map(probabilities, range(4)))
 
 
 def test_a_shard_whose_time_has_come_is_not_begun(job: Job, shard: Shard, model: checkpoint.Model) -> None:

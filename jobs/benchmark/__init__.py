@@ -32,32 +32,48 @@ Rounds = Annotated[int, Parameter(help="Rounds that count; one more warms up.")]
 
 @app.command
 def model(
+    folder: Annotated[Path | None, Parameter(help="Photographs to compare answers over; default: noise.")] = None,
     *,
+    model: Annotated[str | None, Parameter(help="A trained checkpoint; default: Hiera-Base of random weights.")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    batch_size: int = 8,
+    batch_size: Annotated[
+        tuple[int, ...], Parameter(help="May be given several times; default: 8, or 16, 64 and 256 on a GPU.")
+    ] = (),
     rounds: Rounds = 5,
-    compiled: Annotated[bool, Parameter(help="With birder's compiled network: 1 to 2 minutes more.")] = True,
+    compiled: Annotated[bool, Parameter(help="With compiled networks: 1 to 2 minutes more for each.")] = True,
     json: Json = None,
 ) -> int:
-    """The network alone, against birder's, by precision."""
+    """The network alone, against birder's, by precision; how fast, and how far its answers are from float32's."""
     console = Console()
     where: Literal["cpu", "cuda"] = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    rows, peaks = model_benchmark.measure(console, where, batch_size, rounds, compiled)
-    table = _table("network", "images/s", f"× {rows[0].name}", "of peak", "top-1", "cosine ≥", "|Δp| ≤")
+    loaded = checkpoint.load(model) if model else random_model()
+    pixels = decoding.pixels(decoding.photographs(folder), loaded.size) if folder else None
+    sizes = batch_size or model_benchmark.BATCH_SIZES[where]
+    rows, peaks = model_benchmark.measure(console, loaded, pixels, where, sizes, rounds, compiled)
+    table = _table("network", "batch", "images/s", f"× {rows[0].name}", "of peak", "top-1", "cosine ≥", "|Δp| ≤")
     for row in rows:
         table.add_row(
             row.name,
-            f"{row.images_per_second:.2f}",
-            row.times_birder,
-            f"{row.share_of_peak:.0%}",
-            f"{row.top1_agreement:.1%}",
-            f"{row.cosine:.6f}",
-            f"{row.max_probability_error:.1e}",
+            str(row.batch_size),
+            *(
+                [row.trouble]
+                if row.trouble
+                else (
+                    _figure(row.images_per_second, ".2f"),
+                    str(row.times_birder or "-"),
+                    _figure(row.share_of_peak, ".0%"),
+                    _figure(row.top1_agreement, ".1%"),
+                    _figure(row.cosine, ".6f"),
+                    _figure(row.max_probability_error, ".1e"),
+                )
+            ),
         )
     console.print(table)
     shown = ", ".join(f"{gflops:,.0f} GFLOP/s in {precision}" for precision, gflops in peaks.items())
-    console.print(f"{model_benchmark.VARIANT} at 384², batches of {batch_size}, {where}; peak, measured: {shown}.")
-    _write(json, "model", {"rows": [asdict(row) for row in rows], "peaks": peaks, "batch_size": batch_size})
+    height, width = loaded.size
+    images = "noise" if pixels is None else f"{len(pixels)} photographs"
+    console.print(f"{loaded.variant} at {height} x {width}, {images}, {where}; peak, measured: {shown}.")
+    _write(json, "model", {"rows": [asdict(row) for row in rows], "peaks": peaks, "model": loaded.source})
     return 0
 
 
@@ -168,6 +184,10 @@ def _table(*headings: str) -> Table:
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number == 0 else "right")
     return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _write(path: Path | None, name: str, figures: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from rich.console import Console
@@ -58,6 +59,11 @@ def photographs(folder: Path) -> list[bytes]:
     if not sound:
         raise UsageError(f"{folder}: holds no image that can be decoded; give a folder of photographs")
     return sound
+
+
+def pixels(images: Sequence[bytes], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """All of them as a network takes them, uint8 [N, 3, H, W]."""
+    return torch.stack([_pixels(data, size, fast=False) for data in images]).numpy()
 
 
 def megapixels(images: Sequence[bytes]) -> float:

@@ -1,52 +1,58 @@
-"""The network alone: ours and birder's on the same weights and the same images, in turn.
-
-birder's networks get images that are normalised already; ours get uint8 pixels, as in a run. No Ray is needed, and
-where birder is not installed ours are measured against each other.
-"""
+"""The network alone: ours and birder's on the same weights and the same images, in turn. No Ray is needed."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from jobs.benchmark.rounds import Timing, take_turns
+from jobs.benchmark.contenders import Answers, Contender, Device, On, Pixels, Precision, contenders, normalised
+from jobs.benchmark.rounds import Spread, take_turns
 from pipeline.checkpoint import Model
+from pipeline.errors import in_one_line
 from pipeline.hiera import VARIANTS, Hiera
-from pipeline.predict import Predictor, multiplies_in_bf16
+from pipeline.predict import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
-GFLOP_PER_IMAGE = 60.4  # of that variant, at that size
+
+BATCH_SIZES: dict[Device, tuple[int, ...]] = {"cpu": (8,), "cuda": (16, 64, 256)}
 
 _MEAN, _STD = (0.5, 0.45, 0.4), (0.25, 0.2, 0.3)
+_PASSES: dict[Device, int] = {"cpu": 1, "cuda": 8}  # of a round: a GPU has the next one at hand while it is at work
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender.
+    """One contender at one size of batch. What was not measured is None; where it could not be, `trouble` says why.
 
     Attributes:
         name: of the contender.
+        batch_size: images in a pass.
+        first_seconds: until its first answers; most of it is compiling, where it compiles.
         images_per_second: in the median.
-        times_birder: ratio to birder in float32 (or to our reference, where birder is not there): median, range.
+        times_birder: ratio to birder in float32 (or to ours, where birder's is not there).
         share_of_peak: of the rate at which this machine multiplies large matrices in that precision.
         top1_agreement: share of the images with the class that the reference gives.
         cosine: the least one between an embedding and the reference's.
         max_probability_error: the largest |p - p_reference|.
+        trouble: one line.
     """
 
     name: str
-    images_per_second: float
-    times_birder: str
-    share_of_peak: float
-    top1_agreement: float
-    cosine: float
-    max_probability_error: float
+    batch_size: int
+    first_seconds: float | None = None
+    images_per_second: float | None = None
+    times_birder: Spread | None = None
+    share_of_peak: float | None = None
+    top1_agreement: float | None = None
+    cosine: float | None = None
+    max_probability_error: float | None = None
+    trouble: str | None = None
 
 
 def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int = 0) -> Model:
@@ -58,126 +64,133 @@ def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int
     return Model(network, variant, VARIANTS[variant], classes, size, _MEAN, _STD, "0" * 64, "random")
 
 
+def gflop_per_image(model: Model) -> float:
+    """Of products and attention in one pass, a multiplication and an addition counted as two."""
+    with torch.device("meta"):
+        network = Hiera(model.architecture, len(model.classes), model.size).eval()
+        image = torch.empty(1, 3, *model.size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.predict(image)
+    return float(counter.get_total_flops()) / 1e9
+
+
 def measure(
-    console: Console, device: Literal["cpu", "cuda"], batch_size: int, rounds: int, compiled: bool
-) -> tuple[list[Row], dict[str, float]]:
-    """All contenders, in turn.
+    console: Console,
+    model: Model,
+    pixels: Pixels | None,
+    device: Device,
+    batch_sizes: Sequence[int],
+    rounds: int,
+    compiled: bool,
+) -> tuple[list[Row], dict[Precision, float]]:
+    """All contenders, in turn, at one size of batch after the other.
 
     Args:
         console: shows what is going on.
+        model: the network.
+        pixels: uint8 [N, 3, H, W], the answers to which are compared; None for a batch of noise.
         device: where.
-        batch_size: images in a pass.
-        rounds: passes that count, of each contender.
-        compiled: whether birder's compiled network is among them; it takes a minute or two, and a C++ compiler.
+        batch_sizes: images in a pass.
+        rounds: that count, of each contender.
+        compiled: whether compiled networks are among them; each takes a minute or two, and a C++ compiler.
 
     Returns:
         A row each; and the measured peaks, GFLOP/s by precision.
     """
-    model = random_model()
-    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, *SIZE), dtype=np.uint8)
-    contenders: dict[str, tuple[str, Callable[[], tuple[Tensor, Tensor]]]] = {}
-    if find_spec("birder"):
-        contenders |= _birders(model, pixels, device, compiled)
-    for precision in ("fp32", "bf16"):
-        if precision == "fp32" or multiplies_in_bf16(device):
-            contenders[f"trapline {precision}"] = (precision, _ours(model, pixels, device, precision))
+    precisions: list[Precision] = ["fp32", "bf16"]
+    peaks = {precision: _peak(console, device, precision) for precision in precisions}
+    ours = precisions if multiplies_in_bf16(device) else precisions[:1]
+    gflop = gflop_per_image(model)
+    rows: list[Row] = []
+    for size in batch_sizes:
+        noise = np.random.default_rng(0).integers(0, 256, (size, 3, *model.size), dtype=np.uint8)
+        images = noise if pixels is None else pixels
+        answers = _over(_reference(model, device), images, size)
+        firsts: list[Row] = []
+        work: dict[str, Callable[[], int]] = {}
+        precision_of: dict[str, Precision] = {}
+        for name, make in contenders(model, device, ours, size, compiled).items():
+            try:
+                with console.status(f"first pass: {name}, batches of {size}"):
+                    row, contender = _first_pass(Row(name, size), make, images, answers)
+                    work[name], precision_of[name] = _round(contender, images, size, device), contender.precision
+            except Exception as error:  # noqa: BLE001 - the others go on
+                out = isinstance(error, torch.OutOfMemoryError)
+                row = Row(name, size, trouble="out of memory" if out else in_one_line(error))
+            firsts.append(row)
+        timings = take_turns(console, work, rounds)
+        baseline = timings.get(firsts[0].name)
+        for row in firsts:
+            if timing := timings.get(row.name):
+                row = replace(
+                    row,
+                    images_per_second=timing.rate,
+                    times_birder=timing.times_as_fast_as(baseline) if baseline else None,
+                    share_of_peak=timing.rate * gflop / peaks[precision_of[row.name]],
+                )
+            rows.append(row)
+    return rows, peaks
 
-    reference = _reference(model, pixels)
-    answers = {name: work() for name, (_, work) in contenders.items()}
 
-    def batch_of(work: Callable[[], Any]) -> Callable[[], int]:
-        def run() -> int:
-            work()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            return batch_size
-
-        return run
-
-    timings = take_turns(console, {name: batch_of(work) for name, (_, work) in contenders.items()}, rounds)
-    peaks = {precision: _peak(console, device, precision) for precision in {p for p, _ in contenders.values()}}
-    baseline = next(iter(timings.values()))
-    return [
-        _row(name, timings[name], baseline, peaks[contenders[name][0]], answers[name], reference) for name in contenders
-    ], peaks
-
-
-def _row(
-    name: str,
-    timing: Timing,
-    baseline: Timing,
-    peak: float,
-    answer: tuple[Tensor, Tensor],
-    reference: tuple[Tensor, Tensor],
-) -> Row:
-    probabilities, embedding = answer
-    return Row(
-        name=name,
-        images_per_second=timing.rate,
-        times_birder=str(timing.times_as_fast_as(baseline)),
-        share_of_peak=timing.rate * GFLOP_PER_IMAGE / peak,
+def _first_pass(row: Row, make: Callable[[], Contender], pixels: Pixels, reference: Answers) -> tuple[Row, Contender]:
+    """One that is made anew, held to the reference."""
+    started = perf_counter()
+    contender = make()
+    _over(contender.on, np.resize(pixels, (row.batch_size, *pixels.shape[1:])), row.batch_size)
+    seconds = perf_counter() - started
+    probabilities, embedding = _over(contender.on, pixels, row.batch_size)
+    row = replace(
+        row,
+        first_seconds=seconds,
         top1_agreement=float((probabilities.argmax(1) == reference[0].argmax(1)).float().mean()),
         cosine=float(torch.cosine_similarity(embedding, reference[1]).min()),
         max_probability_error=float((probabilities - reference[0]).abs().max()),
     )
+    return row, contender
 
 
-def _reference(model: Model, pixels: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Our network as it reads, in float32 on the CPU."""
-    with torch.inference_mode():
-        output = model.network.predict(_normalised(pixels))
-    return output.logits.softmax(1), output.embedding
+def _round(contender: Contender, pixels: Pixels, size: int, device: Device) -> Callable[[], int]:
+    work = contender.on(np.resize(pixels, (size, *pixels.shape[1:])))  # repeated, where there are fewer
+    passes = _PASSES[device]
+
+    def run() -> int:
+        if contender.threads == 1:
+            for _ in range(passes):
+                work()
+        else:
+            with ThreadPoolExecutor(contender.threads) as threads:
+                list(threads.map(lambda _: work(), range(passes)))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return passes * size
+
+    return run
 
 
-def _ours(
-    model: Model, pixels: np.ndarray[Any, Any], device: Literal["cpu", "cuda"], precision: Literal["fp32", "bf16"]
-) -> Callable[[], tuple[Tensor, Tensor]]:
-    predictor = Predictor(copy.deepcopy(model), device, precision, len(pixels))
-
-    def predict() -> tuple[Tensor, Tensor]:
-        predictions = predictor(pixels)
-        return torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.embedding)
-
-    return predict
+def _over(on: On, pixels: Pixels, size: int) -> Answers:
+    """The answers to all pixels, batch by batch, in the host's memory."""
+    batches = [on(pixels[start : start + size])() for start in range(0, len(pixels), size)]
+    probabilities, embeddings = (torch.cat([part.cpu() for part in parts]) for parts in zip(*batches, strict=True))
+    return probabilities, embeddings
 
 
-def _birders(
-    model: Model, pixels: np.ndarray[Any, Any], device: str, compiled: bool
-) -> dict[str, tuple[str, Callable[[], tuple[Tensor, Tensor]]]]:
-    from birder.inference.classification import infer_batch
-    from birder.model_registry import registry
+def _reference(model: Model, device: Device) -> On:
+    """Our network as it reads, in float32, by few images at a time."""
+    network = copy.deepcopy(model.network).to(device)
 
-    network = registry.net_factory(VARIANT, CLASSES, 3, size=SIZE).eval()
-    network.load_state_dict(model.network.state_dict())
-    network.to(device)
-    images = _normalised(pixels).to(device)
-
-    def contender(net: Any, amp: bool) -> Callable[[], tuple[Tensor, Tensor]]:
-        def predict() -> tuple[Tensor, Tensor]:
-            with torch.inference_mode(), torch.amp.autocast(device, torch.bfloat16, enabled=amp):
-                probabilities, embedding = infer_batch(net, images, return_embedding=True)
-            return torch.from_numpy(probabilities), torch.from_numpy(embedding)
+    def on(pixels: Pixels) -> Callable[[], Answers]:
+        @torch.inference_mode()
+        def predict() -> Answers:
+            outputs = [network.predict(part.to(device)) for part in torch.split(normalised(model, pixels), 4)]
+            logits, embeddings = (torch.cat(parts) for parts in list(zip(*outputs, strict=True))[:2])
+            return logits.softmax(1), embeddings
 
         return predict
 
-    found = {
-        "birder fp32": ("fp32", contender(network, amp=False)),
-        "birder bf16 autocast": ("bf16", contender(network, amp=True)),
-    }
-    if compiled:
-        # As `birder-predict --compile` does it.
-        fast = copy.deepcopy(network)
-        fast.embedding = torch.compile(fast.embedding)  # type: ignore[method-assign]
-        found["birder bf16 autocast compiled"] = ("bf16", contender(fast, amp=True))
-    return found
+    return on
 
 
-def _normalised(pixels: np.ndarray[Any, Any]) -> Tensor:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
-    return (torch.from_numpy(pixels).float().div_(255) - mean).div_(std)
-
-
-def _peak(console: Console, device: str, precision: str) -> float:
+def _peak(console: Console, device: Device, precision: Precision) -> float:
     """GFLOP/s of a product of large square matrices: the best of several, by the better of two libraries on a CPU."""
     side = 8192 if device == "cuda" else 2048
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
