@@ -1,4 +1,4 @@
-"""The whole run in one place: shards → chunks → predictions → Parquet. Here alone Ray moves anything.
+"""The whole run in one place: shards → chunks → predictions → Parquet.
 
 Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
 result are read again, and what still has none after the last pass is named in the manifest.

@@ -8,6 +8,7 @@ labels, head, calibration, learning,   labels become a head and a temperature, k
 learned, judgement
 priors, taxonomy, spreadsheet          what can occur where; what is kin to what; the tables that people write
 scores, rescore                        embeddings and all of these become new probabilities, file by file
+fan_out                                the same over many files: here, or on a cluster
 deployments, sessions, pooling, events images of a camera become events, with what they show as a whole
 deployment_table, datapackage,         results and events become a Camtrap DP package
 camtrapdp
