@@ -126,9 +126,9 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     manifest, url = _written(account, account.verdict, f"--stop-at {config.stop_at}" if account.out_of_time else None)
     notice(manifest, url)
     try:
-        retention.keep_last(config.output, config.keep_runs)
+        retention.tidy(config.output, config.keep_runs)
     except TraplineError as error:
-        watch.note(f"manifests of old runs could not be deleted: {error}")
+        watch.note(f"what old runs left could not be deleted: {error}")
     return manifest
 
 
