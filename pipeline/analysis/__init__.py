@@ -9,7 +9,8 @@ learned, judgement, regression
 priors, taxonomy, spreadsheet          what can occur where; what is kin to what; the tables that people write
 scores, rescore                        embeddings and all of these become new probabilities, file by file
 fan_out                                the same over many files: here, or on a cluster
-deployments, sessions, pooling, events images of a camera become events, with what they show as a whole
+deployments, sessions, pooling,        images of a camera become events, with what they show as a whole
+event_tables, events
 deployment_table, datapackage,         results and events become a Camtrap DP package
 camtrapdp
 image_table, report, runs, watch       rows become figures, and cameras that a person should look at
