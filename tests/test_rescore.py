@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from planted import MARK, Planted, columns, write_result
+from servers import ray_head
 
 from jobs.rescore import main
 from pipeline import ledger, storage
@@ -435,6 +436,17 @@ def test_a_cluster_writes_the_same_files(
     here, there = (list(versions(f"{base}/{name}")) for name in ("here", "there"))
     assert storage.read_many(here) == storage.read_many(there)
     assert len(here) == CAMERAS
+
+
+@pytest.mark.slow
+def test_it_runs_as_a_submitted_job(here: str, tmp_path: Path) -> None:
+    archive(f"{here}/results")
+    with ray_head(tmp_path) as head_node:
+        command = ["python", "-m", "jobs.rescore", f"{here}/results", f"{here}/again", "--temperature", "2"]
+        result = head_node.submit(*command, working_dir=Path(__file__).parents[1])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files scored anew" in result.stdout
+    assert len(versions(f"{here}/again")) == CAMERAS
 
 
 def test_what_a_worker_took_with_it_is_looked_for_in_the_output(
