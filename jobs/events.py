@@ -3,7 +3,8 @@
 RESULTS is the OUTPUT of `classify`. For each deployment OUTPUT gets deployment=NAME/events.parquet, one row per event,
 and beside it images.parquet, which says of each image in which event it is; images without time or deployment are
 listed in OUTPUT/quarantine.parquet. The probabilities of an event are the mean of those of its frames, failed ones left
-out. Run it again after `classify`: only deployments whose results changed are written.
+out. Run it again after `classify`: only deployments whose results changed are written. They are shared among the
+workers of the cluster that RAY_ADDRESS names, where it names one.
 
 Exit codes: 0 all well; 2 the invocation or a store is at fault; 130 interrupted.
 """
@@ -54,8 +55,8 @@ def main_events(
     """Join images into events."""
     console = Console()
 
-    def progress(todo: Sequence[str]) -> Iterable[str]:
-        return track(todo, "deployments", console=console, disable=not console.is_terminal, transient=True)
+    def progress(answers: Iterable[int], total: int) -> Iterable[int]:
+        return track(answers, "deployments", total, console=console, disable=not console.is_terminal, transient=True)
 
     found = results.find(results_at)
     account = events.build(found, output, Gap(gap, max_frames), deployment_from, replace, progress)

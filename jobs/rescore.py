@@ -2,7 +2,7 @@
 
 In this order, each on request: a new head, fitted on labels or read from a file; a temperature, fitted on labels; a
 list of species that can occur; roll-up to genus, family or class. What is learned is judged by cameras that it was not
-learned from.
+learned from. Files are shared among the workers of the cluster that RAY_ADDRESS names, where it names one.
 
 Exit codes: 0 all well; 2 the invocation, a file or a store is at fault; 3 some files failed, and the next run tries
 them again; 130 interrupted.

@@ -1,4 +1,4 @@
-"""The whole run in one place: shards → chunks → predictions → Parquet. Here alone Ray moves anything.
+"""The whole run in one place: shards → chunks → predictions → Parquet.
 
 Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
 result are read again, and what still has none after the last pass is named in the manifest.
@@ -126,9 +126,9 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     manifest, url = _written(account, account.verdict, f"--stop-at {config.stop_at}" if account.out_of_time else None)
     notice(manifest, url)
     try:
-        retention.keep_last(config.output, config.keep_runs)
+        retention.tidy(config.output, config.keep_runs)
     except TraplineError as error:
-        watch.note(f"manifests of old runs could not be deleted: {error}")
+        watch.note(f"what old runs left could not be deleted: {error}")
     return manifest
 
 

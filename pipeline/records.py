@@ -5,20 +5,15 @@ off) raises `ShardBroken` after the records that came before the break. Kinds of
 `encrypted`, `unreadable`, `null`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import archives, storage
 from pipeline.archives import Member
 from pipeline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError, in_one_line
+from pipeline.picture_table import PictureTable
 from pipeline.shards import Shard, folder_identity, folder_members, is_image, is_wanted, sample_stem
 from pipeline.storage import Entry
 
@@ -34,14 +29,6 @@ _MAX_SAMPLE = 16
 _FOLDER_FETCH = 16
 # Images that are held at the same time, if more than one.
 _HELD_BYTES = 64 * 2**20
-
-# pyarrow by itself reads a row group whole.
-_PARQUET_STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
-# Columns that hold the image and its path, in the order in which we believe their names.
-_PARQUET_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes", "content", "data")
-_PARQUET_KEY_COLUMNS = ("path", "file_path", "image_path", "file_name", "filename", "key", "__key__")
-_PARQUET_METADATA_COLUMNS = ("metadata", "json")
-
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -158,53 +145,15 @@ def _read_parquet(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
         storage.open_unchanged(shard.uri, shard.identity) as stream,
         _breaking(shard, "not readable as Parquet", "write it again"),
     ):
-        file = pq.ParquetFile(stream, **_PARQUET_STREAMING)
-        image = _parquet_image_column(shard, file.schema_arrow)
-        columns = [field.name for field in file.schema_arrow if field.name == image or not _holds_bytes(field.type)]
-        # One at a time: rows before one that is broken are sound.
-        for number, row in enumerate(file.iter_batches(1, columns=columns, use_threads=False)):
-            yield _parquet_record(number, row, image, ignored)
-
-
-def _parquet_image_column(shard: Shard, schema: pa.Schema) -> str:
-    candidates = [field.name for field in schema if _holds_bytes(field.type)]
-    best = [name for name in _PARQUET_IMAGE_COLUMNS if name in candidates] or candidates
-    if not best:
-        columns = ", ".join(schema.names[:20])
-        raise ShardBroken(f"{shard.uri}: no column of images (binary, or a struct with `bytes`) among {columns}")
-    return best[0]
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    if pa.types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _parquet_record(number: int, row: pa.RecordBatch, image: str, ignored: Counter[str]) -> Record:
-    cells = {name: _plain(column[0]) for name, column in zip(row.schema.names, row.columns, strict=True)}
-    cell = cells.pop(image)
-    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-    name = next((name for name in _PARQUET_KEY_COLUMNS if isinstance(cells.get(name), str)), None)
-    key = path if isinstance(path, str) else cells.pop(name) if name else f"row/{number:08d}"
-    verbatim = next((cells[name] for name in _PARQUET_METADATA_COLUMNS if isinstance(cells.get(name), str)), None)
-    metadata = verbatim or (json.dumps(cells, default=str, ensure_ascii=False) if cells else None)
-    if metadata and not _is_wanted("metadata.json", len(metadata), ignored):
-        metadata = None
-    error = ImageError("null", "the image cell is null") if data is None else _size_error(len(data))
-    return Record(key, None if error else data, metadata, error)
-
-
-def _plain(scalar: pa.Scalar) -> Any:
-    try:
-        value = scalar.as_py()
-    # Nanoseconds, years before 1, unknown time zones, broken UTF-8: no reason to lose the image.
-    except (ValueError, ArithmeticError, LookupError, ImportError, NotImplementedError):
-        return None
-    # Nor does JSON have a NaN.
-    return None if isinstance(value, float) and not isfinite(value) else value
+        table = PictureTable(stream, shard.uri)
+        for group in range(table.groups):
+            for row in table.rows(group):
+                metadata = row.metadata
+                if metadata and not _is_wanted("metadata.json", len(metadata), ignored):
+                    metadata = None
+                null = ImageError("null", "the image cell is null")
+                error = null if row.data is None else _size_error(len(row.data))
+                yield Record(row.name, None if error else row.data, metadata, error)
 
 
 def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) -> Iterator[Record]:

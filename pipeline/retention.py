@@ -1,4 +1,7 @@
-"""Manifests of old runs are deleted: a folder that gets one every night would be listed for ever longer."""
+"""What old runs leave is deleted: their manifests, and the boxes that a run which was killed had ready for its workers.
+
+A folder that gets a manifest every night would be listed for ever longer; an index of boxes may have gigabytes.
+"""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +15,32 @@ from pipeline.storage import Entry
 _DELETIONS = 16
 
 
-def keep_last(output: str, count: int) -> None:
-    """Delete the manifests of all but the last `count` runs, by their start; never that of a run that is at work.
+def tidy(output: str, keep_runs: int) -> None:
+    """Delete the manifests of all but the last `keep_runs` runs, by their start, and the boxes of those that are over.
+
+    Nothing is deleted of a run that is at work.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    entries = storage.list_files(storage.join(output, SIDE_FOLDER, "runs"), missing_ok=True)
+    side = storage.join(output, SIDE_FOLDER)
+    # Before the manifests: a run writes its own first.
+    boxes = storage.list_files(storage.join(side, "detections"), missing_ok=True)
+    entries = storage.list_files(storage.join(side, "runs"), missing_ok=True)
     runs = [entry for entry in entries if entry.url.endswith(".json")]
-    surplus = runs[: max(0, len(runs) - count)]
-    manifests = storage.read_many([entry.url for entry in surplus])
-    over = [entry.url for entry, data in zip(surplus, manifests, strict=True) if _is_over(entry, data, runs)]
+    surplus = runs[: max(0, len(runs) - keep_runs)]
+    manifest_of = {_name(run).removesuffix(".json"): run for run in runs}
+    owners = [manifest_of[_name(index)] for index in boxes if _name(index) in manifest_of]
+    asked = [*surplus, *(owner for owner in owners if owner not in surplus)]
+    manifests = storage.read_many([entry.url for entry in asked])
+    over = {entry for entry, data in zip(asked, manifests, strict=True) if _is_over(entry, data, runs)}
+    orphans = [index for index in boxes if manifest_of.get(_name(index)) in {*over, None}]
     with ThreadPoolExecutor(_DELETIONS) as threads:
-        list(threads.map(storage.remove, over))
+        list(threads.map(storage.remove, [entry.url for entry in [*over.intersection(surplus), *orphans]]))
+
+
+def _name(entry: Entry) -> str:
+    return entry.url.rpartition("/")[2]
 
 
 def _is_over(entry: Entry, data: bytes, runs: list[Entry]) -> bool:

@@ -352,7 +352,11 @@ def test_crops_of_images_that_did_not_change_are_carried_over(
     assert manifest(tmp_path)["detections"]["unmatched"] == 1
     before = ask(tmp_path, "select * from ROWS order by key, crop")
     write_folder(loose, {"new.jpg": jpeg(9)})
+    left_by_a_run_that_was_killed = tmp_path / "output/_trapline/detections/20260101T000000Z-abcdef"
+    left_by_a_run_that_was_killed.parent.mkdir(exist_ok=True)
+    left_by_a_run_that_was_killed.write_bytes(b"boxes")
     assert run(tmp_path, tiny_model) == 0
+    assert not left_by_a_run_that_was_killed.exists()
     account = manifest(tmp_path)
     assert (account["images_carried_over"], account["crops"], account["detections"]["unmatched"]) == (3, 3, 0)
     assert ask(tmp_path, "select * from ROWS where key != 'new.jpg' order by key, crop") == before

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -17,11 +19,12 @@ from servers import S3Server
 from jobs import __main__
 from jobs import events as job
 from pipeline import storage
-from pipeline.analysis import events, results
+from pipeline.analysis import event_tables, events, results
+from pipeline.analysis.event_tables import Deployment, EventTables
 from pipeline.analysis.events import Account
 from pipeline.analysis.sessions import Gap
 from pipeline.decode import decode
-from pipeline.errors import OutputConflict, StorageError, UsageError
+from pipeline.errors import OutputConflict, StorageError, TransientError, UsageError
 from pipeline.fingerprint import Fingerprint
 
 CLASSES = ["owl", "robin", "wren"]
@@ -300,7 +303,7 @@ def test_frames_that_are_read_in_slices_are_the_same_events(tmp_path: Path, monk
         write(f"{tmp_path}/results", f"site=a/c1/{shard}.tar", images)
     build(str(tmp_path))
     before = table(str(tmp_path))
-    monkeypatch.setattr(events, "_FRAMES_AT_ONCE", 7)
+    monkeypatch.setattr(event_tables, "_FRAMES_AT_ONCE", 7)
     build(str(tmp_path), Gap(60.5), replace=True)
     assert table(str(tmp_path)) == before
 
@@ -409,3 +412,48 @@ def test_the_mark_of_the_results_stands_in_the_events(tmp_path: Path) -> None:
     build(str(tmp_path))
     (path,) = tmp_path.glob("events/*/images.parquet")
     assert MARK.digest in pq.read_metadata(path).metadata[b"trapline.fingerprint"].decode()
+
+
+def three_cameras(place: str) -> None:
+    for camera in range(3):
+        images = [at(20 * number, np.random.default_rng(number).dirichlet((1, 1, 1))) for number in range(camera + 5)]
+        write(f"{place}/results", f"site=a/c{camera}/1.tar", [*images, at(None, key="no time")])
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_cluster_writes_the_same_tables(
+    kind: str, tmp_path: Path, bucket: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(kind, tmp_path, bucket)
+    three_cameras(place)
+    account = build(place)
+    files = [entry.url for entry in storage.list_files(f"{place}/events")]
+    here = storage.read_many(files)
+    for url in files:
+        storage.remove(url)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert build(place) == account
+    assert [entry.url for entry in storage.list_files(f"{place}/events")] == files
+    assert storage.read_many(files) == here
+    assert (account.deployments, account.images, len(files)) == (3, 18, 7)
+
+
+def test_a_deployment_that_takes_its_workers_along_is_named_and_the_others_are_done(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deadly(EventTables):
+        def __call__(self, deployment: Deployment) -> int:
+            if deployment.name == "a/c1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(deployment)
+
+    three_cameras(str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setenv("RAY_ADDRESS", "auto")
+        patched.setattr(events, "EventTables", Deadly)
+        with pytest.raises(
+            TransientError, match=r"^1 deployments have no events yet, such as a/c1 \(.*; run it again$"
+        ):
+            build(str(tmp_path))
+    assert {row[0] for row in table(str(tmp_path), select="deployment")} == {"a/c0", "a/c2"}
+    assert build(str(tmp_path)).unchanged == 2

@@ -16,6 +16,8 @@ import aiohttp
 import browser
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from archives import jpeg, write_folder, write_parquet, write_tar, write_zip
 from PIL import Image
@@ -310,6 +312,15 @@ class TestThumbnails:
         shard.write_bytes(fix_checksums(data))
         picture = self.picture(shard, "a.jpg@2", second)
         assert thumbnails.fetch([picture])[picture].problem == ""
+
+    def test_so_it_has_across_the_row_groups_of_parquet(self, tmp_path: Path) -> None:
+        pictures = {key: jpeg(seed) for seed, key in enumerate(("a.jpg", "b.jpg", "a.jpg@2", "c.jpg"))}
+        names = [key.partition("@")[0] for key in pictures]
+        table = pa.table({"image": list(pictures.values()), "path": names})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+        wanted = [self.picture(tmp_path / "a.parquet", key, pictures[key]) for key in ("a.jpg@2", "b.jpg")]
+        found = thumbnails.fetch(wanted)
+        assert [found[picture].problem for picture in wanted] == ["", ""]
 
     def test_what_cannot_be_had_is_said(self, tmp_path: Path) -> None:
         data = jpeg(1)

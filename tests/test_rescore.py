@@ -4,6 +4,9 @@ import csv
 import hashlib
 import json
 import math
+import os
+import signal
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +14,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from planted import MARK, Planted, columns, write_result
+from servers import ray_head
 
 from jobs.rescore import main
 from pipeline import ledger, storage
-from pipeline.analysis import head, results
+from pipeline.analysis import head, rescore, results
 from pipeline.analysis.calibration import softmax
+from pipeline.analysis.scores import Scorer
 from pipeline.fingerprint import Fingerprint
 
 CLASSES = ("tawny owl", "ural owl", "robin")
@@ -413,6 +419,60 @@ def test_neither_place_lies_in_the_other(stored: str, output: str, here: str, ca
     archive(f"{here}/{stored}", range(1))
     assert main([f"{here}/{stored}", f"{here}/{output}", "--temperature", "2"]) == 2
     assert "or the other way round; choose an OUTPUT outside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_cluster_writes_the_same_files(
+    kind: str, tmp_path: Path, bucket: str, ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    base = bucket if kind == "s3" else str(tmp_path)
+    archive(f"{base}/results")
+    command = ["--labels", labels(tmp_path), "--species", table(tmp_path / "s.csv", ["species"], [("fox",), ("hare",)])]
+    assert main([f"{base}/results", f"{base}/here", *command]) == 0
+    said = capsys.readouterr().out
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert main([f"{base}/results", f"{base}/there", *command]) == 0
+    assert capsys.readouterr().out == said.replace(f"{base}/here", f"{base}/there")
+    here, there = (list(versions(f"{base}/{name}")) for name in ("here", "there"))
+    assert storage.read_many(here) == storage.read_many(there)
+    assert len(here) == CAMERAS
+
+
+@pytest.mark.slow
+def test_it_runs_as_a_submitted_job(here: str, tmp_path: Path) -> None:
+    archive(f"{here}/results")
+    with ray_head(tmp_path) as head_node:
+        command = ["python", "-m", "jobs.rescore", f"{here}/results", f"{here}/again", "--temperature", "2"]
+        result = head_node.submit(*command, working_dir=Path(__file__).parents[1])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files scored anew" in result.stdout
+    assert len(versions(f"{here}/again")) == CAMERAS
+
+
+def test_what_a_worker_took_with_it_is_looked_for_in_the_output(
+    here: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deadly(Scorer):
+        def __call__(self, rows: pa.RecordBatch, remarks: Counter[str]) -> pa.Table:
+            if "cam1/" in str(rows.column("image_uri")[0]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(rows, remarks)
+
+    archive(f"{here}/results", range(3))
+    found = results.find(f"{here}/results")
+    scorer, deadly = (kind(CLASSES, 3, temperature=2) for kind in (Scorer, Deadly))
+    mark = rescore.fingerprint(found, scorer, None, None)
+    todo = rescore.plan(found, f"{here}/again", mark, overwrite=False).todo
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    first = {outcome.url: outcome for outcome in rescore.run(todo, deadly, mark)}
+    lost = f"{here}/again/site=1/cam1/a.tar.parquet"
+    assert [url for url, outcome in first.items() if outcome.trouble] == [lost]
+    assert str(first[lost].trouble).startswith(f"{here}/results/site=1/cam1/a.tar.parquet: ")
+    assert set(versions(f"{here}/again")) == first.keys() - {lost}
+    (good,) = rescore.run([shard for shard in todo if shard.output == lost], scorer, mark)
+    # It dies again, of a file that stands there by now.
+    (again,) = rescore.run([shard for shard in todo if shard.output == lost], deadly, mark)
+    assert (again.trouble, again.images, again.species) == (None, PER_CAMERA + 1, good.species)
 
 
 def test_the_glob_of_the_readme_reads_new_rows_and_joins_them_to_the_old(here: str) -> None:

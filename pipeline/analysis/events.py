@@ -9,57 +9,35 @@ NAME is percent-escaped; the tables name the deployment in full.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from pipeline import rows, storage
-from pipeline.analysis import deployments, derived, results, sessions
+from pipeline import storage
+from pipeline.analysis import deployments, derived, fan_out, results, sessions
 from pipeline.analysis.derived import Origin
-from pipeline.analysis.pooling import pool
+from pipeline.analysis.event_tables import FEW_WORDS, MOMENT, Deployment, EventTables
 from pipeline.analysis.results import Results
 from pipeline.analysis.sessions import Gap
-from pipeline.commit import ROWS_PER_GROUP
-from pipeline.errors import OutputConflict, UsageError
+from pipeline.errors import OutputConflict, TransientError, UsageError
 from pipeline.fingerprint import Fingerprint
-from pipeline.ledger import CLASSES_KEY
 
 # Raise it when the meaning of a column changes.
 EVENTS_VERSION = 1
 
-# Frames that are sorted with all their probabilities: 180 MB with 700 classes. DuckDB would sort any number, with room.
-_FRAMES_AT_ONCE = 2**16
-# Of tables that have a few words in a row.
-_BATCH = 2**16
-
-_COUNT = pa.int32()
-_MOMENT = pa.timestamp("ms")
-
-IMAGE_SCHEMA = pa.schema([("image_uri", pa.string()), ("event_id", pa.string()), ("frame", _COUNT)])
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("image_uri", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
-        ("captured_at", _MOMENT),
+        ("captured_at", MOMENT),
         ("deployment", pa.string()),
         ("reason", pa.string()),
     ]
 )
-_EVENT_FIELDS = [
-    pa.field("event_id", pa.string()),
-    pa.field("deployment", pa.string()),
-    pa.field("camera", pa.string()),
-    pa.field("started_at", _MOMENT),
-    pa.field("ended_at", _MOMENT),
-    pa.field("frames", _COUNT),
-    pa.field("ok", _COUNT),
-    pa.field("salvaged", _COUNT),
-    pa.field("failed", _COUNT),
-]
 
 
 @dataclass
@@ -86,7 +64,7 @@ def build(
     gap: Gap,
     deployment_from: Sequence[str],
     replace: bool = False,
-    progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+    progress: Callable[[Iterable[int], int], Iterable[int]] = lambda answers, total: answers,
 ) -> Account:
     """Write the events of all deployments, as far as they are not there already.
 
@@ -96,12 +74,12 @@ def build(
         gap: where one event ends and the next begins.
         deployment_from: where deployments are looked up, as in `deployments.py`.
         replace: whether events that were made otherwise may be overwritten.
-        progress: is given the deployments to do, and gives them back one by one.
+        progress: is given what comes of each deployment, and how many there are, and hands it on.
 
     Raises:
         UsageError: OUTPUT and the results lie in each other, the model has no classes, or no image says its deployment.
         OutputConflict: OUTPUT holds events that were made otherwise, or files of others where ours would go.
-        StorageError, TransientError: a store refuses, or does not answer.
+        StorageError, TransientError: a store refuses, or does not answer; or workers on a cluster have died.
     """
     output = storage.absolute(output)
     derived.refuse_nested(source.output, output)
@@ -121,10 +99,11 @@ class _Builder:
         self.connection = results.connect(source.output)
         self.connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
         sessions.read(self.connection, list(self.files), self.sources)
+        self.died: list[str] = []
         names = self.connection.sql("from located limit 0").columns
         self.column = "probabilities" if "probabilities" in names else "top_k"
 
-    def run(self, replace: bool, progress: Callable[[Sequence[str]], Iterable[str]]) -> Account:
+    def run(self, replace: bool, progress: Callable[[Iterable[int], int], Iterable[int]]) -> Account:
         known = derived.survey(self.output)
         if not replace:
             derived.refuse_others(known, self.mark, self.output)
@@ -142,10 +121,37 @@ class _Builder:
         done = {name for name in files if self._is_done(name, files[name], ours)}
         account.unchanged = len(done)
         account.events = sum(ours[self._url(name, "events")].rows for name in done)
-        for name in progress(sorted(files.keys() - done)):
-            account.events += self._write(name, files[name])
+        todo = [self._task(name, files[name]) for name in sorted(files.keys() - done)]
+        # Here DuckDB has all cores for one after the other.
+        answers = fan_out.each(self._tables(), todo, threads=1, lost=self._lost)
+        account.events += sum(progress(answers, len(todo)))
+        if self.died:
+            raise TransientError(
+                f"{len(self.died):,} deployments have no events yet, such as {self.died[0]}; run it again"
+            )
         self._write_quarantine(ours)
         return account
+
+    def _tables(self) -> EventTables:
+        facts = self.source.fingerprint.facts
+        return EventTables(
+            results=self.source.output,
+            classes=self.source.classes,
+            column=self.column,
+            top_k=min(int(facts.get("top_k", 5)), len(self.source.classes)),
+            gap=self.gap,
+            sources=tuple(self.sources),
+            fingerprint=self.mark,
+            threads=1 if fan_out.on_cluster() else None,
+        )
+
+    def _task(self, name: str, files: Sequence[str]) -> Deployment:
+        urls = {table: self._url(name, table) for table in ("events", "images")}
+        return Deployment(name, tuple(files), self._identity(files), urls["events"], urls["images"])
+
+    def _lost(self, deployment: Deployment, why: str) -> int:
+        self.died.append(f"{deployment.name} ({why})")
+        return 0
 
     def _look(self) -> tuple[Account, dict[str, list[str]]]:
         """What there is to do, and the result files of each deployment."""
@@ -179,47 +185,6 @@ class _Builder:
         tables = [ours.get(self._url(name, table)) for table in ("events", "images")]
         return all(table is not None and table.made(self.mark, identity) for table in tables)
 
-    def _write(self, name: str, files: list[str]) -> int:
-        """The two tables of a deployment; gives the number of its events."""
-        sessions.read(self.connection, files, self.sources)
-        sessions.split(self.connection, name, self.gap)
-        origin = Origin(self.mark, self._identity(files), name)
-        images = self._stream(sessions.mapping(), _BATCH)
-        derived.publish(self._url(name, "images"), IMAGE_SCHEMA, images, origin, self.scratch)
-        full = self.column == "probabilities"
-        classes = {CLASSES_KEY: json.dumps(self.source.classes)} if full else {}
-        # Last: it is what a person looks for.
-        return derived.publish(self._url(name, "events"), self.schema, self._events(), origin, self.scratch, classes)
-
-    def _stream(self, sql: str, most: int) -> Iterator[pa.RecordBatch]:
-        with results.reading(self.source.output):
-            yield from self.connection.sql(sql).to_arrow_reader(most)
-
-    def _frames(self) -> Iterator[pa.RecordBatch]:
-        """The frames of the deployment in order, with what the model said of them."""
-        ((count,),) = self.connection.sql("select count(*) from frames").fetchall()
-        for begin in range(1, count + 1, _FRAMES_AT_ONCE):
-            end = begin + _FRAMES_AT_ONCE
-            some = f"select distinct filename from frames where position >= {begin} and position < {end}"
-            files = [name for (name,) in self.connection.sql(some).fetchall()]
-            sessions.read(self.connection, sorted(files), self.sources)
-            yield from self._stream(sessions.predicted(self.column, begin, end), ROWS_PER_GROUP)
-
-    def _events(self) -> Iterator[pa.RecordBatch]:
-        for pooled in pool(self._frames(), self.source.classes):
-            values = rows.ranked(pooled.probabilities, self.source.classes, self.top_k)
-            values["best_frame"] = pa.array(pooled.best_frame, pa.string())
-            if self.column == "probabilities":
-                values["probabilities"] = rows.vectors(pooled.probabilities)
-            place = pa.array(
-                [None if frame is None else number for number, frame in enumerate(pooled.best_frame)], pa.int64()
-            )
-            columns = {name: pooled.first.column(name) for name in pooled.first.schema.names}
-            columns |= {name: column.take(place) for name, column in values.items()}
-            yield pa.RecordBatch.from_arrays(
-                [columns[field.name].cast(field.type) for field in self.schema], schema=self.schema
-            )
-
     def _write_quarantine(self, ours: dict[str, Origin]) -> None:
         everything = list(self.files)
         origin = Origin(self.mark, self._identity(everything))
@@ -227,29 +192,11 @@ class _Builder:
         if there and there.made(origin.fingerprint, origin.identity):
             return
         sessions.read(self.connection, everything, self.sources)
-        lost = self._stream(
-            f"select {', '.join(QUARANTINE_SCHEMA.names)} from located where reason is not null "
-            "order by filename, file_row_number",
-            _BATCH,
-        )
+        sql = f"""
+            select {", ".join(QUARANTINE_SCHEMA.names)} from located where reason is not null
+            order by filename, file_row_number"""
+        lost = results.stream(self.connection, sql, FEW_WORDS, self.source.output)
         derived.publish(self._quarantine, QUARANTINE_SCHEMA, lost, origin, self.scratch)
-
-    @property
-    def top_k(self) -> int:
-        return min(int(self.source.fingerprint.facts.get("top_k", 5)), len(self.source.classes))
-
-    @property
-    def schema(self) -> pa.Schema:
-        fields = [
-            *_EVENT_FIELDS,
-            pa.field("species", pa.string()),
-            pa.field("probability", pa.float32()),
-            pa.field("top_k", pa.list_(rows.SPECIES_PROBABILITY)),
-            pa.field("best_frame", pa.string()),
-        ]
-        if self.column == "probabilities":
-            fields.append(pa.field("probabilities", pa.list_(pa.float32(), len(self.source.classes))))
-        return pa.schema(fields)
 
     @property
     def _quarantine(self) -> str:

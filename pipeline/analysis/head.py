@@ -1,7 +1,7 @@
 """A new head: a linear classifier of stored embeddings, learned from labels, kept in one small file.
 
-Multinomial logistic regression with an L2 penalty, whose strength is chosen by cross-validation between cameras. All
-examples are in memory, twice: 50,000 of 768 numbers are 300 MB.
+Logistic regression with a penalty, whose strength is chosen by cross-validation between cameras. All examples are in
+memory, twice: 50,000 of 768 numbers are 300 MB.
 """
 
 import hashlib
@@ -15,20 +15,20 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from pipeline import storage
+from pipeline.analysis import regression
+from pipeline.analysis.regression import Regression
 from pipeline.errors import UsageError, in_one_line
 from pipeline.fingerprint import Fingerprint
 
 FOLDS = 5
-# Inverse strengths of the penalty (scikit-learn's C) on standardised embeddings, tried from the strongest on.
+# Inverse strengths of the penalty on standardised embeddings, tried from the strongest on.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Without a second camera to choose by.
 _DEFAULT_STRENGTH = 1e-2
-_MOST_STEPS = 1000
 
 # What an embedding depends on besides its image; a head is of use for embeddings of the same kind only.
 _EMBEDDING_FACTS = ("weights_sha256", "architecture", "size", "rgb_mean", "rgb_std", "preprocessing")
@@ -134,13 +134,12 @@ def fit(
     truth = np.searchsorted(np.array(classes), np.array(species, dtype=str))
     scaler = StandardScaler().fit(embeddings)
     scaled = scaler.transform(embeddings).astype(np.float32)
-    strength, log_loss, models, fold_of = _cross_validate(scaled, truth, cameras)
-    model = _model(strength).fit(scaled, truth)
+    strength, log_loss, models, fold_of = _cross_validate(scaled, truth, len(classes), cameras)
+    model = regression.fit(scaled, truth, len(classes), strength)
 
-    def unscaled(fitted: LogisticRegression, seen: Sequence[str]) -> Head:
-        weight, bias = _expanded(fitted, len(classes))
-        weight = weight / scaler.scale_
-        bias = bias - weight @ scaler.mean_
+    def unscaled(fitted: Regression, seen: Sequence[str]) -> Head:
+        weight = fitted.weight / scaler.scale_
+        bias = fitted.bias - weight @ scaler.mean_
         return Head(weight.astype(np.float32), bias.astype(np.float32), classes, embedding_facts(results), tuple(seen))
 
     everyone = sorted(set(cameras))
@@ -148,8 +147,7 @@ def fit(
         unscaled(fitted, [camera for camera in everyone if fold_of.get(camera) != number])
         for number, fitted in enumerate(models)
     ]
-    converged = bool(model.n_iter_.max() < _MOST_STEPS)
-    return Fit(unscaled(model, everyone), strength, log_loss, converged, tuple(folds), fold_of)
+    return Fit(unscaled(model, everyone), strength, log_loss, model.converged, tuple(folds), fold_of)
 
 
 def load(url: str) -> Head:
@@ -175,61 +173,34 @@ def embedding_facts(results: Fingerprint) -> dict[str, Any]:
     return {name: results.facts[name] for name in _EMBEDDING_FACTS if name in results.facts}
 
 
-def _model(strength: float, warm: bool = False) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=_MOST_STEPS, warm_start=warm)
-
-
 def _cross_validate(
-    scaled: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], cameras: Sequence[str]
-) -> tuple[float, float | None, list[LogisticRegression], dict[str, int]]:
+    scaled: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], count: int, cameras: Sequence[str]
+) -> tuple[float, float | None, list[Regression], dict[str, int]]:
     """The strength of the least log loss at cameras that were left out, that loss, and each fold's model and cameras.
 
     LogisticRegressionCV would charge a fold for species that only its own cameras have, which no strength can help;
     here they do not count. Weaker and weaker penalties pay off for a while, and then no more: there the search ends.
     """
     names = np.array(cameras, dtype=object)
-    count = len(set(cameras))
-    folds = list(GroupKFold(min(FOLDS, count)).split(scaled, truth, names)) if count > 1 else []
+    places = len(set(cameras))
+    folds = list(GroupKFold(min(FOLDS, places)).split(scaled, truth, names)) if places > 1 else []
     folds = [
         (rest, left) for rest, left in folds if np.isin(truth[left], truth[rest]).any() and len(set(truth[rest])) > 1
     ]
     if not folds:
         return _DEFAULT_STRENGTH, None, [], {}
     fold_of = {str(camera): number for number, (_, left) in enumerate(folds) for camera in names[left]}
-    best: tuple[float, float, list[LogisticRegression]] = (np.inf, 0.0, [])
-    warm = [_model(STRENGTHS[0], warm=True) for _ in folds]
+    best: tuple[float, float, list[Regression]] = (np.inf, 0.0, [])
+    models: list[Regression | None] = [None] * len(folds)
     for strength in STRENGTHS:
-        losses = [
-            _losses(model.set_params(C=strength).fit(scaled[rest], truth[rest]), scaled[left], truth[left])
-            for model, (rest, left) in zip(warm, folds, strict=True)
+        fitted = [
+            regression.fit(scaled[rest], truth[rest], count, strength, start)
+            for start, (rest, _) in zip(models, folds, strict=True)
         ]
+        losses = [model.losses(scaled[left], truth[left]) for model, (_, left) in zip(fitted, folds, strict=True)]
         loss = float(np.concatenate(losses).mean())
         if loss >= best[0]:
             break
-        best = (loss, strength, [_copy(model) for model in warm])
+        best = (loss, strength, fitted)
+        models = [*fitted]
     return best[1], best[0], best[2], fold_of
-
-
-def _copy(model: LogisticRegression) -> LogisticRegression:
-    copy = _model(model.C)
-    copy.coef_, copy.intercept_, copy.classes_ = model.coef_.copy(), model.intercept_.copy(), model.classes_.copy()
-    return copy
-
-
-def _losses(
-    model: LogisticRegression, scaled: npt.NDArray[np.float32], truth: npt.NDArray[np.intp]
-) -> npt.NDArray[np.floating]:
-    known = np.isin(truth, model.classes_)
-    columns = np.searchsorted(model.classes_, truth[known])
-    losses: npt.NDArray[np.floating] = -model.predict_log_proba(scaled[known])[np.arange(len(columns)), columns]
-    return losses
-
-
-def _expanded(model: LogisticRegression, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights and biases of all classes. For two scikit-learn has one row, the log odds: half of it for each."""
-    halves = np.array([[-0.5], [0.5]]) if len(model.classes_) == 2 else None
-    coefficients = halves * model.coef_ if halves is not None else model.coef_
-    intercepts = halves[:, 0] * model.intercept_ if halves is not None else model.intercept_
-    weight, bias = np.zeros((count, model.coef_.shape[1])), np.full(count, -np.inf)
-    weight[model.classes_], bias[model.classes_] = coefficients, intercepts
-    return weight, bias

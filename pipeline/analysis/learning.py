@@ -27,7 +27,7 @@ from pipeline.analysis.results import Results
 from pipeline.errors import UsageError
 
 # Raise it when the same labels would teach something else.
-_METHOD = 1
+_METHOD = 2
 
 
 @dataclass(frozen=True)

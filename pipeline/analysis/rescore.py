@@ -7,13 +7,14 @@ names the file they come from and a fingerprint of everything that can change a 
 import io
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import ledger, storage
+from pipeline.analysis import fan_out
 from pipeline.analysis.priors import SpeciesList
 from pipeline.analysis.results import Results
 from pipeline.analysis.scores import Scorer
@@ -102,16 +103,21 @@ def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> P
 
 
 def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcome]:
-    """Score files anew, some at a time, in their order; a file that changes meanwhile or is damaged is an outcome too.
+    """Score files anew, some at a time; a file that changes meanwhile or is damaged is an outcome too.
 
     Raises:
         StorageError: the store refuses.
     """
-    threads = ThreadPoolExecutor(_THREADS)
-    try:
-        yield from threads.map(lambda shard: _score(shard, scorer, mark), todo)
-    finally:
-        threads.shutdown(cancel_futures=True)
+    score = partial(_score, scorer=scorer, mark=mark)
+    yield from fan_out.each(score, todo, _THREADS, partial(_found, mark=mark))
+
+
+def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
+    """What became of a file whose worker died: perhaps it had written the new one before."""
+    footer = ledger.find(shard.output)
+    if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, mark):
+        return Outcome(shard.output, sum(footer.images.values()), Counter(footer.species), Counter())
+    return Outcome(shard.output, 0, Counter(), Counter(), f"{shard.uri}: {trouble}")
 
 
 def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:

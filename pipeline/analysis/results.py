@@ -101,3 +101,9 @@ def reading(place: str) -> Iterator[None]:
         yield
     except (duckdb.OperationalError, duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
         raise StorageError(f"{place}: {in_one_line(error)}; if `classify` is writing there, try again later") from error
+
+
+def stream(connection: duckdb.DuckDBPyConnection, sql: str, most: int, place: str) -> Iterator[pa.RecordBatch]:
+    """What a query gives, at most so many rows at a time; raises as `reading` does, whenever it is read."""
+    with reading(place):
+        yield from connection.sql(sql).to_arrow_reader(most)

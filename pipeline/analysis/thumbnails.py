@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO
@@ -16,12 +16,13 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from pipeline import archives, records, storage
+from pipeline import archives, storage
 from pipeline.archives import Member
 from pipeline.decode import decode
 from pipeline.errors import TransientError, TraplineError, in_one_line
+from pipeline.picture_table import PictureTable
 from pipeline.records import MAX_IMAGE_BYTES, unique_key
-from pipeline.shards import Shard, is_image, is_wanted, shard_format
+from pipeline.shards import is_image, is_wanted, shard_format
 
 # Pixels of the longer side: sharp on a telephone, some 10 KB.
 _SIDE = 320
@@ -67,9 +68,9 @@ class Thumbnail:
 def fetch(pictures: Iterable[Picture]) -> dict[Picture, Thumbnail]:
     """The thumbnails of some pictures; each shard is opened once.
 
-    A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and Parquet row
-    by row. Memory is that of the pictures of `_SHARDS_AT_ONCE` shards. Where a store does not answer, it is asked no
-    more.
+    A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and of Parquet
+    the row groups that have one. Memory is that of the pictures of `_SHARDS_AT_ONCE` shards. Where a store does not
+    answer, it is asked no more.
     """
     wanted: dict[str, dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
@@ -121,16 +122,25 @@ def _search(shard: str, keys: Mapping[str, Picture]) -> Iterator[tuple[str, byte
         for key in keys:
             yield key, storage.read_many([storage.join(shard, key)])[0]
         return
-    entry = storage.stat(shard)
     if kind == "parquet":
-        for record in records.read(Shard(shard, kind, entry.size, entry.identity, ""), Counter()):
-            if record.key in keys and record.data:
-                yield record.key, record.data
+        with storage.open_tail(shard) as stream:
+            yield from _rows(PictureTable(stream, shard), keys)
         return
-    with storage.open_unchanged(shard, entry.identity) as stream:
+    with storage.open_unchanged(shard, storage.stat(shard).identity) as stream:
         for key, member in _images(stream, kind):
             if key in keys and member.size <= MAX_IMAGE_BYTES:
                 yield key, member.read()
+
+
+def _rows(table: PictureTable, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Of row groups that have none of them only the names are read; of others the pictures, up to the last of them."""
+    seen: Counter[str] = Counter()
+    for group in range(table.groups):
+        named = [unique_key(name, seen) for name in table.names(group)]
+        last = max((place for place, key in enumerate(named) if key in keys), default=-1)
+        for key, row in zip(named[: last + 1], table.rows(group), strict=False):
+            if key in keys and row.data:
+                yield key, row.data
 
 
 def _images(stream: IO[bytes], kind: str) -> Iterator[tuple[str, Member]]:
