@@ -192,21 +192,23 @@ def scale(
     shapes = [simulation.Size.parse(size) for size in sizes]
     with TemporaryDirectory() as scratch:
         runs = simulation.measure_sizes(console, Path(scratch), shapes)
-    table = _table(
-        "shards", "images", "seconds", "images/s", "driver, CPU s", "driver, MB", "objects, MB", "spilled, MB"
-    )
+    heads = "shards", "images", "seconds", "images/s", "driver, CPU s", "driver, MB", "KB a chunk"
+    table = _table(*heads, "objects, MB", "spilled, MB")
     for run in runs:
         took = f"{run.seconds:.1f}", f"{run.images_per_second:,.0f}", f"{run.driver_seconds:.2f}"
-        memory = (f"{held / 1e6:,.0f}" for held in (run.driver_bytes, run.store_bytes, run.spilled_bytes))
-        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory)
+        memory = f"{run.driver_bytes / 1e6:,.0f}", f"{run.driver_bytes_a_chunk / 1e3:.1f}"
+        objects = f"{run.store_bytes / 1e6:,.0f}", f"{run.spilled_bytes / 1e6:,.0f}"
+        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory, *objects)
     console.print(table)
     fits = simulation.fits(shapes, runs)
-    table = _table("cost", "fixed", "a shard", "a chunk", "an image", "largest run, from the others", "at the target")
+    target = f"{simulation.TARGET.total:,} images in {simulation.TARGET.shards:,} shards"
+    table = _table("cost", "fixed", "a shard", "a chunk", "an image", "error, largest run", target)
     for name, fit in fits.items():
         each = (f"{cost:.3g}" for cost in (fit.fixed, fit.shard, fit.chunk, fit.image))
         table.add_row(name, *each, f"{fit.held_out_error:+.0%}", f"{fit(simulation.TARGET):,.0f}")
-    console.print(table)
-    console.print(f"The target: {simulation.TARGET.total:,} images in {simulation.TARGET.shards:,} shards.")
+    if fits:
+        console.print(table)
+        console.print("The error is that of the largest run's cost as foretold by the others.")
     _write(json, "scale", {"runs": [asdict(run) for run in runs], "fits": {k: asdict(fit) for k, fit in fits.items()}})
     return 0
 

@@ -40,30 +40,31 @@ _THREADS = {
     "iter": "ray_data",
     "Prefetcher": "ray_data",
 }
-# The rate is taken between these shares of the images: before, workers start; after, some have nothing left to do.
+# Rates are taken between these shares of the images: before, workers start; after, some have nothing left to do.
 _FROM, _TO = 0.25, 0.9
 
 
 class _Watch:
-    """Notes when images came back."""
+    """Notes when chunks came back, and what this process held then."""
 
     def __init__(self) -> None:
-        self.came: list[tuple[float, int]] = []
+        self._came: list[tuple[float, int, int]] = []
 
     def __call__(self, account: Account) -> None:
-        if account.images_seen > (self.came[-1][1] if self.came else 0):
-            self.came.append((account.seconds, account.images_seen))
+        if account.images_seen > (self._came[-1][1] if self._came else 0):
+            self._came.append((account.seconds, account.images_seen, held_alone(_SELF)))
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr)
 
-    @property
-    def steady_rate(self) -> float:
-        """Images a second; of all of them where there are too few to tell."""
-        most = self.came[-1][1]
-        steady = [(when, seen) for when, seen in self.came if _FROM * most <= seen <= _TO * most]
-        (start, before), (end, after) = (steady[0], steady[-1]) if len(steady) > 1 else ((0.0, 0), self.came[-1])
-        return (after - before) / (end - start)
+    def steady(self) -> tuple[float, float]:
+        """Images a second, and bytes that this process grew by with each chunk; over all where chunks are few."""
+        most = self._came[-1][1]
+        steady = [came for came in self._came if _FROM * most <= came[1] <= _TO * most]
+        if len(steady) < 2:
+            steady = [(0.0, 0, self._came[0][2]), *self._came]
+        (start, before, held), (end, after, holds) = steady[0], steady[-1]
+        return (after - before) / (end - start), (holds - held) / (len(steady) - 1)
 
 
 class _Timed:
@@ -128,6 +129,7 @@ def run(scenario: Scenario) -> Seen:
     with reader, predictor, mock.patch.object(ray.data, "from_items", handing), meter:
         manifest = flow.classify(config, watch)
     cpu = meter.cpu(process_time() - process, thread_time() - thread)
+    rate, growth = watch.steady()
     ledger.remember(scenario.output, ledger.survey(scenario.output))
     side = Path(scenario.output) / ledger.SIDE_FOLDER
     return Seen(
@@ -135,9 +137,10 @@ def run(scenario: Scenario) -> Seen:
         images=sum(manifest.images.values()),
         seconds=manifest.seconds,
         handing_seconds=handing.seconds,
-        images_per_second=watch.steady_rate,
+        images_per_second=rate,
         cpu=cpu,
         driver_bytes=meter.driver_bytes,
+        driver_bytes_a_chunk=growth,
         store_bytes=meter.store_bytes,
         spilled_bytes=meter.spilled_bytes,
         busy=manifest.busy,

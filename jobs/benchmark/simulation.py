@@ -111,6 +111,7 @@ class Seen:
         cpu: seconds of the driver, by its threads: `flow` (chunks are taken in and accounted for), `ray_data` (its
             executor), `writers` (files are encoded and put), `rest` (Ray's own, in C++).
         driver_bytes: most that it held for itself.
+        driver_bytes_a_chunk: that it grew by with each chunk, meanwhile; tells little where chunks are few.
         store_bytes: most that lay in the object store.
         spilled_bytes: that the object store wrote to disk.
         busy: share of the time that workers of each kind were.
@@ -127,6 +128,7 @@ class Seen:
     images_per_second: float
     cpu: dict[str, float]
     driver_bytes: int
+    driver_bytes_a_chunk: float
     store_bytes: int
     spilled_bytes: int
     busy: dict[str, float]
@@ -146,7 +148,6 @@ COSTS: Mapping[str, Callable[[Seen], float]] = {
     "of it its Python threads": lambda seen: seen.cpu["flow"] + seen.cpu["ray_data"],
     "of it writing files": lambda seen: seen.cpu["writers"],
     "handing over shards, s": lambda seen: seen.handing_seconds,
-    "driver, MB": lambda seen: seen.driver_bytes / 1e6,
     "results, MB": lambda seen: seen.output_bytes / 1e6,
     "ledger cache, MB": lambda seen: seen.ledger_bytes / 1e6,
 }
