@@ -93,15 +93,15 @@ def test_the_benchmarks_print_tables_and_write_their_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "figures.json"
-    sizes = ["5x1", "50x1", "5x64", "5x100", "10x100"]
-    assert main(["scale", "--sizes", *sizes, "--json", str(file)]) == 0
-    figures = json.loads(file.read_text())
-    assert [run["images"] for run in figures["runs"]] == [5, 50, 320, 500, 1000]
-    # Random numbers do not compress: 707 probabilities and 768 numbers of an embedding, 4 bytes each.
-    assert figures["fits"]["results, MB"]["image"] == pytest.approx(0.0055, rel=0.15)
+    assert main(["scale", "--sizes", "4x70", "--json", str(file)]) == 0
+    (run,) = json.loads(file.read_text())["runs"]
+    assert (run["shards"], run["images"]) == (4, 280)
+    # Random numbers do not compress much: 707 probabilities and 768 numbers of an embedding, 4 bytes each.
+    assert run["output_bytes"] / 280 == pytest.approx(4 * (707 + 768), rel=0.15)
     rates = ["--decode-rate", "400", "--predict-rate", "4000"]
     assert main(["feeding", "--workers", "1", *rates, "--json", str(file)]) == 0
     (run,) = json.loads(file.read_text())["runs"]
     assert (run["images"], run["bound_by"]) == (2560, "decode")
-    assert run["images_per_second"] < 400
-    assert "decode workers" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "driver, MB" in printed
+    assert "decode workers" in printed
