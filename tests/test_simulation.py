@@ -103,5 +103,5 @@ def test_the_benchmarks_print_tables_and_write_their_figures(
     (run,) = json.loads(file.read_text())["runs"]
     assert (run["images"], run["bound_by"]) == (2560, "decode")
     printed = capsys.readouterr().out
-    assert "driver, MB" in printed
-    assert "decode workers" in printed
+    assert "shards  images" in printed
+    assert "Decode workers take 1/400 s" in printed

@@ -192,8 +192,8 @@ def scale(
     shapes = [simulation.Size.parse(size) for size in sizes]
     with TemporaryDirectory() as scratch:
         runs = simulation.measure_sizes(console, Path(scratch), shapes)
-    heads = "shards", "images", "seconds", "images/s", "driver, CPU s", "driver, MB", "KB a chunk"
-    table = _table(*heads, "objects, MB", "spilled, MB")
+    heads = "shards", "images", "seconds", "images a second", "driver CPU s", "driver MB", "KB a chunk"
+    table = _table(*heads, "store MB", "spilled MB")
     for run in runs:
         took = f"{run.seconds:.1f}", f"{run.images_per_second:,.0f}", f"{run.driver_seconds:.2f}"
         memory = f"{run.driver_bytes / 1e6:,.0f}", f"{run.driver_bytes_a_chunk / 1e3:.1f}"
