@@ -2,7 +2,9 @@
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 import duckdb
 import numpy as np
@@ -13,7 +15,7 @@ from archives import jpeg
 from jobs.benchmark import main
 from jobs.benchmark.growth import write_archive
 from jobs.benchmark.simulation import Scenario, Size, fit, simulate
-from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
+from jobs.benchmark.stand_ins import SleepingPredictor, SleepingReader, sleeping_actor
 from pipeline import checkpoint
 from pipeline.chunks import Chunk
 from pipeline.config import RunConfig
@@ -62,6 +64,15 @@ def test_stand_ins_give_what_is_as_large_as_real(tmp_path: Path, tiny_model: Pat
     for column in ("key", "content_sha256", "probabilities", "embedding", "energy"):
         assert chunk.rows.column(column).nbytes == real_chunk.rows.column(column).nbytes
     assert np.sum(chunk.rows.column("probabilities")[0].as_py()) == pytest.approx(1, abs=1e-5)
+
+
+def test_there_is_one_device_to_sleep_on_whoever_asks() -> None:
+    predictor = SleepingPredictor(Columns(("a", "b"), 4, {}, 2, True, "float32"), seconds=0.02)
+    started = perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(predictor, [np.empty((5, 3, 1, 1), np.uint8)] * 2))
+    assert perf_counter() - started >= 2 * 5 * 0.02
+    assert [answer.probabilities.shape for answer in answers] == [(5, 2), (5, 2)]
 
 
 def test_a_simulated_run_is_a_run_as_fast_as_its_workers_sleep(tmp_path: Path, tiny_model: Path) -> None:

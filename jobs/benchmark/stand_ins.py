@@ -5,6 +5,8 @@ All else is the run's own: tars are read, rows and chunks built, pixels moved, f
 
 from collections.abc import Callable
 from datetime import datetime
+from queue import SimpleQueue
+from threading import Lock
 from time import sleep
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from pipeline.checkpoint import Model
 from pipeline.crops import Crops
 from pipeline.decode import Facts
+from pipeline.gpu import Busy
 from pipeline.isolation import Decoded
 from pipeline.predict import Predictions, Predictor
 from pipeline.rows import Columns
@@ -55,7 +58,7 @@ class SleepingReader(Reader):
 
 
 class SleepingPredictor(Predictor):
-    """Gives probabilities and embeddings that no compression makes smaller than a network's.
+    """Gives probabilities and embeddings that no compression makes smaller than a network's, to one thread at a time.
 
     Args:
         columns: how many of each.
@@ -66,11 +69,15 @@ class SleepingPredictor(Predictor):
         self._columns = columns
         self._seconds = seconds
         self._random = np.random.default_rng()
+        self._device = Lock()
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
         """As `Predictor`."""
-        count = len(pixels)
-        sleep(self._seconds * count)
+        with self._device:
+            sleep(self._seconds * len(pixels))
+            return self._predictions(len(pixels))
+
+    def _predictions(self, count: int) -> Predictions:
         likely = np.exp(2 * self._random.standard_normal((count, len(self._columns.classes)), dtype=np.float32))
         total = likely.sum(axis=1)
         embedding = self._random.standard_normal((count, self._columns.embedding_size), dtype=np.float32)
@@ -87,6 +94,8 @@ def sleeping_actor(seconds: float) -> type[PredictorActor]:
     class SleepingActor(PredictorActor):
         def __init__(self, job: Job, load: Callable[[], Model]) -> None:
             self.job = job
+            self.busy = Busy()
+            self.remarks = SimpleQueue()
             self.predictor = SleepingPredictor(job.columns, seconds)
 
     return SleepingActor
