@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from scipy.optimize import nnls
 
 from jobs.benchmark.growth import write_archive
 from jobs.benchmark.model import SIZE, random_model
@@ -195,6 +194,8 @@ def fit(sizes: Sequence[Size], costs: Sequence[float]) -> Fit:
 
 
 def _solved(sizes: Sequence[Size], costs: Sequence[float]) -> tuple[float, float, float, float]:
+    from scipy.optimize import nnls  # of an extra, which the other benchmarks do without
+
     terms = np.array([size.terms for size in sizes], dtype=float) / np.array(costs)[:, None]
     # Millions beside ones: columns of one length, and coefficients scaled back.
     lengths = np.linalg.norm(terms, axis=0)
