@@ -29,7 +29,7 @@ from pipeline.chunks import Chunk, Failure, read_chunks
 from pipeline.crops import Cropping, Detected
 from pipeline.errors import FatalError, TransientError, TraplineError, in_one_line
 from pipeline.gpu import Busy
-from pipeline.isolation import Sandbox, decode_or_die
+from pipeline.isolation import Decode, Sandbox, decode_or_die
 from pipeline.ledger import Footer
 from pipeline.predict import Predictor
 from pipeline.rows import Columns, with_predictions
@@ -107,6 +107,7 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.decode: Decode = partial(decode_or_die, fast=job.fast_decode)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Tasks, pickled in a column `task`, in; one dataset row per item out."""
@@ -137,7 +138,7 @@ class Reader:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
             return
         with closing(Sandbox(self.job.fast_decode)) as sandbox:
-            decode = sandbox if task.wary else partial(decode_or_die, fast=self.job.fast_decode)
+            decode = sandbox if task.wary else self.decode
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier, detected)
 
     def _detected(self, task: Task) -> Detected | None:

@@ -15,13 +15,13 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmark import decoding, whole_runs
+from jobs.benchmark import decoding, simulation, whole_runs
 from jobs.benchmark import growth as growth_benchmark
 from jobs.benchmark import model as model_benchmark
 from jobs.benchmark import planning as planning_benchmark
 from jobs.benchmark.model import random_model
 from jobs.benchmark.rounds import machine
-from jobs.command_line import run
+from jobs.command_line import run as run_app
 from pipeline import checkpoint
 
 app = App(name="trapline benchmark", help=__doc__, version_flags=(), result_action="return_value")
@@ -179,6 +179,65 @@ def planning(
     return 0
 
 
+@app.command
+def scale(
+    *,
+    sizes: Annotated[tuple[str, ...], Parameter(help="SHARDSxIMAGES in each of them; the largest last.")] = (
+        "100x1", "1000x1", "100x64", "300x64", "100x256", "3000x1", "1000x64",
+    ),
+    json: Json = None,
+) -> int:  # fmt: skip
+    """The flow with stand-ins for decoding and inference: what the rest of it costs, at a size that nobody has."""
+    console = Console()
+    shapes = [simulation.Size.parse(size) for size in sizes]
+    with TemporaryDirectory() as scratch:
+        runs = simulation.measure_sizes(console, Path(scratch), shapes)
+    heads = "shards", "images", "seconds", "images a second", "driver CPU s", "driver MB", "KB a chunk"
+    table = _table(*heads, "store MB", "spilled MB")
+    for run in runs:
+        took = f"{run.seconds:.1f}", f"{run.images_per_second:,.0f}", f"{run.driver_seconds:.2f}"
+        memory = f"{run.driver_bytes / 1e6:,.0f}", f"{run.driver_bytes_a_chunk / 1e3:.1f}"
+        objects = f"{run.store_bytes / 1e6:,.0f}", f"{run.spilled_bytes / 1e6:,.0f}"
+        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory, *objects)
+    console.print(table)
+    fits = simulation.fits(shapes, runs)
+    target = f"{simulation.TARGET.total:,} images in {simulation.TARGET.shards:,} shards"
+    table = _table("cost", "fixed", "a shard", "a chunk", "an image", "error, largest run", target)
+    for name, fit in fits.items():
+        each = (f"{cost:.3g}" for cost in (fit.fixed, fit.shard, fit.chunk, fit.image))
+        table.add_row(name, *each, f"{fit.held_out_error:+.0%}", f"{fit(simulation.TARGET):,.0f}")
+    if fits:
+        console.print(table)
+        console.print("The error is that of the largest run's cost as foretold by the others.")
+    _write(json, "scale", {"runs": [asdict(run) for run in runs], "fits": {k: asdict(fit) for k, fit in fits.items()}})
+    return 0
+
+
+@app.command
+def feeding(
+    *,
+    workers: Annotated[tuple[int, ...], Parameter(help="Numbers of decode workers.")] = (1, 2, 4, 8),
+    decode_rate: Annotated[float, Parameter(help="Images/s of one of them.")] = 82.9,
+    predict_rate: Annotated[float, Parameter(help="Images/s of the one predictor.")] = 400.0,
+    json: Json = None,
+) -> int:
+    """The flow with workers that sleep instead of decoding and predicting: speed by the number of decode workers."""
+    console = Console()
+    with TemporaryDirectory() as scratch:
+        runs = simulation.measure_workers(console, Path(scratch), workers, decode_rate, predict_rate)
+    table = _table("decode workers", "images/s", "of ideal", "bound by", "decoding", "predicting", "driver, cores")
+    for count, run in zip(workers, runs, strict=True):
+        share = run.images_per_second / min(count * decode_rate, predict_rate)
+        busy = (f"{run.busy[kind]:.0%}" for kind in ("decode", "predict"))
+        cores = f"{run.driver_seconds / run.seconds:.2f}"
+        table.add_row(str(count), f"{run.images_per_second:,.0f}", f"{share:.0%}", run.bound_by, *busy, cores)
+    console.print(table)
+    console.print(f"Decode workers take 1/{decode_rate:g} s for an image, the one predictor 1/{predict_rate:g} s.")
+    rates = {"decode_rate": decode_rate, "predict_rate": predict_rate}
+    _write(json, "feeding", {"workers": workers, "runs": [asdict(run) for run in runs], **rates})
+    return 0
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings):
@@ -197,4 +256,4 @@ def _write(path: Path | None, name: str, figures: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmarks; gives the exit code."""
-    return run(app, arguments)
+    return run_app(app, arguments)

@@ -67,7 +67,7 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
 
     def run(count: int, per_shard: int, decode_workers: int = 1) -> None:
         with console.status(f"{count} images, {per_shard} in a shard, {decode_workers} decode workers"):
-            archive = _archive(scratch / "archive", images, count, per_shard)
+            archive = write_archive(scratch / "archive", images, count, per_shard)
             options = ["--model", str(model), "--decode-workers", str(decode_workers)]
             seconds, peak = _watched([str(archive), str(scratch / "results"), *options])
             runs.append(Run(count, count // per_shard, decode_workers, seconds, peak))
@@ -80,7 +80,7 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
     return runs
 
 
-def _archive(folder: Path, images: Sequence[bytes], count: int, per_shard: int) -> Path:
+def write_archive(folder: Path, images: Sequence[bytes], count: int, per_shard: int) -> Path:
     """One tar under many names: each of them is a shard like any other, and takes no room."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -125,9 +125,14 @@ def _held(driver: int) -> list[tuple[str, int]]:
             title = (folder / "cmdline").read_text(errors="replace")
             kind = next((kind for start, kind in _KINDS.items() if title.startswith(start)), None)
             if int(folder.name) == driver or (kind and _is_below(folder, driver)):
-                _, resident, shared, *_ = map(int, (folder / "statm").read_text().split())
-                found.append((kind or "driver", (resident - shared) * _PAGE))
+                found.append((kind or "driver", held_alone(folder)))
     return found
+
+
+def held_alone(process: Path) -> int:
+    """Bytes that a process, such as `/proc/self`, holds and shares with no other."""
+    _, resident, shared, *_ = map(int, (process / "statm").read_text().split())
+    return (resident - shared) * _PAGE
 
 
 def _is_below(process: Path, ancestor: int) -> bool:

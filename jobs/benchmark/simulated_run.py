@@ -1,0 +1,155 @@
+"""One run of the real flow with stand-ins for decoding and inference, as a process that watches itself.
+
+`python -m jobs.benchmark.simulated_run SCENARIO`, which is JSON; prints what it saw, as JSON.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time, thread_time
+from typing import Any
+from unittest import mock
+
+import ray
+from ray._private import internal_api
+
+from jobs.benchmark.growth import held_alone
+from jobs.benchmark.simulation import Scenario, Seen
+from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
+from pipeline import flow, ledger
+from pipeline.account import Account
+from pipeline.config import RunConfig
+from pipeline.periodic import Periodic
+
+# Seconds; a look costs some 5 ms.
+_EVERY = 1.0
+_SELF, _TICK = Path("/proc/self"), os.sysconf("SC_CLK_TCK")
+# Names that threads have, by how they begin.
+_THREADS = {
+    "ThreadPoolExecutor": "writers",
+    "StreamingExecutor": "ray_data",
+    "ray-data": "ray_data",
+    "iter": "ray_data",
+    "Prefetcher": "ray_data",
+}
+# Rates are taken between these shares of the images: before, workers start; after, some have nothing left to do.
+_FROM, _TO = 0.25, 0.9
+
+
+class _Watch:
+    """Notes when chunks came back, and what this process held then."""
+
+    def __init__(self) -> None:
+        self._came: list[tuple[float, int, int]] = []
+
+    def __call__(self, account: Account) -> None:
+        if account.images_seen > (self._came[-1][1] if self._came else 0):
+            self._came.append((account.seconds, account.images_seen, held_alone(_SELF)))
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def steady(self) -> tuple[float, float]:
+        """Images a second, and bytes that this process grew by with each chunk; over all where chunks are few."""
+        most = self._came[-1][1]
+        steady = [came for came in self._came if _FROM * most <= came[1] <= _TO * most]
+        if len(steady) < 2:
+            steady = [(0.0, 0, self._came[0][2]), *self._came]
+        (start, before, held), (end, after, holds) = steady[0], steady[-1]
+        return (after - before) / (end - start), (holds - held) / (len(steady) - 1)
+
+
+class _Timed:
+    """A function that notes how long it took."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        started = perf_counter()
+        result = self._function(*args, **options)
+        self.seconds += perf_counter() - started
+        return result
+
+
+class _Meter(Periodic):
+    """Looks at this process and at Ray's object store, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__(self._look, _EVERY)
+        self._ray = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+        self._ticks: dict[tuple[int, str], int] = {}
+        self.driver_bytes = self.store_bytes = self.spilled_bytes = 0
+
+    def _look(self) -> None:
+        self.driver_bytes = max(self.driver_bytes, held_alone(_SELF))
+        store = internal_api.get_memory_info_reply(self._ray).store_stats
+        self.store_bytes = max(self.store_bytes, store.object_store_bytes_used)
+        self.spilled_bytes = store.spilled_bytes_total
+        for thread in threading.enumerate():
+            with suppress(OSError):  # it has ended
+                stat = (_SELF / f"task/{thread.native_id}/stat").read_text().rpartition(") ")[2].split()
+                self._ticks[thread.native_id or 0, thread.name] = int(stat[11]) + int(stat[12])
+
+    def cpu(self, process: float, flow: float) -> dict[str, float]:
+        """Seconds by kind of thread, out of those of the process and of its main thread."""
+        seconds: dict[str, float] = defaultdict(float, flow=flow, ray_data=0.0, writers=0.0)
+        for (_, name), ticks in self._ticks.items():
+            kind = next((kind for start, kind in _THREADS.items() if name.startswith(start)), None)
+            if kind:
+                seconds[kind] += ticks / _TICK
+        return {**seconds, "rest": process - sum(seconds.values())}
+
+
+def run(scenario: Scenario) -> Seen:
+    """Run it, in this process, on a Ray of its own."""
+    config = RunConfig(
+        inputs=(scenario.archive,), output=scenario.output, model=scenario.model, device="cuda",
+        decode_workers=scenario.decode_workers,
+    )  # fmt: skip
+    # Cores and a GPU that need not be there: who sleeps takes none.
+    ray.init(
+        "local", num_cpus=scenario.decode_workers + 1, num_gpus=1, include_dashboard=False,
+        logging_level=logging.ERROR, log_to_driver=False,
+    )  # fmt: skip
+    reader = mock.patch.object(flow, "Reader", partial(SleepingReader, seconds=scenario.decode_seconds))
+    predictor = mock.patch.object(flow, "PredictorActor", sleeping_actor(scenario.predict_seconds))
+    handing = _Timed(ray.data.from_items)
+    watch, meter = _Watch(), _Meter()
+    process, thread = process_time(), thread_time()
+    with reader, predictor, mock.patch.object(ray.data, "from_items", handing), meter:
+        manifest = flow.classify(config, watch)
+    cpu = meter.cpu(process_time() - process, thread_time() - thread)
+    rate, growth = watch.steady()
+    ledger.remember(scenario.output, ledger.survey(scenario.output))
+    side = Path(scenario.output) / ledger.SIDE_FOLDER
+    return Seen(
+        shards=manifest.shards_committed,
+        images=sum(manifest.images.values()),
+        seconds=manifest.seconds,
+        handing_seconds=handing.seconds,
+        images_per_second=rate,
+        cpu=cpu,
+        driver_bytes=meter.driver_bytes,
+        driver_bytes_a_chunk=growth,
+        store_bytes=meter.store_bytes,
+        spilled_bytes=meter.spilled_bytes,
+        busy=manifest.busy,
+        bound_by=manifest.bound_by,
+        output_bytes=sum(path.stat().st_size for path in Path(scenario.output).rglob("*.parquet")),
+        manifest_bytes=(side / "runs" / f"{manifest.run_id}.json").stat().st_size,
+        ledger_bytes=(side / "ledger.cache").stat().st_size,
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(run(Scenario(**json.loads(sys.argv[1]))))))
