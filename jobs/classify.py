@@ -19,6 +19,7 @@ from pipeline import flow
 from pipeline.config import Options, RunConfig
 from pipeline.console import Watch, print_plan, print_summary
 from pipeline.errors import UsageError
+from pipeline.log import Log
 from pipeline.manifest import latest
 
 EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_budget": 4}
@@ -50,6 +51,11 @@ def classify(
         raise UsageError("classify: nothing to read or nowhere to write; give INPUT... and then OUTPUT")
     config = RunConfig(inputs=inputs, output=output, **options.model_dump())
     console = Console()
+    if config.log == "json":
+        log = Log(console)
+        manifest = flow.classify(config, log)
+        log.end(manifest)
+        return EXIT_CODES[manifest.status]
     with Watch(console) as watch:
         manifest = flow.classify(config, watch)
     if config.dry_run:

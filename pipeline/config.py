@@ -87,6 +87,9 @@ class Options(BaseModel):
     notify: str | None = Field(
         default=None, min_length=1, description="Shell command to run at the end, with the manifest on its input."
     )
+    log: Literal["text", "json"] = Field(
+        default="text", description="json: an object a line, with the run's id, for a log collector."
+    )
     keep_runs: int = Field(default=400, ge=1, description="Of how many runs the manifests are kept.")
     replace: bool = Field(
         default=False, description="Overwrite results that were written with another model or other options."

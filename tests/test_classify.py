@@ -1,5 +1,6 @@
 """The nightly job as users run it: its command line, its exit codes, on S3, submitted to a cluster, and killed."""
 
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,17 @@ class TestTheCommandLine:
         assert f"Stopped by --stop-at {soon}: 3 shards left for the next night." in capsys.readouterr().out
         assert main([*arguments, "--since", "2999-01-01"]) == 0
         assert "Nothing to do: passed over 3 shards of the input, by --since and --where." in capsys.readouterr().out
+
+    def test_for_a_log_collector_each_line_is_json_and_the_last_has_the_manifest(
+        self, archive: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = tmp_path / "output"
+        assert main([str(archive), str(output), "--model", str(tiny_model), "--log", "json"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (written,) = output.glob("_trapline/runs/*.json")
+        manifest = json.loads(written.read_text())
+        assert lines[-1]["event"] == "end"
+        assert lines[-1].items() >= manifest.items()
 
     def test_too_many_failures_end_with_4(self, archive: Path, tmp_path: Path, tiny_model: Path) -> None:
         options = ["--model", str(tiny_model), "--max-failed-fraction", "0.1"]

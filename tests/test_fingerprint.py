@@ -45,6 +45,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "where": ("site=12",),
     "stop_at": "06:00",
     "notify": "mail",
+    "log": "json",
     "keep_runs": 1,
     "replace": True,
     "dry_run": True,
