@@ -71,7 +71,10 @@ class FusedBlock(nn.Module):
         width = q.shape[-1] // self.heads
         for start in range(0, q.shape[-1], width):
             head = slice(start, start + width)
-            scores = torch.baddbmm(nothing, q[..., head], k[..., head].mT, beta=0, alpha=width**-0.5)
+            keys = k[..., head]
+            if keys.dtype == torch.bfloat16:
+                keys = keys.contiguous()  # oneDNN would copy their transpose: 25 ms against 19 in the first stage
+            scores = torch.baddbmm(nothing, q[..., head], keys.mT, beta=0, alpha=width**-0.5)
             out[..., head] = torch.bmm(scores.softmax(dim=-1), v[..., head])
         return out.view(*qkv.shape[:2], -1, q.shape[-1])
 
