@@ -102,23 +102,21 @@ class Cluster:
         scouts = {_scout(kind, needs): kind for kind, needs in self._needs.items() for _ in range(self._wanted(kind))}
         waiting, found = list(scouts), set[str]()
         started, said = monotonic(), 0.0
-        try:
-            while waiting and not self._account.is_time:
-                done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY)
-                found |= {scouts[scout] for scout in done}
-                seconds = monotonic() - started
-                missing = self._needs.keys() - found
-                if not missing and seconds > _STRAGGLERS:
-                    break
-                for kind in missing:
-                    self._refuse_impossible(kind, sum(scouts[scout] == kind for scout in waiting))
-                if missing and seconds - said >= _SAY_EVERY:
-                    said = seconds
-                    lacking = " and ".join(f"a {kind} worker ({_named(self._needs[kind])})" for kind in sorted(missing))
-                    note(f"waiting for {_duration(seconds)}: no node has room for {lacking}; {_nodes_to_come()}")
-        finally:
-            for scout in waiting:
-                ray.cancel(scout)
+        # Those that find no room go on asking for it until this process ends. To cancel a task that completes at that
+        # moment can abort the process (Ray 2.60).
+        while waiting and not self._account.is_time:
+            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY)
+            found |= {scouts[scout] for scout in done}
+            seconds = monotonic() - started
+            missing = self._needs.keys() - found
+            if not missing and seconds > _STRAGGLERS:
+                break
+            for kind in missing:
+                self._refuse_impossible(kind, sum(scouts[scout] == kind for scout in waiting))
+            if missing and seconds - said >= _SAY_EVERY:
+                said = seconds
+                lacking = " and ".join(f"a {kind} worker ({_named(self._needs[kind])})" for kind in sorted(missing))
+                note(f"waiting for {_duration(seconds)}: no node has room for {lacking}; {_nodes_to_come()}")
         return found == self._needs.keys()
 
     def crew(self) -> Crew:

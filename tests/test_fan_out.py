@@ -83,7 +83,7 @@ def test_what_kills_its_workers_each_time_is_answered_for_and_the_others_are_don
     assert "\n" not in answers[2]
 
 
-def test_whoever_stops_listening_stops_the_work(anywhere: str, tmp_path: Path) -> None:
+def test_whoever_stops_listening_stops_the_work(tmp_path: Path) -> None:
     def begin(thing: int) -> int:
         (tmp_path / str(thing)).touch()
         time.sleep(0.2)

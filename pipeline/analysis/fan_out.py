@@ -41,7 +41,7 @@ def each(
         lost: answers in its place for a thing whose workers died each time, and is told of what.
 
     Raises:
-        Exception: what `function` raises; the rest is left.
+        Exception: what `function` raises; the rest is left. What a cluster has under way ends with this process.
     """
     if on_cluster():
         yield from _on_cluster(function, things, lost)
@@ -68,26 +68,24 @@ def _on_cluster(
     call: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_call)
     pending: dict[ray.ObjectRef[Answer], Thing] = {}
     left = iter(things)
-    try:
-        while True:
-            for thing in left:
-                pending[call.remote(shared, thing)] = thing
-                if len(pending) >= _AT_ONCE:
-                    break
-            if not pending:
-                return
-            ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_PAUSE)
-            for answer in ready:
-                thing = pending.pop(answer)
-                try:
-                    yield ray.get(answer)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from error
-                except ray.exceptions.RayError as error:
-                    yield lost(thing, in_one_line(error))
-    finally:
-        for answer in pending:
-            ray.cancel(answer)
+    # Whoever stops listening leaves what is under way to the end of this process. To cancel it can abort the process:
+    # Ray 2.60 does not expect that a task completes at that moment ("Tried to complete task that was not pending").
+    while True:
+        for thing in left:
+            pending[call.remote(shared, thing)] = thing
+            if len(pending) >= _AT_ONCE:
+                break
+        if not pending:
+            return
+        ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_PAUSE)
+        for answer in ready:
+            thing = pending.pop(answer)
+            try:
+                yield ray.get(answer)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                yield lost(thing, in_one_line(error))
 
 
 def _call(function: Callable[[Thing], Answer], thing: Thing) -> Answer:
