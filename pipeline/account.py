@@ -203,7 +203,8 @@ class Account:
             return {}
         with self._lock:
             had = self._had
-        return {"decode": self._feeding / had["decode"], "predict": self.step_seconds["predict"] / had["predict"]}
+        worked = {"decode": self._feeding, "predict": self.step_seconds["predict"]}
+        return {kind: seconds / max(had[kind], 1e-9) for kind, seconds in worked.items()}
 
     @property
     def _feeding(self) -> float:

@@ -37,7 +37,7 @@ PREDICT_CPUS = 0.9
 _NODE, _GROUP = "ray.io/node-id", "ray.io/node-group"
 
 # A node that has less to do than this is not worth its start: five minutes' work of a core that decodes 80 photographs
-# a second of 0.7 MB, of a small GPU (an L4, 600 a second), and of a core that does both.
+# a second of 0.7 MB, of a small GPU (an L4 should predict 600 a second), and of a core that does both.
 _WORTH_A_CORE = {"cuda": 16e9, "cpu": 5e8}
 _WORTH_A_GPU = 100e9
 _MOST_SCOUTS = 1000
@@ -72,15 +72,14 @@ class Cluster:
 
     Args:
         device: where inference runs.
-        config: of the run.
         account: of the run; its `todo` says how much there is to do.
     """
 
-    def __init__(self, device: Literal["cpu", "cuda"], config: RunConfig, account: Account) -> None:
+    def __init__(self, device: Literal["cpu", "cuda"], account: Account) -> None:
         self._device: Literal["cpu", "cuda"] = device
-        self._config = config
         self._account = account
-        self._gpus = config.gpus_per_actor if device == "cuda" else 0.0
+        self._config = account.config
+        self._gpus = account.config.gpus_per_actor if device == "cuda" else 0.0
         self._needs = {"decode": {"CPU": DECODE_CPUS}, "predict": {"CPU": PREDICT_CPUS, "GPU": self._gpus}}
 
     def muster(self, note: Callable[[str], None]) -> bool:

@@ -18,7 +18,7 @@ from pipeline.account import Account
 from pipeline.manifest import Manifest
 
 # Logs of a night stay short: at most this often, in seconds.
-_LINE_EVERY = 30
+LINE_EVERY = 30
 _TOP_SPECIES = 8
 # Failures by name are for looking at; a long list stands in the manifest.
 _NAMED_SHARDS = 5
@@ -36,7 +36,7 @@ class Watch:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._next_line = monotonic() + _LINE_EVERY
+        self._next_line = monotonic() + LINE_EVERY
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(),
             console=console, transient=True, disable=not console.is_terminal,
@@ -57,7 +57,7 @@ class Watch:
         if self.console.is_terminal:
             self._bar.update(self._task, description=_line(account), total=1.0, completed=account.fraction_done)
         elif monotonic() >= self._next_line:
-            self._next_line = monotonic() + _LINE_EVERY
+            self._next_line = monotonic() + LINE_EVERY
             line = f"{datetime.now():%H:%M:%S}  {account.run_id}  {_line(account)}"
             self.console.print(line, highlight=False, soft_wrap=True)
 

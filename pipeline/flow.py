@@ -177,7 +177,7 @@ def _mind_others(account: Account, watch: Watch) -> None:
 
 def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
     """Pass over what is to do until all of it is committed or beyond help."""
-    there = Cluster(job.device, account.config, account)
+    there = Cluster(job.device, account)
     shared_model = ray.put(model)
     slices = account.detections.slices if account.detections else {}
     tasks = [Task(shard, boxes=slices.get(shard.uri)) for shard in account.todo]

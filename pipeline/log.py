@@ -9,10 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.account import Account
+from pipeline.console import LINE_EVERY
 from pipeline.manifest import Manifest
-
-# Seconds between two lines of progress, as in `console`.
-_LINE_EVERY = 30
 
 
 class Log:
@@ -24,7 +22,7 @@ class Log:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._next_line = monotonic() + _LINE_EVERY
+        self._next_line = monotonic() + LINE_EVERY
         self._run_id: str | None = None
 
     def __call__(self, account: Account) -> None:
@@ -32,7 +30,7 @@ class Log:
         self._run_id = account.run_id
         if monotonic() < self._next_line:
             return
-        self._next_line = monotonic() + _LINE_EVERY
+        self._next_line = monotonic() + LINE_EVERY
         self._line(
             "progress",
             images=account.images_seen,

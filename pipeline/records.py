@@ -151,8 +151,10 @@ def _read_parquet(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
                 metadata = row.metadata
                 if metadata and not _is_wanted("metadata.json", len(metadata), ignored):
                     metadata = None
-                null = ImageError("null", "the image cell is null")
-                error = null if row.data is None else _size_error(len(row.data))
+                if row.data is None:
+                    error: ImageError | None = ImageError("null", "the image cell is null")
+                else:
+                    error = _size_error(len(row.data))
                 yield Record(row.name, None if error else row.data, metadata, error)
 
 

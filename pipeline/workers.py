@@ -99,7 +99,10 @@ class Remark:
 
 
 Item = Chunk | Failure | Footer | Left | Remark
-"""What comes of a shard: its chunks; or a failure; or the footer of a result that another run wrote; or nothing yet."""
+"""What comes of a shard: its chunks; or a failure; or the footer of a result that another run wrote; or nothing yet.
+
+And at times a remark, which is of no shard.
+"""
 
 
 class Reader:

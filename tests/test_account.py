@@ -159,6 +159,12 @@ class TestSpeed:
         assert run.busy == pytest.approx({"decode": 30 / (20 + 30 + 10), "predict": 15 / (10 + 10 + 10)})
         assert run.seconds == 25
 
+    def test_at_the_moment_the_workers_come_they_were_not_busy(self, clock: Callable[[float], None]) -> None:
+        run = account()
+        clock(5)
+        run.staff(Slots(4, 1))
+        assert run.busy == {"decode": 0, "predict": 0}
+
     def test_before_any_image_is_bound_by_nothing(self, clock: Callable[[float], None]) -> None:
         run = account()
         run.staff(Slots(4, 1))

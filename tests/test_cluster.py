@@ -88,19 +88,19 @@ def test_for_nodes_that_never_come_it_waits_until_stop_at_and_says_for_what(tmp_
 
 class TestOnThisMachine:
     def test_decoders_and_predictors_share_the_cores(self, ray_session: None) -> None:
-        crew = Cluster("cpu", account().config, account()).crew()
+        crew = Cluster("cpu", account()).crew()
         assert crew.now == crew.most == Slots(decode=1, predict=1)
         assert (crew.predictor_gpus, crew.decode_where) == (0, {})
 
     def test_what_was_asked_for_is_what_there_is(self, ray_session: None) -> None:
         run = account(decode_workers=5, predict_workers=3)
-        crew = Cluster("cpu", run.config, run).crew()
+        crew = Cluster("cpu", run).crew()
         assert crew.now == crew.most == Slots(decode=5, predict=3)
 
     def test_silence_is_remarked_on_and_ends_with_the_next_step(self, ray_session: None) -> None:
         run = account()
         heard = Silent()
-        cluster = Cluster("cpu", run.config, run)
+        cluster = Cluster("cpu", run)
         with Lookout(cluster, run, heard.note, every=0.02, silence=0.5):
             until(lambda: heard.notes)
             before = len(heard.notes)
