@@ -1,27 +1,8 @@
-"""Print the page that documents the columns of a result and the keys of its footer, in Markdown."""
+"""`python -m jobs.schema …` is `trapline schema …`, from a checkout."""
 
 import sys
-from collections.abc import Sequence
 
-from cyclopts import App
-
-from jobs.command_line import run
-from pipeline.analysis.schema import page
-
-app = App(name="trapline schema", help=__doc__, version_flags=(), result_action="return_value")
-
-
-@app.default
-def schema() -> int:
-    """Print the schema of a result."""
-    print(page(), end="")
-    return 0
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
-    return run(app, arguments)
-
+from trapline.cli.schema import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

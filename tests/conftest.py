@@ -11,9 +11,10 @@ os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
 import ray
-from archives import write_tiny_checkpoint
 from hypothesis import settings
-from servers import S3Server, s3_server
+
+from tests.support.archives import write_tiny_checkpoint
+from tests.support.servers import S3Server, s3_server
 
 # The same examples on every machine, however slow.
 settings.register_profile("trapline", deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import RunConfig
+from trapline.config import RunConfig
 
 
 def config(**options: Any) -> RunConfig:

@@ -2,8 +2,8 @@ import inspect
 import pickle
 import re
 
-from pipeline import errors
-from pipeline.errors import ImageError, PermanentError, TraplineError
+from trapline import errors
+from trapline.errors import ImageError, PermanentError, TraplineError
 
 CLASSES = dict(inspect.getmembers(errors, inspect.isclass))
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.moments import coming, past
+from trapline.moments import coming, past
 
 NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)  # half past ten in Berlin
 

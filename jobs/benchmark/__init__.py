@@ -21,8 +21,8 @@ from jobs.benchmark import model as model_benchmark
 from jobs.benchmark import planning as planning_benchmark
 from jobs.benchmark.model import random_model
 from jobs.benchmark.rounds import machine
-from jobs.command_line import run as run_app
-from pipeline import checkpoint
+from trapline.cli.run_job import run as run_app
+from trapline.model import checkpoint
 
 app = App(name="trapline benchmark", help=__doc__, version_flags=(), result_action="return_value")
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import Model
-from pipeline.compiled import Compiled
-from pipeline.hiera import VARIANTS, Output
-from pipeline.predict import Predictor
+from trapline.model.checkpoint import Model
+from trapline.model.hiera import VARIANTS, Output
+from trapline.model.lazy_compile import Compiled
+from trapline.model.predict import Predictor
 
 Pixels = npt.NDArray[np.uint8]
 Device = Literal["cpu", "cuda"]

@@ -18,11 +18,11 @@ from torchvision.io import decode_image
 from torchvision.transforms import v2
 
 from jobs.benchmark.rounds import Spread, take_turns
-from pipeline.checkpoint import Model
-from pipeline.decode import decode
-from pipeline.errors import UsageError
-from pipeline.predict import Predictions, Predictor
-from pipeline.shards import is_image
+from trapline.decoding.decode import decode
+from trapline.errors import UsageError
+from trapline.model.checkpoint import Model
+from trapline.model.predict import Predictions, Predictor
+from trapline.sources.shards import is_image
 
 
 @dataclass(frozen=True)

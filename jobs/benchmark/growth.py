@@ -21,8 +21,8 @@ from time import perf_counter
 from rich.console import Console
 
 from jobs.benchmark.model import random_model
-from pipeline import checkpoint
-from pipeline.errors import UsageError
+from trapline.errors import UsageError
+from trapline.model import checkpoint
 
 _VARIANT, _SIZE = "hiera_abswin_tiny", (64, 64)
 _KINDS = {"ray::MapBatches(Reader)": "reader", "ray::MapWorker": "predictor"}

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmark.contenders import Answers, Contender, Device, On, Pixels, Precision, contenders, normalised
 from jobs.benchmark.rounds import Spread, take_turns
-from pipeline.checkpoint import Model
-from pipeline.errors import in_one_line
-from pipeline.hiera import VARIANTS, Hiera
-from pipeline.predict import multiplies_in_bf16
+from trapline.errors import in_one_line
+from trapline.model.checkpoint import Model
+from trapline.model.hiera import VARIANTS, Hiera
+from trapline.model.predict import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import checkpoint
-from pipeline.decode import decode
-from pipeline.predict import Predictor, resolve_precision
+from trapline.decoding.decode import decode
+from trapline.model import checkpoint
+from trapline.model.predict import Predictor, resolve_precision
 
 
 class Photographs(Dataset[Tensor]):

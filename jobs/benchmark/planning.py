@@ -8,14 +8,15 @@ from time import perf_counter
 import numpy as np
 from rich.console import Console
 
-from pipeline import ledger, storage
-from pipeline.chunks import Chunk
-from pipeline.commit import commit
-from pipeline.decode import Facts
-from pipeline.fingerprint import Fingerprint
-from pipeline.records import Record
-from pipeline.rows import Columns, image_rows, with_predictions
-from pipeline.shards import Shard, discover
+from trapline.decoding.decode import Facts
+from trapline.results import ledger
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.parquet import commit
+from trapline.results.rows import Columns, image_rows, with_predictions
+from trapline.run.chunks import Chunk
+from trapline.sources.records import Record
+from trapline.sources.shards import Shard, discover
+from trapline.storage import store
 
 # Classes of the reference model: their names are most of a footer.
 _COLUMNS = Columns(tuple(f"Species number {n}" for n in range(707)), 768, {}, 5, True, "float32")
@@ -55,7 +56,7 @@ def measure(console: Console, place: str, shards: int) -> list[Row]:
     Raises:
         FatalError: the store refuses.
     """
-    inputs, output = storage.join(place, "archive"), storage.join(place, "results")
+    inputs, output = store.join(place, "archive"), store.join(place, "results")
     rows = []
 
     def timed(step: str, work: Callable[[], object]) -> object:
@@ -66,7 +67,7 @@ def measure(console: Console, place: str, shards: int) -> list[Row]:
         return result
 
     names = [f"site={number % 100}/{number:06}.tar" for number in range(shards)]
-    timed("put the tars", lambda: _in_parallel(lambda name: storage.put(storage.join(inputs, name), _EMPTY_TAR), names))
+    timed("put the tars", lambda: _in_parallel(lambda name: store.put(store.join(inputs, name), _EMPTY_TAR), names))
     found: list[Shard] = timed("list the input", lambda: discover([inputs], output).shards)  # type: ignore[assignment]
     timed("commit the results", lambda: _in_parallel(_commit, found))
     plan = timed("plan, reading each footer", lambda: ledger.plan(found, output, _MARK, replace=False))

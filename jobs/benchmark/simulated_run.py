@@ -24,10 +24,11 @@ from ray._private import internal_api
 from jobs.benchmark.growth import held_alone
 from jobs.benchmark.simulation import Scenario, Seen
 from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
-from pipeline import flow, ledger
-from pipeline.account import Account
-from pipeline.config import RunConfig
-from pipeline.periodic import Periodic
+from trapline.config import RunConfig
+from trapline.results import ledger
+from trapline.run import classify
+from trapline.run.periodic import Periodic
+from trapline.run.progress import Account
 
 # Seconds; a look costs some 5 ms.
 _EVERY = 1.0
@@ -121,13 +122,13 @@ def run(scenario: Scenario) -> Seen:
         "local", num_cpus=scenario.decode_workers + 1, num_gpus=1, include_dashboard=False,
         logging_level=logging.ERROR, log_to_driver=False,
     )  # fmt: skip
-    reader = mock.patch.object(flow, "Reader", partial(SleepingReader, seconds=scenario.decode_seconds))
-    predictor = mock.patch.object(flow, "PredictorActor", sleeping_actor(scenario.predict_seconds))
+    reader = mock.patch.object(classify, "Reader", partial(SleepingReader, seconds=scenario.decode_seconds))
+    predictor = mock.patch.object(classify, "PredictorActor", sleeping_actor(scenario.predict_seconds))
     handing = _Timed(ray.data.from_items)
     watch, meter = _Watch(), _Meter()
     process, thread = process_time(), thread_time()
     with reader, predictor, mock.patch.object(ray.data, "from_items", handing), meter:
-        manifest = flow.classify(config, watch)
+        manifest = classify.classify(config, watch)
     cpu = meter.cpu(process_time() - process, thread_time() - thread)
     rate, growth = watch.steady()
     ledger.remember(scenario.output, ledger.survey(scenario.output))

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from jobs.benchmark.growth import write_archive
 from jobs.benchmark.model import SIZE, random_model
-from pipeline import checkpoint
-from pipeline.errors import UsageError
-from pipeline.predict import DEFAULT_BATCH
+from trapline.errors import UsageError
+from trapline.model import checkpoint
+from trapline.model.predict import DEFAULT_BATCH
 
 # With the reference model's classes and embedding; stand-ins never ask its network.
 _VARIANT = "hiera_abswin_tiny"

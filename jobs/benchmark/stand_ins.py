@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.checkpoint import Model
-from pipeline.crops import Crops
-from pipeline.decode import Facts
-from pipeline.gpu import Busy
-from pipeline.isolation import Decoded
-from pipeline.predict import Predictions, Predictor
-from pipeline.rows import Columns
-from pipeline.workers import Job, PredictorActor, Reader
+from trapline.decoding.crops import Crops
+from trapline.decoding.decode import Facts
+from trapline.decoding.sandbox import Decoded
+from trapline.model.checkpoint import Model
+from trapline.model.gpu import Busy
+from trapline.model.predict import Predictions, Predictor
+from trapline.results.rows import Columns
+from trapline.run.workers import Job, PredictorActor, Reader
 
 
 class SleepingDecoder:

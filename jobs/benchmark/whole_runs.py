@@ -19,9 +19,9 @@ from rich.console import Console
 
 from jobs.benchmark.model import VARIANT
 from jobs.benchmark.rounds import Spread, take_turns
-from pipeline import checkpoint
-from pipeline.checkpoint import Model
-from pipeline.errors import UsageError
+from trapline.errors import UsageError
+from trapline.model import checkpoint
+from trapline.model.checkpoint import Model
 
 _SHARDS = 4
 

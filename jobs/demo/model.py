@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from jobs.demo.archive import cameras_of, photograph
 from jobs.demo.birds import SPECIES
-from pipeline import checkpoint
-from pipeline.checkpoint import Model
-from pipeline.hiera import Architecture, Hiera
-from pipeline.pixels import resize
+from trapline.decoding.image_ops import resize
+from trapline.model import checkpoint
+from trapline.model.checkpoint import Model
+from trapline.model.hiera import Architecture, Hiera
 
 SIZE = (64, 64)  # height and width that the model sees
 CLASSES = tuple(sorted(species.name for species in SPECIES))

@@ -1,0 +1,68 @@
+"""Rows get a site, a camera and a label: the table `images` that a report asks its questions of.
+
+Site and camera are what the sources of `deployments.py` say. Where none is given, they are the folders below the
+archive, which OUTPUT mirrors: `OUTPUT/site=heath/cam1/0001.tar.parquet` is of camera `heath/cam1` at site `heath`.
+"""
+
+import re
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+from trapline.analysis.dataset import Results
+from trapline.analysis.deployments import Source
+from trapline.results.ledger import Result
+from trapline.sources.shards import shard_format
+
+# Folders that cameras make on their cards, of the DCF standard: `DCIM/100RECNX` says nothing of a place.
+_OF_A_CARD = re.compile(r"DCIM|\d{3}[A-Z0-9_]{5}", re.IGNORECASE)
+# Columns that not all results have: those of `rescore` leave out what decoding knows, and models may have no classes.
+_MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varchar",
+             "species": "varchar", "probability": "float", "energy": "float"}  # fmt: skip
+
+
+def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequence[Source], sure: float) -> None:
+    """Makes `images` a table of what a report needs to know of each row; reads the results once, without embeddings.
+
+    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
+    label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
+    model was at least as sure as `sure`. Of an image with crops the row is that of the crop with the surest label. A
+    row takes some 300 bytes, and goes to a temporary folder where memory ends.
+    """
+    files = [file.url for file in found.files]
+    where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
+    connection.register("places", where)
+    rows = connection.read_parquet(files, hive_partitioning=False, filename=True)
+    connection.register("rows_of_results", rows)
+    lacking = [f", null::{kind} as {name}" for name, kind in _MAY_LACK.items() if name not in rows.columns]
+    label, probability = ("taxon", "taxon_probability") if "taxon" in rows.columns else ("species", "probability")
+    one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
+    surest = f"qualify {one_of_each}" if found.has_crops else ""
+    connection.execute(
+        f"""
+        create or replace temp table images as
+        select image_uri, left(image_uri, -length(key) - 1) as shard, key, status::varchar as status,
+            nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
+            {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
+            coalesce(status != 'failed' and {probability} >= $sure, false) as named
+        from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
+        {"sure": sure},
+    )
+
+
+def _place(sources: Sequence[Source]) -> str:
+    """SQL: `site` and `camera` of a row."""
+    if not sources:
+        return "split_part(folder, '/', 1) as site, folder as camera"
+    sites = " ".join(f"when {source.says} then {source.site}" for source in sources)
+    cameras = " ".join(f"when {source.says} then {source.station}" for source in sources)
+    return f"case {sites} end as site, case {cameras} end as camera"
+
+
+def _folder(file: Result, output: str) -> str:
+    """The folder of a shard below the archive, without the keys of Hive partitions and what cards bring."""
+    *folders, _ = file.url.removeprefix(f"{output}/").split("/")
+    while shard_format(file.shard or "") is None and len(folders) > 1 and _OF_A_CARD.fullmatch(folders[-1]):
+        folders.pop()
+    return "/".join(folder.rpartition("=")[2] for folder in folders) or "(the archive)"

@@ -1,0 +1,217 @@
+"""Answers, charts and pictures become one HTML page that needs nothing else: no script, no network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import duckdb
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trapline import __version__
+from trapline.analysis import dataset, deployments
+from trapline.analysis.dataset import Results
+from trapline.analysis.report import camera_health, charts, image_table, queries, run_history, thumbnails
+from trapline.analysis.report.camera_health import Finding
+from trapline.analysis.report.chart_style import Chart
+from trapline.analysis.report.queries import Headline, Table
+from trapline.analysis.report.thumbnails import Picture, Thumbnail
+
+# Pictures of each kind that are shown.
+_SHOWN = 8
+_STRANGEST = 6
+# Cameras in the calendar; those that were found come first.
+_CAMERAS, _DAYS = 24, 60
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report is to say.
+
+    Attributes:
+        deployment_from: where site and camera stand, as in `deployments.py`; none: the folders below the archive.
+        pictures: most pictures that are fetched from the shards, to show them or to see whether a camera is dark.
+        sure: probability that a label must reach to be counted.
+        silent_after: days without an image before the archive's end.
+        new_within: days before the archive's end in which a species is new.
+    """
+
+    deployment_from: Sequence[str] = ()
+    pictures: int = 150
+    sure: float = 0.5
+    silent_after: int = 3
+    new_within: int = 7
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Attributes:
+        html: the page.
+        headline: the figures at its top.
+        findings: cameras that a person should look at.
+        shown, missing: pictures that were fetched, and those that could not be had.
+    """
+
+    html: str
+    headline: Headline
+    findings: list[Finding]
+    shown: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A picture with what its row says."""
+
+    row: dict[str, Any]
+    picture: Picture
+    thumbnail: Thumbnail
+
+
+def build(found: Results, options: Options, say: Callable[[str], None] = lambda _: None) -> Page:
+    """The report about some results.
+
+    Args:
+        found: what `classify` or `rescore` wrote.
+        options: what it is to say.
+        say: is told what is being done.
+
+    Raises:
+        UsageError: the results hold no image, or a source of deployments is none.
+        StorageError, TransientError: the store of the results refuses, or does not answer.
+    """
+    sources = [deployments.parse(text) for text in options.deployment_from]
+    connection = dataset.connect(found.output)
+    with dataset.reading(found.output):
+        say("reading the results")
+        image_table.read(connection, found, sources, options.sure)
+        head = queries.headline(connection, found)
+        say("looking at cameras")
+        findings = camera_health.failing(connection) + camera_health.silent(connection, head, options.silent_after)
+        displaced, judged = _displaced(connection, found)
+        wanted = {
+            "best": queries.best(connection, _SHOWN),
+            "doubtful": queries.doubtful(connection, _SHOWN),
+            "strangest": queries.strangest(connection, _STRANGEST),
+        }
+        rows = {kind: table.records() for kind, table in wanted.items()}
+        places_of = {kind: [_picture(row) for row in some] for kind, some in rows.items()}
+        first = list(dict.fromkeys(picture for some in places_of.values() for picture in some))[: options.pictures]
+        looked_at = camera_health.looks(connection, options.pictures - len(first))
+    say("fetching pictures")
+    fetched = thumbnails.fetch([*first, *(each for halves in looked_at.values() for half in halves for each in half)])
+    not_asked = Thumbnail(problem="not fetched; --pictures allows no more")
+    dark, seen = camera_health.dark(looked_at, fetched)
+    findings += dark + displaced
+    with dataset.reading(found.output):
+        say("drawing")
+        nights = run_history.table(found.output)
+        context = {
+            "found": found,
+            "options": options,
+            "head": head,
+            "findings": findings,
+            "rules": {name: text.format(**vars(options)) for name, text in camera_health.RULES.items()},
+            "judged": {"dark": seen, "displaced": judged},
+            "new": camera_health.new_species(connection, head, options.new_within),
+            "runs": nights,
+            "failures": queries.failures(connection),
+            "shots": {
+                kind: [
+                    _Shot(row, picture, fetched.get(picture, not_asked))
+                    for row, picture in zip(rows[kind], places_of[kind], strict=True)
+                ]
+                for kind in rows
+            },
+            "charts": _charts(connection, head, findings, nights),
+            "now": datetime.now(UTC),
+            "version": __version__,
+            "lonely": queries.LONELY,
+            "tail": queries.TAIL,
+            "most_rows": queries.MOST_ROWS,
+        }
+    missing = sum(not thumbnail.data_uri for thumbnail in fetched.values())
+    return Page(_template().render(context), head, findings, len(fetched) - missing, missing)
+
+
+def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[list[Finding], int]:
+    urls = [file.url for file in found.files]
+    if "embedding" not in connection.read_parquet(urls[:1], hive_partitioning=False).columns:
+        return [], 0
+    return camera_health.displaced(connection, urls)
+
+
+def _charts(
+    connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding], nights: Table
+) -> dict[str, Chart]:
+    """By name; what has nothing to show is not there."""
+    unit, timeline = queries.timeline(connection, head)
+    threshold, energies = queries.energies(connection)
+    cameras = _calendar(connection, head, findings)
+    tables: dict[str, tuple[Table, Callable[[Table], Chart]]] = {
+        "by_site": (queries.by_site(connection), charts.by_site),
+        "by_hour": (queries.by_hour(connection), charts.by_hour),
+        "timeline": (timeline, lambda table: charts.timeline(unit, table)),
+        "presence": (
+            queries.daily(connection, head, cameras, _DAYS),
+            lambda table: charts.presence(table, cameras),
+        ),
+        "energies": (energies, lambda table: charts.energies(threshold or 0, table)),
+        "failures": (queries.failures_by_camera(connection), charts.failures),
+        "speeds": (_at_work(nights), charts.speeds),
+    }
+    return {name: draw(table) for name, (table, draw) in tables.items() if table.rows}
+
+
+def _calendar(connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding]) -> list[str]:
+    """The cameras of the calendar: those that were found, and then those with the most images."""
+    most = queries.ask(
+        connection,
+        "select camera from images where camera is not null group by camera order by count(*) desc, camera limit $most",
+        most=_CAMERAS,
+    )
+    named = dict.fromkeys([*(finding.camera for finding in findings), *(camera for (camera,) in most.rows)])
+    return list(named)[:_CAMERAS]
+
+
+def _at_work(nights: Table) -> Table:
+    """The runs that worked images off; one alone is no picture."""
+    rows = [row for row in nights.rows if row[nights.names.index("images/s")]]
+    return Table(nights.names, rows if len(rows) > 1 else [])
+
+
+def _picture(row: dict[str, Any]) -> Picture:
+    return Picture(row["shard"], row["key"], row["content_sha256"])
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("trapline.analysis.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # SVG is the only markup that does not stand in the template itself; what draws it escapes the names in it.
+    environment.filters |= {"cell": _cell, "day": _day, "svg": Markup, "zip": zip}
+    return environment.get_template("page.html")
+
+
+def _cell(value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return str(value)
+
+
+def _day(value: date | None) -> str:
+    return f"{value.day} {value:%B %Y}" if value else "–"

@@ -1,0 +1,267 @@
+"""The questions of a report, in SQL over the table `images` of `image_table.py`.
+
+Each answer is a `Table`, of a size that a page can bear, whatever the archive holds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from trapline.analysis.dataset import Results
+from trapline.errors import UsageError
+
+# Rows of a table in the page: what a person still reads.
+MOST_ROWS = 400
+# Of a chart.
+_MOST_MARKS = 4000
+# The share of images with the lowest energy that is called suspicious.
+TAIL = 0.01
+_BINS = 36
+# A chart of more bars than this goes from days to weeks, from weeks to months.
+_MOST_BARS = 64
+
+# Days around an image in which another camera must have one, for its clock to be believed.
+LONELY = 30
+
+# The days of an archive: a clock that was set to another year is not its end.
+_SPAN = f"""
+    with days as (
+        select captured_at::date as day, min(coalesce(camera, '')) as one, max(coalesce(camera, '')) as other
+        from images where captured_at is not null group by day
+    ), near as (
+        select day, min(one) over around < max(other) over around as believed from days
+        window around as (
+            order by day range between interval {LONELY} days preceding and interval {LONELY} days following)
+    )
+    select min(day), max(day) from near where believed or not (select bool_or(believed) from near)"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What DuckDB answers.
+
+    Attributes:
+        names: of the columns.
+        rows: at most `MOST_ROWS`.
+        left_out: how many more there are.
+    """
+
+    names: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    left_out: int = 0
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, by the names of their columns."""
+        return [dict(zip(self.names, row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The archive in figures.
+
+    Attributes:
+        images, ok, salvaged, failed: rows, by status.
+        unnamed: of those not failed, the ones with no label that the model was sure enough of.
+        shards, sites, cameras, labels: how many there are; labels of named images only.
+        undated, unplaced: images without a time, and without a camera.
+        first, last: the days from the archive's beginning to its end; None where no image has a time. A camera that
+            is alone for `LONELY` days around does not count, for clocks go wrong by years.
+        outside: images with a time before or after that.
+    """
+
+    images: int
+    ok: int
+    salvaged: int
+    failed: int
+    unnamed: int
+    shards: int
+    sites: int
+    cameras: int
+    labels: int
+    undated: int
+    unplaced: int
+    first: datetime | None
+    last: datetime | None
+    outside: int
+
+    @property
+    def days(self) -> int:
+        """From the first to the last."""
+        return (self.last - self.first).days + 1 if self.first and self.last else 0
+
+
+def ask(connection: duckdb.DuckDBPyConnection, query: str, at_most: int = MOST_ROWS, **values: Any) -> Table:
+    """The answer to a query; `values` are its `$parameters`."""
+    cursor = connection.execute(query, values or None)
+    names = tuple(column[0] for column in cursor.description or ())
+    rows = cursor.fetchall()
+    return Table(names, rows[:at_most], max(0, len(rows) - at_most))
+
+
+def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
+    """The archive in figures; raises UsageError where there is no image at all."""
+    ((first, last),) = connection.execute(_SPAN).fetchall()
+    found_ = connection.execute(
+        """
+        select count(*), count(*) filter (status = 'ok'), count(*) filter (status = 'salvaged'),
+            count(*) filter (status = 'failed'), count(*) filter (status != 'failed' and not named),
+            count(distinct shard), count(distinct site), count(distinct camera),
+            count(distinct label) filter (named), count(*) filter (captured_at is null),
+            count(*) filter (camera is null), $first::date, $last::date,
+            count(*) filter (captured_at::date not between $first::date and $last::date)
+        from images""",
+        {"first": first, "last": last},
+    ).fetchall()
+    answer = Headline(*found_[0])
+    if not answer.images:
+        raise UsageError(
+            f"{found.output}: its {len(found.files)} results hold no image, so there is nothing to report; "
+            "`trapline verify` compares them with the archive"
+        )
+    return answer
+
+
+def by_site(connection: duckdb.DuckDBPyConnection) -> Table:
+    """label, site, images: of named images."""
+    return ask(
+        connection,
+        """
+        select label, coalesce(site, '(none said)') as site, count(*) as images
+        from images where named group by all order by images desc, label, site""",
+    )
+
+
+def by_hour(connection: duckdb.DuckDBPyConnection) -> Table:
+    """label, hour (0 to 23, by the cameras' clocks), images: of named images with a time."""
+    return ask(
+        connection,
+        """
+        with busiest as (select label from images where named and captured_at is not null
+                         group by label order by count(*) desc, label limit $most)
+        select label, hour(captured_at) as hour, count(*) as images
+        from images semi join busiest using (label)
+        where named and captured_at is not null group by all order by label, hour""",
+        most=MOST_ROWS // 24,
+    )
+
+
+def timeline(connection: duckdb.DuckDBPyConnection, head: Headline) -> tuple[str, Table]:
+    """What a bar stands for (day, week or month), and start, label, images: from the first day to the last."""
+    unit = next((unit for unit, days in (("day", 1), ("week", 7)) if head.days / days <= _MOST_BARS), "month")
+    return unit, ask(
+        connection,
+        f"""
+        with common as (select label from images where named group by label order by count(*) desc, label limit 7)
+        select date_trunc('{unit}', captured_at)::date as start,
+            case when label in (from common) then label else 'others' end as label, count(*) as images
+        from images where named and captured_at::date between $first and $last
+        group by all order by start, label""",
+        at_most=_MOST_MARKS,
+        first=head.first,
+        last=head.last,
+    )
+
+
+def failures(connection: duckdb.DuckDBPyConnection) -> Table:
+    """reason, status, images, an example: of what failed and what was salvaged."""
+    return ask(
+        connection,
+        """
+        select coalesce(reason, '(none given)') as reason, status, count(*) as images, min(image_uri) as example
+        from images where status != 'ok' group by all order by images desc, reason, status""",
+    )
+
+
+def failures_by_camera(connection: duckdb.DuckDBPyConnection) -> Table:
+    """camera, reason, images, and of how many the camera has: of those that failed or were salvaged."""
+    return ask(
+        connection,
+        """
+        with counted as (
+            select coalesce(camera, '(none said)') as camera, coalesce(reason, '(none given)') as reason,
+                status != 'ok' as bad, count(*) as images
+            from images group by all
+        ), every as (
+            select *, sum(images) over (partition by camera)::bigint as of_images,
+                sum(images) filter (bad) over (partition by camera) as of_bad
+            from counted
+        )
+        select camera, reason, images, of_images from every where bad
+        order by of_bad desc, camera, images desc, reason""",
+    )
+
+
+def energies(connection: duckdb.DuckDBPyConnection) -> tuple[float | None, Table]:
+    """The energy below which the lowest `TAIL` lie, and low, high, images, suspicious: bins of the distribution."""
+    ((lowest, highest, threshold),) = connection.execute(
+        f"select min(energy), max(energy), quantile_disc(energy, {TAIL}) from images where isfinite(energy)"
+    ).fetchall()
+    if lowest is None or lowest == highest:
+        return None, Table(("low", "high", "images", "suspicious"), [])
+    return threshold, ask(
+        connection,
+        """
+        select $low + bin * $width as low, $low + (bin + 1) * $width as high, count(*) as images,
+            count(*) filter (energy <= $threshold) as suspicious
+        from (select energy, least(floor((energy - $low) / $width), $bins - 1) as bin
+              from images where isfinite(energy))
+        group by bin order by bin""",
+        low=lowest,
+        width=(highest - lowest) / _BINS,
+        bins=_BINS,
+        threshold=threshold,
+    )
+
+
+def best(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
+    """For each of the most common labels the picture of which the model was surest."""
+    return _pictures(
+        connection,
+        """named and status = 'ok'
+        qualify row_number() over (partition by label order by probability desc, image_uri) = 1
+        order by count(*) over (partition by label) desc, label""",
+        count,
+    )
+
+
+def doubtful(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
+    """The pictures of which the model was least sure, one of a camera's hour."""
+    return _pictures(connection, f"probability is not null {_ONE_OF_AN_HOUR} order by probability, image_uri", count)
+
+
+def strangest(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
+    """The pictures that look least like any class: of lowest energy."""
+    return _pictures(connection, "isfinite(energy) order by energy, image_uri", count)
+
+
+def daily(connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], days: int) -> Table:
+    """camera, day, images: of these cameras, on the last days of the archive."""
+    return ask(
+        connection,
+        """
+        select camera, captured_at::date as day, count(*) as images from images
+        where list_contains($cameras, camera) and captured_at::date between $last::date - $days + 1 and $last
+        group by all order by camera, day""",
+        at_most=_MOST_MARKS,
+        cameras=list(cameras),
+        last=head.last,
+        days=days,
+    )
+
+
+_ONE_OF_AN_HOUR = """qualify row_number() over (
+    partition by camera, coalesce(date_trunc('hour', captured_at)::varchar, image_uri)
+    order by probability, image_uri) = 1"""
+
+
+def _pictures(connection: duckdb.DuckDBPyConnection, which: str, count: int) -> Table:
+    return ask(
+        connection,
+        f"""
+        select image_uri, shard, key, content_sha256, captured_at, camera, label, probability, energy
+        from images where status != 'failed' and content_sha256 is not null and {which} limit $count""",
+        count=count,
+    )

@@ -1,0 +1,76 @@
+"""What was learned from labels, and how it is kept in the side folder of OUTPUT: head, report and pictures."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from trapline.analysis.rescoring import head
+from trapline.analysis.rescoring.head import Head
+from trapline.errors import StorageError, UsageError
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import SIDE_FOLDER
+from trapline.storage import store
+
+HEAD_FILE = "head.safetensors"
+REPORT_FILE = "rescore.json"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned.
+
+    Attributes:
+        head: None where the stored probabilities stand.
+        temperature: None where there is none to apply.
+        report: figures, as JSON.
+        remarks: what a person should know, a line each.
+        pictures: PNG files by name.
+        anew: False where it was given, or an earlier run had learned it.
+    """
+
+    head: Head | None = None
+    temperature: float | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    pictures: dict[str, bytes] = field(default_factory=dict, repr=False)
+    anew: bool = True
+
+
+def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
+    """What is to stand beside the rows, by name below SIDE_FOLDER; the report last, for it vouches for the head."""
+    files = dict(learned.pictures)
+    if learned.head:
+        files[HEAD_FILE] = learned.head.to_bytes()
+    report = {**learned.report, "fingerprint": dict(mark.facts), "fingerprint_sha256": mark.digest}
+    files[REPORT_FILE] = json.dumps(report, indent=1, ensure_ascii=False).encode()
+    return files
+
+
+def earlier(output: str, mark: str) -> Learned | None:
+    """What an earlier run into OUTPUT has learned from the same; None where there is none, or it was changed.
+
+    Args:
+        output: where the earlier run wrote.
+        mark: digest of what there is to learn from.
+    """
+    report = read_report(output)
+    if report.get("learned_from") != mark:
+        return None
+    known = None
+    if "head_sha256" in report:
+        try:
+            known = head.load(store.join(output, SIDE_FOLDER, HEAD_FILE))
+        except (StorageError, UsageError):
+            return None
+        if (known.digest, known.temperature) != (report["head_sha256"], report["temperature"]):
+            return None
+    return Learned(known, report["temperature"], report, tuple(report["remarks"]), anew=False)
+
+
+def read_report(output: str) -> dict[str, Any]:
+    """The report that stands in OUTPUT; empty where there is none, or none that can be read."""
+    try:
+        report = json.loads(store.read_text(store.join(output, SIDE_FOLDER, REPORT_FILE)))
+    except (StorageError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}

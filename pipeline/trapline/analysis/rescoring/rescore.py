@@ -1,0 +1,161 @@
+"""Results become other results, without an image being read: each file of RESULTS gets one of the same name in OUTPUT.
+
+What classify wrote is never touched. The new files are results like the first: whole or not at all, with a footer that
+names the file they come from and a fingerprint of everything that can change a row.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline.analysis import parallel
+from trapline.analysis.dataset import Results
+from trapline.analysis.rescoring.scorer import Scorer
+from trapline.analysis.rescoring.species_list import SpeciesList
+from trapline.analysis.rescoring.taxonomy import Taxonomy
+from trapline.errors import OutputConflict, PermanentError, TransientError, UsageError, in_one_line
+from trapline.results import ledger
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import Footer, Plan
+from trapline.results.parquet import ROWS_PER_GROUP, file_metadata, parquet_writer
+from trapline.results.rows import of_images
+from trapline.sources.shards import Shard, is_below
+from trapline.storage import store
+
+# Raise it when the same options would give other rows.
+_METHOD = 1
+# Files in work at the same time, each with its columns of one row group and its new file in memory.
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        url: of the new file.
+        images: in it.
+        species: the most probable class, counted.
+        remarks: images about which there is something to say, counted.
+        trouble: why it could not be made; None where it was.
+    """
+
+    url: str
+    images: int
+    species: Counter[str]
+    remarks: Counter[str]
+    trouble: str | None = None
+
+
+def fingerprint(
+    results: Results, scorer: Scorer, species: SpeciesList | None, taxonomy: Taxonomy | None
+) -> Fingerprint:
+    """What the new rows depend on; that of the stored ones is part of it."""
+    facts = {
+        "rescore_method": _METHOD,
+        "rescored": dict(results.fingerprint.facts),
+        "head_sha256": scorer.head.digest if scorer.head else None,
+        "temperature": scorer.temperature,
+        "species_list_sha256": species.digest if species else None,
+        "taxonomy_sha256": taxonomy.digest if taxonomy else None,
+        "threshold": scorer.threshold if taxonomy else None,
+        "top_k": scorer.top_k,
+    }
+    return Fingerprint({name: value for name, value in facts.items() if value is not None})
+
+
+def refuse_nested(results: str, output: str) -> None:
+    """Raises UsageError where one of the two places lies in the other."""
+    results, output = store.absolute(results), store.absolute(output)
+    if is_below(output, results) or is_below(results, output):
+        raise UsageError(
+            f"{output}: lies in {results}, or the other way round; choose an OUTPUT outside of the results"
+        )
+
+
+def refuse_lacking(results: Results, column: str) -> None:
+    """Raises UsageError where the results lack a column: `embedding` or `probabilities`."""
+    with store.open_tail(results.files[0].url) as stream:
+        names = pq.ParquetFile(stream).schema_arrow.names
+    if column not in names:
+        option = {"embedding": "--embedding float32", "probabilities": "--probabilities full"}[column]
+        raise UsageError(f"{results.output}: its rows hold no {column}; classify with {option}")
+
+
+def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> Plan:
+    """What is left to do, the result files taking the place of shards; raises as `ledger.plan` does."""
+    output = store.absolute(output)
+    shards = [
+        Shard(
+            uri=file.url,
+            format="parquet",
+            size=int(file.version.partition("-")[0]),
+            identity=file.version,
+            output=output + file.url.removeprefix(results.output),
+        )
+        for file in results.files
+    ]
+    return ledger.plan(shards, output, mark, overwrite)
+
+
+def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcome]:
+    """Score files anew, some at a time; a file that changes meanwhile or is damaged is an outcome too.
+
+    Raises:
+        StorageError: the store refuses.
+    """
+    score = partial(_score, scorer=scorer, mark=mark)
+    yield from parallel.each(score, todo, _THREADS, partial(_found, mark=mark))
+
+
+def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
+    """What became of a file whose worker died: perhaps it had written the new one before."""
+    footer = ledger.find(shard.output)
+    if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, mark):
+        return Outcome(shard.output, sum(footer.images.values()), Counter(footer.species), Counter())
+    return Outcome(shard.output, 0, Counter(), Counter(), f"{shard.uri}: {trouble}")
+
+
+def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
+    try:
+        with store.open_unchanged(shard.uri, shard.identity) as stream:
+            data, images, species, remarks = _rows(pq.ParquetFile(stream), shard, scorer, mark)
+        store.put(shard.output, data)
+    except (TransientError, PermanentError, OutputConflict) as error:
+        return Outcome(shard.output, 0, Counter(), Counter(), in_one_line(error))
+    except (pa.ArrowException, OSError) as error:
+        trouble = f"{shard.uri}: no sound Parquet ({in_one_line(error)}); classify its shard again"
+        return Outcome(shard.output, 0, Counter(), Counter(), trouble)
+    return Outcome(shard.output, images, species, remarks)
+
+
+def _rows(
+    file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint
+) -> tuple[bytes, int, Counter[str], Counter[str]]:
+    """The new file, its images, their species, and remarks."""
+    before = Footer.from_metadata(file.metadata.metadata or {})
+    if before is None:
+        raise OutputConflict(f"{shard.uri}: was replaced while it was looked at; try again")
+    sink = io.BytesIO()
+    images, species, remarks = 0, Counter[str](), Counter[str]()
+    with parquet_writer(sink, scorer.schema) as writer:
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=scorer.reads):
+            table = scorer(batch, remarks)
+            images += len(of_images(table))
+            species.update(table.column("species").drop_null().to_pylist())
+            writer.write_table(table)
+        after = replace(
+            before,
+            uri=shard.uri,
+            identity=shard.identity,
+            fingerprint=mark,
+            species=dict(species.most_common()),
+            size=shard.size,
+        )
+        writer.add_key_value_metadata(file_metadata(after, scorer.classes))
+    return sink.getvalue(), images, species, remarks

@@ -1,0 +1,142 @@
+"""One batch of stored rows becomes new rows: head, temperature, species list and roll-up, in this order."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.special import logsumexp
+
+from trapline.analysis.rescoring import species_list
+from trapline.analysis.rescoring.calibration import logits, softmax
+from trapline.analysis.rescoring.head import Head
+from trapline.analysis.rescoring.species_list import Prior
+from trapline.analysis.rescoring.taxonomy import RollUp
+from trapline.model.predict import Predictions
+from trapline.results.rows import CROP_FIELDS, IMAGE_FIELDS, Columns, model_columns
+
+# What a row is known and joined by.
+KEY_COLUMNS = ("image_uri", "key", "status", "content_sha256", "captured_at")
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+
+
+def _described(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+_PRIOR_FIELDS = [
+    _described("prior_mass", pa.float32(), "probability of all listed species, before the others went; low: unlisted")
+]
+_TAXON_FIELDS = [
+    _described("taxon", _WORD, "the lowest taxon that is probable enough; null where none is"),
+    _described("rank", _WORD, "of the taxon: species, genus, family or class"),
+    _described("taxon_probability", pa.float32(), "of the taxon: the sum over its species"),
+]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What turns stored rows into new ones.
+
+    Attributes:
+        classes: names of the C classes that it gives.
+        top_k: how many of them are listed.
+        head: makes logits of embeddings; without one the stored probabilities stand.
+        temperature: that logits are divided by.
+        prior: which classes can occur where.
+        roll_up: the taxa above the classes.
+        threshold: probability that a taxon must reach.
+        crops: whether rows of crops stand among those of the images, and stay what they are.
+    """
+
+    classes: tuple[str, ...]
+    top_k: int
+    head: Head | None = None
+    temperature: float | None = None
+    prior: Prior | None = None
+    roll_up: RollUp | None = None
+    threshold: float = 0.8
+    crops: bool = False
+
+    @property
+    def reads(self) -> list[str]:
+        """The columns of the stored rows that it needs."""
+        keys = [field.name for field in self._keys]
+        return [*keys, *(["embedding"] if self.head else ["probabilities", "energy"])]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the new rows."""
+        added = [*(_PRIOR_FIELDS if self.prior else []), *(_TAXON_FIELDS if self.roll_up else [])]
+        return pa.schema([*self._keys, *self._columns.model_fields, *added])
+
+    def __call__(self, rows: pa.RecordBatch, remarks: Counter[str]) -> pa.Table:
+        """The new rows, one per row and in their order; null where nothing was predicted.
+
+        Args:
+            rows: with the columns that it `reads`.
+            remarks: counts images about which there is something to say.
+        """
+        vector = rows.column("embedding" if self.head else "probabilities")
+        mask = vector.is_valid().to_numpy(zero_copy_only=False)
+        usable = rows.filter(pa.array(mask))
+        probabilities, energy = self._probabilities(usable, remarks)
+        added: list[pa.Array] = []
+        if self.prior:
+            allowed = self.prior.allowed(usable.column("image_uri"))
+            probabilities, mass = species_list.condition(probabilities, allowed)
+            remarks["kept all species"] += int(allowed.all(axis=1).sum())
+            remarks["had no listed species at all"] += int((mass == 0).sum())
+            added.append(pa.array(mass))
+        if self.roll_up:
+            species = np.array(self.classes, dtype=object)[probabilities.argmax(axis=1)]
+            taxa = self.roll_up(probabilities, list(species), self.threshold)
+            remarks.update(f"named by {rank}" for rank in taxa[1].to_pylist())
+            added += taxa
+        predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {})
+        place = pa.array(np.cumsum(mask) - 1, mask=~mask)
+        arrays = [
+            *(rows.column(field.name) for field in self._keys),
+            *model_columns(mask, predictions if len(usable) else None, self._columns),
+            *(column.take(place) for column in added),
+        ]
+        return pa.table(
+            [_typed(array, field.type) for array, field in zip(arrays, self.schema, strict=True)], self.schema
+        )
+
+    @property
+    def _keys(self) -> list[pa.Field]:
+        keys = [field for field in IMAGE_FIELDS if field.name in KEY_COLUMNS]
+        return [*keys, *(CROP_FIELDS if self.crops else [])]
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.classes, 0, {}, self.top_k, probabilities=True, embedding="none")
+
+    def _probabilities(
+        self, rows: pa.RecordBatch, remarks: Counter[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
+        if self.head:
+            values = self.head.logits(matrix(rows.column("embedding")))
+            return softmax(values, self.temperature or 1.0), logsumexp(values, axis=1)
+        probabilities = matrix(rows.column("probabilities"))
+        energy = rows.column("energy").to_numpy(zero_copy_only=False)
+        if self.temperature is None:
+            return probabilities, energy
+        remarks["had a probability stored as 0, taken for 1.2e-38"] += int((probabilities == 0).any(axis=1).sum())
+        return softmax(logits(probabilities), self.temperature), energy
+
+
+def matrix(lists: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
+    """The values of lists without nulls, float32 [N, D]."""
+    flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return flat.reshape(len(lists), lists.type.list_size)
+
+
+def _typed(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    encode = pa.types.is_dictionary(kind) and not pa.types.is_dictionary(array.type)
+    return pc.cast(array.dictionary_encode() if encode else array, kind)

@@ -1,0 +1,139 @@
+"""Region priors: which species can occur, everywhere or in a deployment. The others get probability 0.
+
+A prior of ones and zeros: by Bayes' rule the posterior is the probability of a listed species over that of all listed.
+How much that was stands beside it, for a picture of something that is not on the list comes out as sure as any other.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trapline.analysis import csv_input
+from trapline.errors import UsageError
+
+EVERYWHERE = ""
+
+
+@dataclass(frozen=True)
+class SpeciesList:
+    """The species that a CSV file lists.
+
+    Attributes:
+        url: of the file.
+        species: deployment pattern -> species; those of EVERYWHERE can occur in each deployment.
+    """
+
+    url: str
+    species: dict[str, frozenset[str]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says, in hex; the order of its lines does not matter."""
+        plain = sorted((pattern, sorted(names)) for pattern, names in self.species.items())
+        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+    def unknown(self, classes: Sequence[str]) -> list[str]:
+        """Listed species that the model does not know, by name."""
+        return sorted(frozenset().union(*self.species.values()) - set(classes))
+
+
+def read(url: str) -> SpeciesList:
+    """A list out of a CSV file with the columns species and, if it is not the same everywhere, deployment (or site).
+
+    A deployment is a pattern (`*` stands for anything) for one or more whole segments of `image_uri`, without the
+    picture's own name: `site=12`, `site=12/cam3`, `cam*`, `card-a.zip`. A line without one holds everywhere.
+
+    Raises:
+        UsageError: a line names no species, or the file has both columns.
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    table = csv_input.read(url, ["species"], ["deployment", "site"])
+    if table.num_columns > 2:
+        raise UsageError(f"{url}: has both a column 'deployment' and a column 'site'; leave one")
+    patterns = table.column(1).to_pylist() if table.num_columns == 2 else [None] * len(table)
+    species: dict[str, set[str]] = defaultdict(set)
+    for position, (name, pattern) in enumerate(zip(table.column("species").to_pylist(), patterns, strict=True)):
+        if not name:
+            raise UsageError(f"{url}, line {csv_input.line(position)}: names no species; fill it in")
+        species[(pattern or EVERYWHERE).strip("/")].add(name)
+    return SpeciesList(url, {pattern: frozenset(names) for pattern, names in species.items()})
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A species list over the classes of a model.
+
+    Attributes:
+        masks: deployment pattern -> bool [C], which classes can occur.
+    """
+
+    masks: dict[str, npt.NDArray[np.bool_]]
+
+    @classmethod
+    def of(cls, listed: SpeciesList, classes: Sequence[str]) -> "Prior":
+        """For probabilities in the order of these classes.
+
+        Raises:
+            UsageError: the model knows none of the species, or none of those of one deployment.
+        """
+        masks = {pattern: np.array([name in names for name in classes]) for pattern, names in listed.species.items()}
+        everywhere = masks.get(EVERYWHERE, np.zeros(len(classes), bool))
+        for pattern, mask in masks.items():
+            if not (mask | everywhere).any():
+                where = f" for {pattern!r}" if pattern else ""
+                raise UsageError(
+                    f"{listed.url}: lists no species{where} that is one of the model's {len(classes):,}, "
+                    f"such as {classes[0]!r}; name species as the model does"
+                )
+        return cls({pattern: mask | everywhere for pattern, mask in masks.items()})
+
+    def allowed(self, uris: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which classes can occur where the images were taken, bool [N, C]; all of them where no line applies."""
+        # An archive has a million times as many images as places.
+        places = pc.dictionary_encode(pc.replace_substring_regex(uris, "[^/#]*$", ""))
+        if not len(places):
+            return np.empty((0, self._width), bool)
+        masks = np.stack([self._mask(place) for place in places.dictionary.to_pylist()])
+        by_row: npt.NDArray[np.bool_] = masks[places.indices.to_numpy()]
+        return by_row
+
+    def _mask(self, place: str) -> npt.NDArray[np.bool_]:
+        path = f"/{place.replace('#', '/').strip('/')}/"
+        found = [mask for pattern, mask in self.masks.items() if pattern and fnmatchcase(path, f"*/{pattern}/*")]
+        if EVERYWHERE in self.masks:
+            found.append(self.masks[EVERYWHERE])
+        nothing_said = np.ones(self._width, bool)
+        mask: npt.NDArray[np.bool_] = np.logical_or.reduce(found) if found else nothing_said
+        return mask
+
+    @property
+    def _width(self) -> int:
+        return len(next(iter(self.masks.values())))
+
+
+def condition(
+    probabilities: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Probabilities given that the species is one of those allowed.
+
+    Args:
+        probabilities: [N, C].
+        allowed: [N, C], at least one in each row.
+
+    Returns:
+        Probabilities [N, C], 0 where not allowed, and the mass [N] that the allowed had before. Where that is 0, all
+        allowed are as probable as each other.
+    """
+    kept = np.where(allowed, probabilities, np.float32(0))
+    mass = kept.sum(axis=1, dtype=np.float64)
+    kept[mass == 0] = allowed[mass == 0]
+    total = np.where(mass == 0, allowed.sum(axis=1), mass)
+    return (kept / total[:, None]).astype(np.float32), mass.astype(np.float32)

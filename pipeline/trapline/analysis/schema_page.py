@@ -1,0 +1,131 @@
+"""The page that documents the row and the footer, `docs/schema.md`, drawn from the code that writes them.
+
+`trapline schema > docs/schema.md` renews it; a test fails where page and code differ.
+"""
+
+import inspect
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline.results.fingerprint import SCHEMA_VERSION
+from trapline.results.ledger import Footer
+from trapline.results.rows import CROP_FIELDS, IMAGE_FIELDS, Columns
+
+_STAGES = ("stage1", "stage2", "stage3", "stage4")
+_ALL = Columns(
+    classes=("a", "b"),
+    embedding_size=2,
+    feature_shapes=dict.fromkeys(_STAGES, (1, 1, 2)),
+    top_k=2,
+    probabilities=True,
+    embedding="float32",
+    crops=True,
+)
+# What leaves out columns, and which it leaves out is asked of `Columns` itself.
+_WITHOUT = {
+    "absent for a model without classifier": replace(_ALL, classes=()),
+    "absent with `--probabilities top-k`": replace(_ALL, probabilities=False),
+    "absent with `--embedding none`": replace(_ALL, embedding="none"),
+    "only with `--features`": replace(_ALL, feature_shapes={}),
+    "only with `--detections`": replace(_ALL, crops=False),
+}
+# The widths that depend on the model.
+_WIDTHS = {"probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
+
+_FOOTER_KEYS = {
+    "trapline.version": "of the Trapline that wrote the file",
+    "trapline.fingerprint": "everything that can change a row, as JSON; equal for all files of an OUTPUT",
+    "trapline.shard": "the shard, and what became of its images, as JSON (below)",
+    "trapline.classes": "names of the C classes as a JSON array, in the order of `probabilities`",
+}
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    return "\n".join([*_rows(), "", *_footer(), ""])
+
+
+def _rows() -> Iterator[str]:
+    yield f"""# The schema of a result
+
+One Parquet file per shard, one row per image, and with `--detections` one per crop besides. Schema
+version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema` prints it. C is the number of the
+model's classes, D the width of its embedding (768 for the base models), c·h·w the size of a feature map. Every column
+but `image_uri`, `key` and `status` can be null.
+
+| column | Arrow | DuckDB | |
+|---|---|---|---|"""
+    kinds = _in_duckdb(_ALL.schema)
+    for field in _ALL.schema:
+        absent = [reason for reason, columns in _WITHOUT.items() if field.name not in columns.schema.names]
+        described = "; ".join([_described(field), *absent])
+        yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
+    yield f"""
+The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image. With `--detections` the
+next {len(CROP_FIELDS)} say what the detector found: (`image_uri`, `crop`) is unique, and `crop IS NULL` gives each
+image once. The others say what the model makes of it, and are null where `status` is `failed`; for an image with crops
+they stand in the rows of these."""
+
+
+def _described(field: pa.Field) -> str:
+    text: str = field.metadata[b"description"].decode()
+    return re.sub(r"feature map \S+", "feature map", text)
+
+
+def _arrow(field: pa.Field) -> str:
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        return f"dictionary of {kind.value_type}"
+    if pa.types.is_fixed_size_list(kind):
+        value = "float32 or float16" if field.name == "embedding" else _scalar(kind.value_type)
+        return f"fixed-size list of {value} [{_WIDTHS.get(field.name, kind.list_size)}]"
+    if pa.types.is_list(kind):
+        inner = ", ".join(f"{child.name}: {_scalar(child.type)}" for child in kind.value_type)
+        return f"list of struct ({inner})"
+    return _scalar(kind)
+
+
+def _scalar(kind: pa.DataType) -> str:
+    return {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _in_duckdb(schema: pa.Schema) -> dict[str, str]:
+    """What DuckDB makes of each column of a file."""
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        path = str(Path(folder) / "empty.parquet")
+        pq.write_table(schema.empty_table(), path)
+        relation = connection.read_parquet(path)
+        return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+
+
+def _footer() -> Iterator[str]:
+    yield """## The footer
+
+Key-value metadata of each file; `SELECT * FROM parquet_kv_metadata('FILE')` in DuckDB, `pyarrow.parquet.read_metadata`
+in Python.
+
+| key | |
+|---|---|"""
+    for key, text in _FOOTER_KEYS.items():
+        yield f"| `{key}` | {text} |"
+    yield """
+`trapline.shard` holds
+
+| | |
+|---|---|"""
+    for name, text in _attributes(Footer):
+        if name != "fingerprint":  # which has a key of its own
+            yield f"| `{name}` | {text.rstrip('.')} |"
+
+
+def _attributes(kind: type) -> list[tuple[str, str]]:
+    """Names and descriptions of a dataclass's fields, from the `Attributes` of its docstring."""
+    _, _, text = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    return [(name, described) for name, described in re.findall(r"^    (\w+): (.+)$", text, re.MULTILINE)]

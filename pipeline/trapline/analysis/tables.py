@@ -1,0 +1,155 @@
+"""Tables made from results: each a Parquet file that says in its footer how it was made, and from what.
+
+As with the results of `classify`, files appear whole and are the ledger. A table that was made in the same way (its
+fingerprint) from the same files (a digest of their names, sizes and etags) is done.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline import __version__
+from trapline.errors import OutputConflict, UsageError
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import Result
+from trapline.results.parquet import ROWS_PER_GROUP
+from trapline.storage import store
+
+_FINGERPRINT_KEY = "trapline.fingerprint"
+_TABLE_KEY = "trapline.table"
+
+# As in the ledger: a footer is one request of some 20 ms.
+_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a table says of itself.
+
+    Attributes:
+        fingerprint: how it was made.
+        identity: of the files that it was made from.
+        part: of what, where the tables of a folder share the work (a deployment); empty for all of it.
+        rows: how many it has.
+    """
+
+    fingerprint: Fingerprint
+    identity: str
+    part: str = ""
+    rows: int = 0
+
+    def made(self, fingerprint: Fingerprint, identity: str) -> bool:
+        """Whether the table was made so, and from these files."""
+        return (self.fingerprint, self.identity) == (fingerprint, identity)
+
+
+def identity(files: Iterable[Result]) -> str:
+    """A digest that changes when a result file comes, goes or is written anew."""
+    text = "\n".join(f"{file.url}\0{file.version}" for file in sorted(files, key=lambda file: file.url))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def survey(folder: str) -> dict[str, Origin | None]:
+    """Every Parquet file in a folder, which need not exist, by URL; None where it is not such a table.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    urls = [entry.url for entry in store.list_files(folder, missing_ok=True) if entry.url.endswith(".parquet")]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return dict(zip(urls, threads.map(_read_footer, urls), strict=True))
+
+
+def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, folder: str) -> None:
+    """Raises OutputConflict where tables in the folder were made in another way, and says what differs."""
+    ours = [table for table in known.values() if table]
+    others = [table for table in ours if table.fingerprint != fingerprint]
+    if others:
+        differences = "; ".join(others[0].fingerprint.differences(fingerprint))
+        raise OutputConflict(
+            f"{folder}: {len(others)} of its {len(ours)} tables were made otherwise ({differences}); "
+            "choose another OUTPUT, or overwrite them with --replace"
+        )
+
+
+def refuse_nested(first: str, second: str) -> None:
+    """Raises UsageError where one of two folders lies in the other: globs over one would find the other's files."""
+    if first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/"):
+        raise UsageError(f"{second}: must be a folder of its own, neither in nor around {first}")
+
+
+def publish(
+    url: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    origin: Origin,
+    scratch: str,
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Write a table, of which memory holds one row group: to a file of this machine first, and then in one piece.
+
+    Args:
+        url: where to.
+        schema: its columns; those of `batches` are cast to it.
+        batches: in any sizes.
+        origin: what the footer says.
+        scratch: a folder for the file.
+        metadata: what else the footer says.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer; or the scratch folder's disk is full.
+    """
+    path = str(Path(scratch, "table.parquet"))
+    floats = [f"{field.name}.list.element" for field in schema if pa.types.is_fixed_size_list(field.type)]
+    count = 0
+    with store.translated(path), pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=[field.name for field in schema if pa.types.is_string(field.type)],
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+    ) as writer:  # fmt: skip
+        for group in _groups(batches):
+            table = pa.Table.from_batches(group).cast(schema)
+            count += len(table)
+            writer.write_table(table)
+        plain = json.dumps({"identity": origin.identity, "part": origin.part}, ensure_ascii=False)
+        writer.add_key_value_metadata(
+            {"trapline.version": __version__, _FINGERPRINT_KEY: origin.fingerprint.to_json(), _TABLE_KEY: plain}
+            | (metadata or {})
+        )
+    store.put_file(url, path)
+    return count
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches that fill a row group."""
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(map(len, group)) >= ROWS_PER_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read_footer(url: str) -> Origin | None:
+    try:
+        with store.open_tail(url) as stream:
+            footer = pq.ParquetFile(stream).metadata
+        metadata = {name.decode(): value.decode() for name, value in (footer.metadata or {}).items()}
+        table = json.loads(metadata[_TABLE_KEY])
+        fingerprint = Fingerprint.from_json(metadata[_FINGERPRINT_KEY])
+        return Origin(fingerprint, table["identity"], table["part"], footer.num_rows)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None

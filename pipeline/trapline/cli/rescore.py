@@ -1,0 +1,219 @@
+"""Score results anew from what they store, without images: OUTPUT gets one file for each of RESULTS, which stay as is.
+
+In this order, each on request: a new head, fitted on labels or read from a file; a temperature, fitted on labels; a
+list of species that can occur; roll-up to genus, family or class. What is learned is judged by cameras that it was not
+learned from. Files are shared among the workers of the cluster that RAY_ADDRESS names, where it names one.
+
+Exit codes: 0 all well; 2 the invocation, a file or a store is at fault; 3 some files failed, and the next run tries
+them again; 130 interrupted.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from trapline.analysis import dataset
+from trapline.analysis.dataset import Results
+from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
+from trapline.analysis.rescoring.artifacts import REPORT_FILE, Learned, side_files
+from trapline.analysis.rescoring.scorer import Scorer
+from trapline.analysis.rescoring.species_list import Prior, SpeciesList
+from trapline.analysis.rescoring.taxonomy import RollUp, Taxonomy
+from trapline.analysis.rescoring.training import Lesson, learn
+from trapline.cli.run_job import run
+from trapline.errors import UsageError
+from trapline.results import ledger
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import SIDE_FOLDER, Plan
+from trapline.results.rows import classes_csv
+from trapline.storage import store
+
+EXIT_INCOMPLETE = 3
+# More than a screenful helps nobody.
+_SHOWN = 20
+_TOP_SPECIES = 8
+_NAMED = 5
+# Where the results do not say how many species they list.
+_TOP_K = 5
+
+app = App(
+    name="trapline rescore",
+    help=__doc__,
+    default_parameter=Parameter(negative=()),
+    version_flags=(),
+    result_action="return_value",
+)
+
+
+@app.default
+def rescore_(
+    results_: Annotated[str, Parameter(name="RESULTS", help="What classify (or rescore) has written.")],
+    output: Annotated[str, Parameter(name="OUTPUT", help="Where the new results go; not in RESULTS.")],
+    *,
+    labels: Annotated[
+        str | None,
+        Parameter(help="CSV to fit a new head on: species, image_uri or content_sha256 (hex), and perhaps camera."),
+    ] = None,
+    head_: Annotated[
+        str | None,
+        Parameter(
+            name="--head", help="Apply a head that an earlier run left in its OUTPUT/_trapline/head.safetensors."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None, Parameter(help="CSV to fit a temperature on, with the columns of --labels; may be the same file.")
+    ] = None,
+    temperature: Annotated[float | None, Parameter(help="Apply this one.")] = None,
+    species: Annotated[
+        str | None,
+        Parameter(
+            help="CSV of species that can occur; with a column deployment (or site), only there: a pattern for whole "
+            "segments of image_uri, such as site=12, site=12/cam3 or cam*."
+        ),
+    ] = None,
+    taxonomy_: Annotated[
+        str | None, Parameter(name="--taxonomy", help="CSV of species, genus, family, class, to roll up by.")
+    ] = None,
+    threshold: Annotated[float, Parameter(help="Probability that a species, or else a taxon, must reach.")] = 0.8,
+    no_holdout: Annotated[bool, Parameter(help="Learn from all labels, and judge by none.")] = False,
+    replace_: Annotated[
+        bool, Parameter(name="--replace", help="Overwrite results in OUTPUT that were scored otherwise.")
+    ] = False,
+) -> int:
+    """Score results anew from what they store."""
+    if labels and head_:
+        raise UsageError("rescore: --labels fits a head and --head reads one; give one of them")
+    if calibrate and temperature is not None:
+        raise UsageError("rescore: --calibrate fits a temperature and --temperature gives one; give one of them")
+    if temperature is not None and not temperature > 0:
+        raise UsageError(f"--temperature {temperature}: must be above 0")
+    if not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {threshold}: must be above 0 and at most 1")
+    if not any((labels, head_, calibrate, temperature, species, taxonomy_)):
+        raise UsageError("rescore: nothing to change; give --labels, --head, --calibrate, --species or --taxonomy")
+    rescore.refuse_nested(results_, output)
+    console = Console()
+    found = dataset.find(results_)
+    rescore.refuse_lacking(found, "embedding" if labels or head_ else "probabilities")
+    if labels or calibrate:
+        found.refuse_crops("learning from labels of images")
+    given = head.load(head_) if head_ else None
+    if given:
+        given.refuse_other(found.fingerprint, str(head_))
+    learned = learn(Lesson(labels, calibrate, given, temperature, not no_holdout), found, output)
+    listed = species_list.read(species) if species else None
+    tree = taxonomy.read(taxonomy_) if taxonomy_ else None
+    scorer = _scorer(found, learned, listed, tree, threshold)
+    mark = rescore.fingerprint(found, scorer, listed, tree)
+    plan = rescore.plan(found, output, mark, replace_)
+    if plan.todo or learned.anew:
+        for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
+            store.put(store.join(output, SIDE_FOLDER, name), data)
+    ledger.remember(output, plan.results)
+    _print_learned(console, learned)
+    _print_strangers(console, scorer, listed, tree)
+    return _work(console, plan, scorer, mark, output)
+
+
+def _scorer(
+    found: Results, learned: Learned, listed: SpeciesList | None, tree: Taxonomy | None, threshold: float
+) -> Scorer:
+    classes = learned.head.classes if learned.head else found.classes
+    return Scorer(
+        classes=classes,
+        top_k=min(found.fingerprint.facts.get("top_k", _TOP_K), len(classes)),
+        head=learned.head,
+        temperature=learned.temperature,
+        prior=Prior.of(listed, classes) if listed else None,
+        roll_up=RollUp.of(tree, classes) if tree else None,
+        threshold=threshold,
+        crops=found.has_crops,
+    )
+
+
+def _work(console: Console, plan: Plan, scorer: Scorer, mark: Fingerprint, output: str) -> int:
+    if not plan.todo:
+        console.print(f"Nothing to do: all {len(plan.done):,} results are done.", highlight=False)
+        return 0
+    species, remarks, troubles, images = Counter[str](), Counter[str](), list[str](), 0
+    outcomes = rescore.run(plan.todo, scorer, mark)
+    shown = track(outcomes, "scoring", len(plan.todo), console=console, transient=True, disable=not console.is_terminal)
+    for outcome in shown:
+        images += outcome.images
+        species += outcome.species
+        remarks += outcome.remarks
+        if outcome.trouble:
+            troubles.append(outcome.trouble)
+    written = len(plan.todo) - len(troubles)
+    done = f", {len(plan.done):,} done before" if plan.done else ""
+    _say(console, f"{images:,} images in {written:,} files scored anew{done}")
+    for what, count in remarks.most_common():
+        _say(console, f"  {count:,} images {what}")
+    for name, count in species.most_common(_TOP_SPECIES):
+        _say(console, f"  {count / max(species.total(), 1):6.1%}  {name}")
+    for trouble in troubles[:_SHOWN]:
+        _say(console, f"failed, to be tried again by the next run: {trouble}")
+    if len(troubles) > _SHOWN:
+        _say(console, f"… and {len(troubles) - _SHOWN:,} more")
+    _say(console, f"rows    {output}/**/*.parquet")
+    _say(console, f"report  {output}/{SIDE_FOLDER}/{REPORT_FILE}")
+    return EXIT_INCOMPLETE if troubles else 0
+
+
+def _print_learned(console: Console, learned: Learned) -> None:
+    if learned.report.get("learned_from") and not learned.anew:
+        _say(console, "What an earlier run has learned is taken as it stands.")
+    for remark in learned.remarks:
+        _say(console, f"note: {remark}")
+    if judged := learned.report.get("held_out"):
+        kind = "head" if learned.head else "stored scores"
+        _say(
+            console,
+            f"{kind}: {judged['accuracy']:.1%} right, mean recall {judged['mean_recall']:.1%}, of {judged['images']:,} "
+            f"images of {judged['cameras']:,} cameras that were held out",
+        )
+        console.print(_species_table(judged["species"]))
+    if found := learned.report.get("calibration"):
+        gain = f"; ECE {found['before']['ece']:.1%} → {found['after']['ece']:.1%}" if "before" in found else ""
+        _say(console, f"temperature: {found['temperature']:g}, from {found['images']:,} images{gain}")
+
+
+def _species_table(species: dict[str, dict[str, float | None]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("species")
+    for name in ("images", "precision", "recall"):
+        table.add_column(name, justify="right")
+    often = sorted(species.items(), key=lambda item: -(item[1]["images"] or 0))
+    for name, figures in often[:_SHOWN]:
+        shares = ("–" if figures[key] is None else f"{figures[key]:.0%}" for key in ("precision", "recall"))
+        table.add_row(Text(name), f"{figures['images']:,}", *shares)
+    if len(often) > _SHOWN:
+        table.add_row(f"… and {len(often) - _SHOWN:,} more, in the report")
+    return table
+
+
+def _print_strangers(console: Console, scorer: Scorer, listed: SpeciesList | None, tree: Taxonomy | None) -> None:
+    if listed and (unknown := listed.unknown(scorer.classes)):
+        _say(console, f"note: {listed.url}: {len(unknown):,} species are unknown to the model: {_names(unknown)}")
+    if tree and (unplaced := tree.unplaced(scorer.classes)):
+        _say(console, f"note: {tree.url}: {len(unplaced):,} species of the model are not placed: {_names(unplaced)}")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+
+
+def _say(console: Console, text: str) -> None:
+    # Names from outside: rich would take brackets in a plain string for its markup.
+    console.print(Text(text), soft_wrap=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job; gives the exit code."""
+    return run(app, arguments)

@@ -1,0 +1,166 @@
+"""Decoding that cannot take its worker along: images that crash, hang or starve their decoder become rows like others.
+
+Decoders are C libraries, and one bad file in a million kills the process or never lets go of it. A worker decodes in
+its own process, which costs nothing, under a deadline that ends the process and a bound on its memory. Shards whose
+worker died or starved are read again with each image decoded in a child process: whose death names the image. Kinds of
+image error raised here: `crashed`, `timeout`, `out_of_memory`.
+"""
+
+import faulthandler
+import hashlib
+import multiprocessing
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from trapline.decoding.crops import Crops
+from trapline.decoding.decode import Facts, decode
+from trapline.errors import TransientError
+
+Decoded = tuple[torch.Tensor | None, Facts]
+
+
+class Decode(Protocol):
+    """`decode`, in some process."""
+
+    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
+        """As `decode`."""
+
+
+# Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
+PATIENCE = 120.0
+# Bytes for one image, beside what its process has already. The largest that we accept take 3 GB (`decode.MAX_PIXELS`).
+MEMORY = 4 * 2**30
+# A child imports torch: 4 s, and more where all cores are busy.
+_START = 120.0
+_FAREWELL = 1.0
+_STATM = Path("/proc/self/statm")
+
+
+def decode_or_die(
+    data: bytes, size: tuple[int, int], fast: bool = False, patience: float = PATIENCE, crops: Crops | None = None
+) -> Decoded:
+    """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds.
+
+    Raises:
+        MemoryError: the image takes more than `MEMORY`, or the machine has no more.
+    """
+    # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
+    faulthandler.dump_traceback_later(patience, exit=True)
+    try:
+        with _bounded_memory():
+            return decode(data, size, fast, crops)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Allocations fail when the process has `MEMORY` more than now; elsewhere than on Linux nothing bounds them."""
+    if not _STATM.exists():
+        yield
+        return
+    data_pages = int(_STATM.read_text().split()[5])
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = data_pages * resource.getpagesize() + MEMORY
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+class Sandbox:
+    """`decode`, in a child process: an image that kills it, or that it does not finish, is `failed`.
+
+    Args:
+        fast: as `decode` takes it.
+        patience: seconds for one image.
+
+    Raises (when called):
+        TransientError: no child process starts.
+    """
+
+    def __init__(self, fast: bool = False, patience: float = PATIENCE) -> None:
+        self._fast = fast
+        self._patience = patience
+        self._child: Any = None
+        self._pipe: Any = None
+
+    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
+        """As `decode`."""
+        error = ""
+        # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
+        for _ in range(2):
+            if not (self._child and self._child.is_alive()):
+                self.close()
+                self._start()
+            try:
+                self._pipe.send((data, size, crops))
+                if not self._pipe.poll(self._patience):
+                    error = f"timeout: not decoded after {self._patience:g} s"
+                    break
+                pixels, facts = self._pipe.recv()
+            except (EOFError, OSError):
+                error = f"crashed: the decoder died of it ({_cause(self.close())})"
+            else:
+                return None if pixels is None else torch.from_numpy(pixels), facts
+        self.close()
+        return None, Facts("failed", error, hashlib.sha256(data).digest())
+
+    def close(self) -> int:
+        """End the child, if there is one; gives its exit code."""
+        if not self._child:
+            return 0
+        self._pipe.close()
+        self._child.join(_FAREWELL)  # it ends by itself, unless it hangs
+        self._child.kill()
+        self._child.join()
+        code: int = self._child.exitcode
+        self._child = None
+        return code
+
+    def _start(self) -> None:
+        # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._child = context.Process(target=_serve, args=(theirs, self._fast, 2 * self._patience), daemon=True)
+        self._child.start()
+        theirs.close()  # so that its death is the end of the pipe
+        try:
+            if not self._pipe.poll(_START):
+                raise EOFError
+            self._pipe.recv()
+        except EOFError as error:
+            self.close()
+            raise TransientError(f"no process to decode in starts within {_START:g} s") from error
+
+
+def _serve(pipe: Connection, fast: bool, patience: float) -> None:
+    """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
+    torch.set_num_threads(1)
+    pipe.send("ready")
+    while True:
+        try:
+            data, size, crops = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pixels, facts = decode_or_die(data, size, fast, patience, crops)
+        except MemoryError:
+            error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
+            pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())
+        pipe.send((None if pixels is None else np.asarray(pixels), facts))
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

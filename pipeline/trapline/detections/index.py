@@ -1,0 +1,179 @@
+"""Boxes become an index, in which a worker finds those of its shard's images.
+
+No process holds all of them: they go into a database on this machine's disk, ordered by shard and key, and from there,
+shard by shard, into one file beside the results. A worker reads its own part of that.
+"""
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from trapline.decoding.crops import Box, plain
+from trapline.detections.matching import Places, keys
+from trapline.detections.megadetector import Detections
+from trapline.errors import StorageError, TraplineError
+from trapline.sources.shards import Shard
+from trapline.storage import store
+
+# Of names that are of no image: enough to see what is wrong with them.
+EXAMPLES = 5
+
+_SCHEMA = """
+    pragma journal_mode = off; pragma synchronous = off;
+    create table entries (place int, key text, rank int, boxes text, primary key (place, key)) without rowid;
+    create table loose (file text primary key, boxes text) without rowid;
+    create table members (key text, place int);
+    create table lost (file text primary key) without rowid;
+"""
+# Of two names for one image the more specific holds. Rows of a Parquet file add up; in JSON an image is one entry.
+_INSERT = """
+    insert into entries values (?, ?, ?, ?) on conflict do update set
+        boxes = iif(excluded.rank < rank, excluded.boxes, boxes || excluded.boxes), rank = excluded.rank
+    where excluded.rank < rank or (excluded.rank = rank and {adds_up})
+"""
+_INSERT_LOOSE = (
+    "insert into loose values (?, ?) on conflict do update set boxes = boxes || excluded.boxes where {adds_up}"
+)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of an index that one shard needs.
+
+    Attributes:
+        url, identity: of the file that all of it stands in.
+        offset, length: of the part, in bytes.
+    """
+
+    url: str
+    identity: str
+    offset: int
+    length: int
+
+    def load(self) -> dict[str, tuple[Box, ...]]:
+        """Boxes by key, also of images without any; raises StorageError or TransientError."""
+        with store.open_unchanged(self.url, self.identity) as stream:
+            stream.seek(self.offset)
+            plainly = json.loads(zlib.decompress(stream.read(self.length)))
+        return {
+            key: tuple(Box(category, confidence, tuple(bounds)) for category, confidence, bounds in boxes)
+            for key, boxes in plainly.items()
+        }
+
+
+@dataclass
+class Index:
+    """What became of a file of detections.
+
+    Attributes:
+        slices: by URI of the shard; none for a shard of which the file knows nothing.
+        counts: `images` that it names and a shard of the input may hold, and names of these that are `repeated`;
+            `failures` of the detector's; `boxes`, and of them `below_threshold`, `other_category` and `invalid`
+            (empty, no number, or outside of the picture); and `unmatched`, which are of no shard.
+        examples: some unmatched names.
+    """
+
+    slices: dict[str, Slice] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def indexed(
+    detections: Detections, shards: Sequence[Shard], todo: Sequence[Shard], output: str, url: str
+) -> Iterator[Index]:
+    """An index for workers, which is there as long as the context.
+
+    Args:
+        detections: what a detector found.
+        shards: all that the input holds: what a file name means depends on them.
+        todo: those of them that are to be read.
+        output: where results go.
+        url: where the index goes.
+
+    Raises:
+        UsageError, StorageError, TransientError: as reading raises them, or as the other store says.
+    """
+    with TemporaryDirectory(prefix="trapline-") as scratch:
+        with _told(scratch), closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
+            database.executescript(_SCHEMA)
+            index = Index()
+            database.execute("begin")
+            _fill(database, detections, Places(shards, output), index.counts)
+            _place_loose(database, shards)
+            index.counts["images"], index.counts["unmatched"] = database.execute(
+                "select (select count(*) from entries), (select count(*) from lost)"
+            ).fetchone()
+            index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
+            slices = _write(database, {place: shard.uri for place, shard in enumerate(shards)}, todo, scratch)
+        store.put_file(url, str(Path(scratch, "slices")))
+    identity = store.stat(url).identity
+    index.slices = {uri: Slice(url, identity, offset, length) for uri, offset, length in slices}
+    try:
+        yield index
+    finally:
+        with suppress(TraplineError):  # it is of no use to anybody, and does no harm
+            store.remove(url)
+
+
+@contextmanager
+def _told(scratch: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:  # of what SQLite trips over here, all is about the disk
+        raise StorageError(f"{scratch}: {error}; TMPDIR names another place for the index of boxes") from error
+
+
+def _fill(database: sqlite3.Connection, detections: Detections, places: Places, counts: Counter[str]) -> None:
+    adds_up = "true" if detections.is_parquet else "false"
+    insert, insert_loose = (sql.format(adds_up=adds_up) for sql in (_INSERT, _INSERT_LOOSE))
+    for file, boxes in detections.files(counts):
+        lines = "".join(json.dumps([box.category, box.confidence, box.bounds]) + "\n" for box in boxes)
+        name = plain(file)
+        if place := places.find(name):
+            counts["repeated"] += not database.execute(insert, (*place, lines)).rowcount
+        elif places.may_be_a_key(name):
+            database.execute(insert_loose, (name, lines))
+        else:
+            database.execute("insert or ignore into lost values (?)", (name,))
+
+
+def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
+    """Names that may be keys alone: they are, where one archive of the input has such a key, and no other."""
+    if not database.execute("select exists (select * from loose)").fetchone()[0]:
+        return
+    for place, shard in enumerate(shards):
+        if shard.format != "folder":
+            database.executemany("insert into members values (?, ?)", ((plain(key), place) for key in keys(shard)))
+    placed = "select key, min(place) as place from members group by key having count(*) = 1"
+    database.execute(f"""
+        insert or ignore into entries
+        select place, key, {Places.BY_KEY}, boxes from loose join ({placed}) on key = file
+    """)
+    database.execute(f"insert into lost select file from loose where file not in (select key from ({placed}))")
+
+
+def _write(
+    database: sqlite3.Connection, uris: dict[int, str], todo: Sequence[Shard], scratch: str
+) -> list[tuple[str, int, int]]:
+    """The file `slices`: what each shard has, one after the other; gives URI, offset and length."""
+    slices = []
+    wanted = {shard.uri for shard in todo}
+    with store.translated(scratch), Path(scratch, "slices").open("wb") as file:
+        rows = database.execute("select place, key, boxes from entries order by place, key")
+        for place, group in groupby(rows, key=itemgetter(0)):
+            if uris[place] not in wanted:
+                continue
+            boxes = {key: [json.loads(line) for line in lines.splitlines()] for _, key, lines in group}
+            data = zlib.compress(json.dumps(boxes).encode())
+            slices.append((uris[place], file.tell(), len(data)))
+            file.write(data)
+    return slices

@@ -1,0 +1,190 @@
+"""A detector's output, streamed: which boxes it found in which file, and which of these count.
+
+Read is the batch output of MegaDetector, format 1.x, or the same in Parquet, one row per box with the columns file,
+category, conf and bbox.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from math import nan
+from operator import itemgetter
+from typing import IO, Any
+
+import ijson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline.decoding.crops import Box
+from trapline.errors import UsageError, in_one_line
+from trapline.storage import store
+from trapline.storage.store import Entry
+
+# What the detectors of this family mean where the file does not say, as Parquet does not.
+_STANDARD = {"1": "animal", "2": "person", "3": "vehicle"}
+_COLUMNS = ("file", "category", "conf", "bbox")
+# Python writes numbers that JSON does not have.
+_NO_NUMBER = re.compile(rb"(?<=[\[,:\s])-?(?:NaN|Infinity)(?=[\s,\]}]|$)")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """A file of detections, and which of them count.
+
+    Attributes:
+        entry: the file.
+        digest: SHA-256 of its content, in hex.
+        threshold: least confidence.
+        categories: by name or by number.
+    """
+
+    entry: Entry
+    digest: str
+    threshold: float
+    categories: tuple[str, ...]
+
+    @classmethod
+    def at(cls, url: str, threshold: float, categories: tuple[str, ...]) -> "Detections":
+        """The file as it is now; raises StorageError or TransientError."""
+        entry = store.stat(store.absolute(url))
+        digest = sha256()
+        with store.open_unchanged(entry.url, entry.identity) as stream:
+            while data := stream.read(2**18):
+                digest.update(data)
+        return cls(entry, digest.hexdigest(), threshold, categories)
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether boxes of one file may stand apart from each other."""
+        return self.entry.url.lower().endswith(".parquet")
+
+    def files(self, counts: Counter[str]) -> Iterator[tuple[str, list[Box]]]:
+        """Each file that was looked at, with the boxes that count, in their order.
+
+        Args:
+            counts: is told of `failures` of the detector's; of `boxes`, and of those that are `below_threshold`, of an
+                `other_category` or `invalid`: empty, no number, or outside of the picture.
+
+        Raises:
+            UsageError: the file is not what it should be; the message says where.
+            StorageError, TransientError: the store refuses, or does not answer; the file changed since `at`.
+        """
+        names = _STANDARD if self.is_parquet else self._categories()
+        wanted = {names.get(category, category) for category in self.categories}
+        for file, boxes in self._parquet_files() if self.is_parquet else self._json_files(counts):
+            yield file, list(self._kept(boxes, names, wanted, counts))
+
+    def _kept(
+        self, boxes: Sequence[tuple[str, float, Any]], names: dict[str, str], wanted: set[str], counts: Counter[str]
+    ) -> Iterator[Box]:
+        for category, confidence, bounds in boxes:
+            counts["boxes"] += 1
+            name = names.get(category, category)
+            box = Box.clipped(name, confidence, bounds)
+            if box is None:
+                counts["invalid"] += 1
+            elif confidence < self.threshold:
+                counts["below_threshold"] += 1
+            elif name not in wanted:
+                counts["other_category"] += 1
+            else:
+                yield box
+
+    def _categories(self) -> dict[str, str]:
+        """Names by number, as the file has them."""
+        info = self._first("info") or {}
+        found = str(info.get("format_version", "1")) if isinstance(info, dict) else ""
+        if found.partition(".")[0] != "1":
+            raise self._malformed(f"its format_version is {found}, and only 1.x is known", "convert it")
+        names = self._first("detection_categories")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise self._malformed("has no object `detection_categories`")
+        unknown = [one for one in self.categories if one not in names and one not in names.values()]
+        if unknown:
+            has = ", ".join(names.values())
+            raise UsageError(f"{self.entry.url}: has no category {unknown[0]!r} but {has}; see --detection-categories")
+        return names
+
+    def _json_files(self, counts: Counter[str]) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
+        number = 0
+        for number, image in enumerate(self._items("images.item"), 1):
+            what = f"image {number}"
+            if not isinstance(image, dict) or not isinstance(image.get("file"), str):
+                raise self._malformed(f"{what} names no `file`")
+            if image.get("failure"):
+                counts["failures"] += 1
+            elif not isinstance(image.get("detections"), list):
+                raise self._malformed(f"{what} ({image['file']}) has neither `detections` nor `failure`")
+            yield image["file"], [self._box(box, what) for box in image.get("detections") or ()]
+        if not number and not isinstance(self._first("images"), list):
+            raise self._malformed("has no list `images`")
+
+    def _box(self, box: Any, what: str) -> tuple[str, float, Any]:
+        try:
+            left, top, width, height = (_number(value) for value in box["bbox"])
+            return str(box["category"]), _number(box["conf"]), (left, top, width, height)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._malformed(
+                f"a detection of {what} is no box with `category`, `conf` and four numbers of `bbox`"
+            ) from error
+
+    def _items(self, prefix: str) -> Iterator[Any]:
+        with store.open_unchanged(self.entry.url, self.entry.identity) as stream:
+            try:
+                yield from ijson.items(_PythonsJson(stream), prefix, use_float=True)
+            except ijson.JSONError as error:
+                raise self._malformed(f"no JSON ({in_one_line(error)})") from error
+
+    def _first(self, prefix: str) -> Any:
+        with closing(self._items(prefix)) as items:  # type: ignore[type-var]
+            return next(items, None)
+
+    def _parquet_files(self) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
+        with store.open_unchanged(self.entry.url, self.entry.identity) as stream:
+            try:
+                file = pq.ParquetFile(stream)
+                lacking = [name for name in _COLUMNS if name not in file.schema_arrow.names]
+                if lacking:
+                    raise self._malformed(f"has no column {lacking[0]!r}", f"write {', '.join(_COLUMNS)}")
+                rows = (row for batch in file.iter_batches(columns=_COLUMNS) for row in batch.to_pylist())
+                for name, boxes in groupby(rows, key=itemgetter("file")):
+                    if not isinstance(name, str):
+                        raise self._malformed("a row names no `file`")
+                    # A row without a box says that the image was seen.
+                    yield name, [self._box(box, name) for box in boxes if box["bbox"] is not None]
+            except (pa.ArrowException, OSError) as error:
+                raise self._malformed(f"no sound Parquet ({in_one_line(error)})") from error
+
+    def _malformed(self, what: str, remedy: str = "give MegaDetector's batch output, format 1.x") -> UsageError:
+        return UsageError(f"{self.entry.url}: {what}; {remedy}")
+
+
+class _PythonsJson:
+    """A stream of JSON in which what is no number, and Python writes all the same, is null."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Some bytes; none at the end."""
+        if not size:
+            return b""
+        data, cut = self._rest, 0
+        while cut < 1:
+            more = self._stream.read(size)
+            data += more
+            if not more:
+                cut = len(data)
+                break
+            cut = data.rfind(b",")  # before which no number goes on
+        head, self._rest = data[:cut], data[cut:]
+        return _NO_NUMBER.sub(b"null", head)
+
+
+def _number(value: Any) -> float:
+    return nan if value is None else float(value)

@@ -1,0 +1,91 @@
+"""A checkpoint's name becomes a file on this machine: a path, a URL of any store, or a name on the Hugging Face hub."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from uuid import uuid4
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from trapline.errors import CheckpointError, in_one_line
+from trapline.storage import store
+
+_HUB_NAME = re.compile(r"(?P<repository>[\w.-]+/(?P<name>[\w.-]+))(@(?P<revision>[\w./-]+))?")
+_SUFFIXES = (".pt", ".safetensors")
+
+
+def fetch(source: str) -> Path:
+    """Where the checkpoint lies on this machine, after downloading it if it must be.
+
+    Args:
+        source: a path, a URL of any fsspec filesystem, or a name on the Hugging Face hub, `organisation/name` or
+            `organisation/name@revision`. A file that exists is never taken for a name.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be reached.
+    """
+    try:
+        if "://" in source:
+            return _fetch_url(source)
+        path = Path(source).expanduser()
+        hub_name = _HUB_NAME.fullmatch(source)
+        if hub_name and not path.exists() and not source.endswith(_SUFFIXES):
+            return _fetch_from_hub(hub_name["repository"], hub_name["name"], hub_name["revision"])
+    except CheckpointError:
+        raise
+    except Exception as error:  # each store, and the hub too, raises the errors of its own client library
+        cause = f"{type(error).__name__}: {in_one_line(error)}"
+        raise CheckpointError(
+            f"{source}: cannot be fetched ({cause}): check the name, the network and your access to it"
+        ) from error
+    if not path.is_file():
+        raise CheckpointError(f"{source}: no such file: give a path, a URL, or organisation/name on the hub")
+    return path
+
+
+def _fetch_url(url: str) -> Path:
+    """Downloads into a cache that is keyed by the URL and the version that the store says the file has."""
+    filesystem, remote = url_to_fs(url)
+    if isinstance(filesystem, LocalFileSystem):
+        return fetch(remote)
+    info = filesystem.info(remote)
+    version = store.version(info)
+    key = hashlib.sha256(f"{url}\n{info['size']}\n{version}".encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trapline" / "checkpoints"
+    path = cache / key[:16] / Path(remote.partition("?")[0]).name
+    # Where a store tells no version, other weights of the same size could not be told from these.
+    if version and path.exists():
+        return path
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{uuid4().hex}.partial")
+    try:
+        filesystem.get_file(remote, str(partial))
+        arrived = partial.stat().st_size
+        if info["size"] not in (None, arrived):
+            raise CheckpointError(f"{url}: {arrived} of {info['size']} bytes arrived: try again")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _fetch_from_hub(repository: str, name: str, revision: str | None) -> Path:
+    """Downloads through the hub's own client, which brings its cache, resuming, mirrors and offline mode."""
+    reachable = True
+    # birder always publishes the first and sometimes the second: in this order, a repository that gains a file still
+    # gives the one that it gave before.
+    for file in (name + suffix for suffix in _SUFFIXES):
+        try:
+            return Path(hf_hub_download(repository, file, revision=revision, local_files_only=not reachable))
+        except LocalEntryNotFoundError:
+            reachable = False
+        except EntryNotFoundError:
+            continue
+    if not reachable:
+        raise CheckpointError(f"{repository}: not in the hub's cache, and the hub is out of reach: go online once")
+    raise CheckpointError(f"{repository}: has neither {name}.pt nor {name}.safetensors: give hf://{repository}/FILE")

@@ -1,0 +1,95 @@
+"""A GPU that is fed while it computes.
+
+Calls come from several threads, each with its batch. While the device works on one, the pixels of another are copied
+to it, and the answers to a third are copied back. Each thread has a stream of its own for copies; all compute on the
+same one, in turn.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trapline.model.hiera import Output
+from trapline.model.lazy_compile import Compiled
+
+# Blocks along one side of a CUDA grid: torch's attention kernels refuse more windows, or are exchanged for others.
+MOST_WINDOWS = 65_535
+
+
+class Busy:
+    """Time in which work was done, counted once where calls overlap. They end in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+
+    def since(self, started: float) -> float:
+        """Seconds from then, on `perf_counter`, until now that no other call has counted."""
+        with self._lock:
+            now = perf_counter()
+            seconds = now - max(started, self._until)
+            self._until = now
+        return seconds
+
+
+class Gpu:
+    """A device and what it is to answer; several threads may call it.
+
+    Args:
+        answer: pixels uint8 [N, 3, H, W] on the device to answers there.
+        device: a GPU. On a CPU, which has no streams, it does the same in turn.
+        note: is told what a person should know.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], Output], device: torch.device, note: Callable[[str], object]) -> None:
+        self.answer = Compiled(answer, note)
+        self._device = device
+        self._streams: Any = torch.get_device_module(device)
+        # A thread that spins until its answers are there would take a core from decoding.
+        on_gpu = device.type == "cuda"
+        self._event: Callable[[], Any] = partial(torch.cuda.Event, blocking=True) if on_gpu else self._streams.Event
+        self._empty = partial(torch.empty, dtype=torch.uint8, pin_memory=on_gpu)
+        self._own = threading.local()
+        self._turn = threading.Lock()
+        self._busy = Busy()
+
+    def __call__(self, pixels: Tensor, size: int) -> Output:
+        """Answers to pixels uint8 [N, 3, H, W], both in the host's memory, from a pass over `size` images.
+
+        What fills the batch up is whatever lay there; nobody asks for its answers.
+        """
+        started = perf_counter()
+        # Pinned memory is torch's to keep: it is given out again once the copy is done.
+        batch = self._empty(size, *pixels.shape[1:])
+        batch[: len(pixels)] = pixels
+        copies = self._copies()
+        with self._streams.stream(copies):
+            images = batch.to(self._device, non_blocking=True)
+        with self._turn:
+            computing = self._streams.current_stream()
+            computing.wait_stream(copies)
+            output = self.answer(images)
+            copies.wait_stream(computing)
+        # Until `done`, this call holds on to all that the streams use: no other can be given its memory.
+        done = self._event()
+        with self._streams.stream(copies):
+            answers = _map(output, lambda part: part[: len(pixels)].to("cpu", non_blocking=True))
+            done.record()
+        done.synchronize()
+        self.answer.took(size, self._busy.since(started))
+        return answers
+
+    def _copies(self) -> Any:
+        if not hasattr(self._own, "stream"):
+            self._own.stream = self._streams.Stream()
+        return self._own.stream
+
+
+def _map(output: Output, function: Callable[[Tensor], Tensor]) -> Output:
+    logits, embedding, features = output
+    return Output(function(logits), function(embedding), {stage: function(map_) for stage, map_ in features.items()})

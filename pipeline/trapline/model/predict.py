@@ -1,0 +1,163 @@
+"""Tensors become predictions: one model on one device, fed with uint8 pixels."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trapline.config import Precision
+from trapline.errors import FatalError, UsageError, is_out_of_memory
+from trapline.model import cpu_kernels
+from trapline.model.checkpoint import Model
+from trapline.model.gpu import MOST_WINDOWS, Gpu
+from trapline.model.hiera import PATCH, WINDOW, Hiera, Output
+
+# Images per batch when nobody says otherwise. A batch of 8 keeps two cores busy and its activations in some 200 MB.
+DEFAULT_BATCH = {"cuda": 64, "cpu": 8}
+
+# Images that a CPU passes at once. What an allocator asks of the system in blocks beyond 32 MB it gives back after each
+# pass, and has cleared anew: 4 at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
+_CPU_PASS = 4
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of N images.
+
+    Attributes:
+        probabilities: float32 [N, C], softmax of the logits; C is 0 for a model without classifier.
+        energy: float32 [N], logsumexp of the logits: high for what looks like one of the classes (Liu et al. 2020,
+            arXiv:2010.03759, with the sign turned); -inf for a model without classifier.
+        embedding: float32 [N, D].
+        features: stage name -> float16 [N, channels, rows, columns].
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    energy: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+    features: dict[str, npt.NDArray[np.float16]]
+
+
+class Predictor:
+    """A model on a device, ready for chunk after chunk, also from several threads.
+
+    Args:
+        model: the checkpoint; its network is moved and cast.
+        device: "cpu" or "cuda".
+        precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
+        batch_size: most images in one pass; halved for good when the device runs out of memory.
+        stages: feature maps to give.
+        note: is told what a person should know.
+
+    Raises:
+        UsageError: the device is not there, or does not compute in that precision.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: Literal["cpu", "cuda"],
+        precision: Literal["fp32", "bf16"],
+        batch_size: int,
+        stages: Sequence[str] = (),
+        note: Callable[[str], object] = warnings.warn,
+    ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("device cuda: torch finds no GPU here; choose --device cpu or a machine with a GPU")
+        self.device = torch.device(device)
+        self.dtype = _DTYPES[precision]
+        windows = model.size[0] * model.size[1] // (PATCH * WINDOW) ** 2
+        self.batch_size = min(batch_size, _CPU_PASS if device == "cpu" else max(1, MOST_WINDOWS // windows))
+        self.stages = tuple(stages)
+        # TF32 would round the stem's products to 10 bits behind fp32's back.
+        torch.backends.cudnn.allow_tf32 = False
+        # Which of its attention kernels comes first is torch's choice, by GPU and version; without cuDNN's, flash does.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        self.network: Hiera = model.network.to(self.device, self.dtype).eval()
+        self.network.features.float()
+        self.network.classifier.float()
+        if device == "cpu" and cpu_kernels.available():
+            self.network = cpu_kernels.fuse(self.network)
+        self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
+        self.gpu = Gpu(self.answer, self.device, note) if device == "cuda" else None
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
+        """Predict for pixels uint8 [N, 3, H, W], N at least 1.
+
+        Raises:
+            FatalError: the device has no memory for even one image.
+        """
+        outputs = list(self._passes(torch.from_numpy(pixels)))
+        logits = torch.cat([output.logits for output in outputs])
+        return Predictions(
+            probabilities=logits.softmax(dim=1).numpy(),
+            energy=logits.logsumexp(dim=1).numpy(),
+            embedding=torch.cat([output.embedding for output in outputs]).numpy(),
+            features={stage: torch.cat([o.features[stage] for o in outputs]).numpy() for stage in self.stages},
+        )
+
+    def answer(self, pixels: Tensor) -> Output:
+        """Logits and embedding float32, features float16, of one pass over pixels on the device; without gradients."""
+        images = (pixels.float().div_(255) - self._mean).div_(self._std).to(self.dtype)
+        logits, embedding, features = self.network.predict(images, self.stages)
+        return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
+
+    def _passes(self, pixels: Tensor) -> Iterator[Output]:
+        start = 0
+        while start < len(pixels):
+            size = self.batch_size
+            batch = pixels[start : start + size]
+            try:
+                output = self._pass(batch, size)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise FatalError(
+                        f"device {self.device}: out of memory with a single image; free some or use another"
+                    ) from error
+                output = None
+            # Not in the `except`: its traceback holds on to the activations, which could not be given back.
+            if output is None:
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have met with the same
+                if self.gpu:
+                    torch.cuda.empty_cache()
+            else:
+                start += len(batch)
+                yield output
+
+    @torch.inference_mode()
+    def _pass(self, pixels: Tensor, size: int) -> Output:
+        if self.gpu is None:
+            return self.answer(pixels)
+        # A GPU keeps a plan for each shape: the last batch of a shard is padded to a power of two, so they are few.
+        return self.gpu(pixels, min(size, 1 << (len(pixels) - 1).bit_length()))
+
+
+def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
+    """What `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
+
+    On a CPU that multiplies in it, bf16 is twice as fast, and gives 5 of 3,000 images another class, where two were
+    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many): not for us to decide. On a
+    GPU neither has been measured yet.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if device == "cuda" else "fp32"
+
+
+def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
+    """Whether the hardware does; elsewhere it is emulated, and far slower than fp32. Every GPU since 2020 does."""
+    return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)

@@ -1,0 +1,216 @@
+"""What a person sees of a run: progress on a terminal, sparse plain lines elsewhere, and a closing summary.
+
+Names from outside are printed as `Text`: rich would take the brackets in a plain string for its markup.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from trapline.run.manifest import Manifest
+from trapline.run.progress import Account
+
+# Logs of a night stay short: at most this often, in seconds.
+LINE_EVERY = 30
+_TOP_SPECIES = 8
+# Failures by name are for looking at; a long list stands in the manifest.
+_NAMED_SHARDS = 5
+
+_BOUND = {
+    "predict": "inference",
+    "decode": "decoding",
+    "read": "reading from the store",
+    "nothing": "nothing",
+}
+
+
+class Watch:
+    """Shows the running totals; a context manager, and called with them after every step."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._next_line = monotonic() + LINE_EVERY
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID = self._bar.add_task("starting workers", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, account: Account) -> None:
+        """Show the totals, as far as it is time to."""
+        if self.console.is_terminal:
+            self._bar.update(self._task, description=_line(account), total=1.0, completed=account.fraction_done)
+        elif monotonic() >= self._next_line:
+            self._next_line = monotonic() + LINE_EVERY
+            line = f"{datetime.now():%H:%M:%S}  {account.run_id}  {_line(account)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something that a person should know."""
+        self.console.print(Text(text), soft_wrap=True)
+
+
+def _line(account: Account) -> str:
+    done = account.fraction_done
+    left = f"{timedelta(seconds=round(account.seconds * (1 - done) / done))} left" if done else "starting"
+    return (
+        f"{account.images_seen:,} images  {account.images_per_second:,.1f}/s  {account.failed_seen:,} failed  "
+        f"{len(account.committed):,}/{len(account.todo):,} shards  {left}"
+    )
+
+
+def print_plan(console: Console, account: Manifest, last: Mapping[str, Any] | None) -> None:
+    """What a dry run found, and how the last run that worked anything off fared, from its manifest."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("shards", f"{account.shards_in:,}")
+    table.add_row("  done already", f"{account.shards_already_done:,} ({_images(account.images_already_done)})")
+    table.add_row("  to do", f"{account.shards_todo:,} ({_bytes(account.bytes_todo)})")
+    if account.shards_passed_over:
+        table.add_row("  passed over", _passed_over(account))
+    if account.ignored:
+        table.add_row("ignored files", Text(_listed(account.ignored)))
+    if last:
+        table.add_row("the last run", f"{last['images_per_second']:,.1f} images/s, bound by {_BOUND[last['bound_by']]}")
+        table.add_row("  feeding", _feeding(last["decoders_per_predictor"], last["workers"]))
+    console.print(table)
+    console.print("Dry run: nothing was read, nothing was written.")
+
+
+def print_summary(console: Console, manifest: Manifest, output: str) -> None:
+    """The closing tables of a run."""
+    total = sum(manifest.images.values())
+    if not manifest.shards_committed and not manifest.shards_failed and not manifest.shards_left:
+        if not manifest.shards_in:
+            console.print(f"Nothing to do: passed over {_passed_over(manifest)}.")
+            return
+        images = _images(manifest.images_already_done)
+        one = manifest.shards_in == 1
+        shards = f"the only shard ({images}) is" if one else f"all {manifest.shards_in:,} shards ({images}) are"
+        console.print(f"Nothing to do: {shards} done.")
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("shards", f"{manifest.shards_committed:,} classified" + _shard_rest(manifest))
+    carried = f", {manifest.images_carried_over:,} of them as before" if manifest.images_carried_over else ""
+    table.add_row("images", f"{total:,} = {_listed(manifest.images)}{carried}")
+    if manifest.detections:
+        table.add_row("crops", f"{manifest.crops:,}{_boxes_left_out(manifest.detections)}")
+    if manifest.reasons:
+        table.add_row("troubles", _listed(manifest.reasons))
+    if manifest.ignored:
+        table.add_row("ignored files", Text(_listed(manifest.ignored)))
+    busy = ", ".join(f"{kind} workers busy {share:.0%}" for kind, share in manifest.busy.items())
+    table.add_row(
+        "speed", f"{manifest.images_per_second:,.1f} images/s over {timedelta(seconds=round(manifest.seconds))}"
+    )
+    table.add_row("bound by", f"{_BOUND[manifest.bound_by]} ({busy})")
+    if manifest.decoders_per_predictor:
+        table.add_row("feeding", _feeding(manifest.decoders_per_predictor, manifest.workers))
+    console.print(table, highlight=False)
+    if manifest.species:
+        console.print(_species_table(manifest, total))
+    if manifest.status == "over_budget":
+        console.print("Stopped: more images failed than --max-failed-fraction allows.")
+    if manifest.ended_by:
+        left = _counted(manifest.shards_left, "shard")
+        console.print(
+            f"Stopped by {manifest.ended_by}: {left} left for the next night.", highlight=False, soft_wrap=True
+        )
+    if manifest.results_otherwise:
+        others = _counted(manifest.results_otherwise, "result")
+        console.print(f"{others} of shards outside of this input, computed otherwise, remain in the output.")
+    if manifest.detections.get("unmatched"):
+        _print_unmatched(console, manifest.detections)
+    _print_shards(console, "failed, to be tried again by the next run", manifest.shards_failed)
+    _print_shards(console, "broken off, committed as far as they go", manifest.shards_broken)
+    console.print(Text(f"rows      {output}/**/*.parquet"), soft_wrap=True)
+    console.print(Text(f"manifest  {output}/_trapline/runs/{manifest.run_id}.json"), soft_wrap=True)
+
+
+def _passed_over(manifest: Manifest) -> str:
+    return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since and --where"
+
+
+def _feeding(decoders_per_predictor: float, workers: Mapping[str, int]) -> str:
+    """What a person needs to know to choose machines."""
+    there = f"{workers['decode']} for {workers['predict']}"
+    return f"{decoders_per_predictor:.1f} decode workers keep one predict worker busy here; there were {there}"
+
+
+def _species_table(manifest: Manifest, total: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="top species", title_justify="left")
+    table.add_column("species")
+    table.add_column("images", justify="right")
+    table.add_column("share", justify="right")
+    for name, count in list(manifest.species.items())[:_TOP_SPECIES]:
+        table.add_row(Text(name), f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _shard_rest(manifest: Manifest) -> str:
+    rest = {
+        "done before": manifest.shards_already_done,
+        "failed": len(manifest.shards_failed),
+        "left for another run": manifest.shards_left,
+    }
+    return "".join(f", {count:,} {name}" for name, count in rest.items() if count)
+
+
+def _boxes_left_out(detections: Mapping[str, Any]) -> str:
+    reasons = ("below_threshold", "other_category", "invalid")
+    counts = {name.replace("_", " "): detections[name] for name in reasons if name in detections}
+    return f" (boxes left out: {_listed(counts)})" if counts else ""
+
+
+def _print_unmatched(console: Console, detections: Mapping[str, Any]) -> None:
+    count = detections["unmatched"]
+    console.print(f"{_counted(count, 'detector entry', 'detector entries')} matched no image that was read:")
+    for name in detections["examples"]:
+        console.print(Text(f"  {name}"), soft_wrap=True)
+    if count > len(detections["examples"]):
+        console.print(f"  … and {count - len(detections['examples']):,} more")
+
+
+def _print_shards(console: Console, title: str, shards: dict[str, str]) -> None:
+    if not shards:
+        return
+    console.print(f"{_counted(len(shards), 'shard')} {title}:", highlight=False)
+    for reason in list(shards.values())[:_NAMED_SHARDS]:
+        console.print(Text(f"  {reason}"), soft_wrap=True)
+    if len(shards) > _NAMED_SHARDS:
+        console.print(f"  … and {len(shards) - _NAMED_SHARDS:,} more, in the manifest")
+
+
+def _images(counts: dict[str, int]) -> str:
+    return _counted(sum(counts.values()), "image")
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "0"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if size < 999.5:  # what rounds to 1000 is 1 of the next
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"

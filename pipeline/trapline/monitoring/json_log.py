@@ -1,0 +1,63 @@
+"""What a log collector sees of a run: JSON, an object a line, each with the time and the run's id."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from trapline.monitoring.console import LINE_EVERY
+from trapline.run.manifest import Manifest
+from trapline.run.progress import Account
+
+
+class Log:
+    """Looks on at a run. `event` is `progress`, `note`, or `end`, which has the whole manifest.
+
+    Args:
+        console: where the lines go.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_line = monotonic() + LINE_EVERY
+        self._run_id: str | None = None
+
+    def __call__(self, account: Account) -> None:
+        """Log the totals, as far as it is time to."""
+        self._run_id = account.run_id
+        if monotonic() < self._next_line:
+            return
+        self._next_line = monotonic() + LINE_EVERY
+        self._line(
+            "progress",
+            images=account.images_seen,
+            failed=account.failed_seen,
+            images_per_second=round(account.images_per_second, 2),
+            shards_committed=len(account.committed),
+            shards_todo=len(account.todo),
+            fraction_done=round(account.fraction_done, 4),
+            busy={kind: round(share, 3) for kind, share in account.busy.items()},
+        )
+
+    def note(self, text: str) -> None:
+        """Log something that a person should know."""
+        self._line("note", text=text)
+
+    def end(self, manifest: Manifest) -> None:
+        """Log how it ended."""
+        self._run_id = manifest.run_id
+        self._line("end", **asdict(manifest))
+
+    def _line(self, event: str, **values: Any) -> None:
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "run_id": self._run_id,
+            "event": event,
+            **values,
+        }
+        # As it is: rich would wrap it, and take brackets for its markup.
+        self._console.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._console.file.flush()

@@ -1,0 +1,269 @@
+"""The row: one per image, in Arrow, built in two halves: what decoding knows, and what the model says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from trapline.config import RunConfig
+from trapline.decoding.crops import Box
+from trapline.decoding.decode import Facts
+from trapline.model.checkpoint import Model
+from trapline.model.predict import Predictions
+from trapline.sources.records import Record
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+IMAGE_FIELDS = [
+    _column("image_uri", pa.string(), "shard#path: unique, and enough to fetch the picture again"),
+    _column("key", pa.string(), "path inside the shard; empty for the row that names a shard's break"),
+    _column("status", _WORD, "ok, salvaged (broken off, decoded as far as it goes) or failed"),
+    _column("error", pa.string(), "kind and message; null unless salvaged or failed"),
+    _column("content_sha256", pa.binary(32), "of the encoded bytes; finds duplicates across archives"),
+    _column("width", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("height", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("format", _WORD, "jpeg, png, ..."),
+    _column("captured_at", pa.timestamp("ms"), "EXIF DateTimeOriginal as the camera's clock had it; no time zone"),
+    _column("latitude", pa.float64(), "degrees north, from EXIF; null for placeholders"),
+    _column("longitude", pa.float64(), "degrees east, from EXIF; null for placeholders"),
+    _column("camera_make", _WORD, "from EXIF"),
+    _column("camera_model", _WORD, "from EXIF"),
+    _column("camera_serial", _WORD, "from EXIF"),
+    _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
+    _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
+]
+
+CROP_FIELDS = [
+    _column(
+        "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
+    ),
+    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
+    _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
+    _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
+]
+"""What a detector knows, where one was asked; other columns of a crop's row are those of its image."""
+
+_FACT_NAMES = [field.name for field in fields(Facts)]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns the model's half of a row has, and how wide they are.
+
+    Attributes:
+        classes: names of the C classes, in the order of the logits; empty for a model without classifier.
+        embedding_size: D.
+        feature_shapes: stage name -> (channels, height, width), for the stages that are written.
+        top_k: how many species are listed.
+        probabilities: whether the whole distribution is written.
+        embedding: its type, or "none".
+        crops: whether rows of crops stand among those of the images.
+    """
+
+    classes: tuple[str, ...]
+    embedding_size: int
+    feature_shapes: dict[str, tuple[int, int, int]]
+    top_k: int
+    probabilities: bool
+    embedding: str
+    crops: bool = False
+
+    @classmethod
+    def of(cls, config: RunConfig, model: Model) -> "Columns":
+        """The columns that a run writes."""
+        shapes = model.architecture.feature_shapes(model.size)
+        return cls(
+            classes=model.classes,
+            embedding_size=model.architecture.embedding_size,
+            feature_shapes={stage: shapes[stage] for stage in config.features},
+            top_k=min(config.top_k, len(model.classes)),
+            probabilities=config.probabilities == "full",
+            embedding=config.embedding,
+            crops=config.detections is not None,
+        )
+
+    @property
+    def model_fields(self) -> list[pa.Field]:
+        """The model's half of the schema."""
+        columns = []
+        if self.classes:
+            columns += [
+                _column("species", _WORD, "the most probable class"),
+                _column("probability", pa.float32(), "softmax probability of that class"),
+                _column("top_k", pa.list_(SPECIES_PROBABILITY), "the most probable classes, in falling order"),
+                _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
+            ]
+        if self.classes and self.probabilities:
+            kind = pa.list_(pa.float32(), len(self.classes))
+            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
+        if self.embedding != "none":
+            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
+            columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
+        for stage, shape in self.feature_shapes.items():
+            kind = pa.list_(pa.float16(), int(np.prod(shape)))
+            shown = "x".join(map(str, shape))
+            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
+        return columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The whole row."""
+        return pa.schema([*IMAGE_FIELDS, *(CROP_FIELDS if self.crops else []), *self.model_fields])
+
+
+def image_rows(
+    shard_uri: str,
+    records: Sequence[Record],
+    facts: Sequence[Facts],
+    crops: Sequence[tuple[int, Box] | None] | None = None,
+) -> pa.RecordBatch:
+    """The decoder's half of some rows of a shard.
+
+    Args:
+        shard_uri: of the shard.
+        records: the image of each row.
+        facts: likewise.
+        crops: number and box of each row's crop, None for the image itself; without it there are no such columns.
+    """
+    columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
+    columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
+    columns["image_uri"] = [f"{shard_uri}#{key}" for key in columns["key"]]
+    kinds = IMAGE_FIELDS
+    if crops is not None:
+        kinds = [*IMAGE_FIELDS, *CROP_FIELDS]
+        columns["crop"] = [crop and crop[0] for crop in crops]
+        columns["box"] = [crop and crop[1].bounds for crop in crops]
+        columns["detection_confidence"] = [crop and crop[1].confidence for crop in crops]
+        columns["detection_category"] = [crop and crop[1].category for crop in crops]
+    arrays = [pa.array(columns[field.name], _plain(field.type)) for field in kinds]
+    return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in kinds])
+
+
+def of_images(rows: Rows) -> Rows:
+    """The images' own rows, without those of crops."""
+    return rows.filter(rows.column("crop").is_null()) if "crop" in rows.schema.names else rows
+
+
+def usable(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which rows have pixels, bool [N]."""
+    return np.array([status != "failed" for status in rows.column("status").to_pylist()], dtype=bool)
+
+
+def with_predictions(
+    rows: pa.RecordBatch,
+    predictions: Predictions | None,
+    columns: Columns,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> pa.RecordBatch:
+    """Both halves: predictions, one per row that has one and in their order, beside what decoding knew; null elsewhere.
+
+    Args:
+        rows: the decoder's half.
+        predictions: None where there are none.
+        columns: the model's half.
+        mask: which rows have a prediction, bool [N]; by default all usable ones.
+    """
+    added = model_columns(usable(rows) if mask is None else mask, predictions, columns)
+    arrays = [*rows.columns, *added]
+    return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
+
+
+def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, columns: Columns) -> list[pa.Array]:
+    """The model's half of some rows: predictions, one per row of the mask and in their order; null elsewhere.
+
+    Args:
+        mask: which rows have a prediction, bool [N].
+        predictions: None where no row has.
+        columns: which there are; arrays come in the order of its `model_fields`, words as strings.
+    """
+    if predictions is None:
+        return [pa.nulls(len(mask), _plain(field.type)) for field in columns.model_fields]
+    # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
+    place = pa.array(np.cumsum(mask) - 1, mask=~mask)
+    values = _prediction_arrays(predictions, columns)
+    return [values[field.name].take(place) for field in columns.model_fields]
+
+
+def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
+    """Rows that were read from a result file, in the types that `with_predictions` gives."""
+    kinds = [_plain(field.type) for field in columns.schema]
+    arrays = [rows.column(name).cast(kind) for name, kind in zip(columns.schema.names, kinds, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
+
+
+def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
+    """All rows of a shard, in the types of the schema."""
+    whole = pa.Table.from_batches(batches)
+    encoded = [
+        column.dictionary_encode() if pa.types.is_dictionary(field.type) else column
+        for column, field in zip(whole.columns, columns.schema, strict=True)
+    ]
+    return pa.Table.from_arrays(encoded, schema=columns.schema)
+
+
+def classes_csv(classes: Sequence[str]) -> bytes:
+    """The order of `probabilities`, as the file that stands beside the rows."""
+    lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(classes))
+    return "\n".join(["index,species", *lines, ""]).encode()
+
+
+def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k: int) -> dict[str, pa.Array]:
+    """The columns `species`, `probability` and `top_k`; of classes that are equally probable the first comes first.
+
+    Args:
+        probabilities: float32 [N, C].
+        classes: their C names.
+        top_k: how many to list, at most C.
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    names = np.array(classes, dtype=object)
+    values = np.take_along_axis(probabilities, best, axis=1)
+    offsets = pa.array(np.arange(0, best.size + 1, top_k, dtype=np.int32))
+    pairs = pa.StructArray.from_arrays(
+        [pa.array(names[best.ravel()], pa.string()), pa.array(values.ravel())], fields=list(SPECIES_PROBABILITY)
+    )
+    return {
+        "species": pa.array(names[best[:, 0]], pa.string()),
+        "probability": pa.array(values[:, 0]),
+        "top_k": pa.ListArray.from_arrays(offsets, pairs),
+    }
+
+
+def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:
+    arrays = {}
+    if columns.classes:
+        arrays = {
+            **ranked(predictions.probabilities, columns.classes, columns.top_k),
+            "energy": pa.array(predictions.energy),
+            "probabilities": vectors(predictions.probabilities),
+        }
+    if columns.embedding != "none":
+        arrays["embedding"] = vectors(predictions.embedding.astype(columns.embedding))
+    for stage in columns.feature_shapes:
+        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
+    return arrays
+
+
+def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """float32 or float16 [N, D] as a column of N lists of D."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+
+
+def _float_type(name: str) -> pa.DataType:
+    return {"float16": pa.float16(), "float32": pa.float32()}[name]
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Chunks carry words as strings: dictionaries that differ from chunk to chunk cannot be joined as they are."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

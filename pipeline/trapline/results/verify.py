@@ -1,0 +1,134 @@
+"""Input against output, image by image: what the contract promises, checked from the outside.
+
+Nothing here trusts the code that wrote the rows: shards are listed and read again, keys and content hashes compared.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+
+import pyarrow.parquet as pq
+
+from trapline.errors import ShardBroken, TraplineError
+from trapline.results.ledger import Result, survey
+from trapline.results.rows import of_images
+from trapline.sources.records import read
+from trapline.sources.shards import Shard, discover
+from trapline.storage import store
+
+# Hashing leaves the interpreter's lock alone, and stores answer many at a time.
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one result file compares with its shard.
+
+    Attributes:
+        output: the result file.
+        uri: the shard; None for a file that belongs to none of the input.
+        images: that the shard holds, its break included.
+        missing: keys without a row.
+        duplicated: keys with more than one row.
+        foreign: rows whose key the shard does not hold.
+        stale: rows whose content hash is not the image's; all of them where the shard has changed since.
+        trouble: why the comparison could not be made.
+    """
+
+    output: str
+    uri: str | None
+    images: int = 0
+    missing: int = 0
+    duplicated: int = 0
+    foreign: int = 0
+    stale: int = 0
+    trouble: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether each image is one row, and each row one image."""
+        return not (self.missing or self.duplicated or self.foreign or self.stale or self.trouble)
+
+
+def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, seed: int = 0) -> Iterator[Finding]:
+    """Compare shards with their result files, in no order; then name the files that belong to no shard.
+
+    Args:
+        inputs: as `classify` takes them.
+        output: likewise.
+        sample: read this many shards only, drawn at random; listings are compared in full all the same.
+        seed: of the draw.
+
+    Raises:
+        FatalError: input or output cannot be listed.
+    """
+    shards = discover(inputs, output).shards
+    results = {result.url: result for result in survey(output, trust_cache=False)}
+    if not results:
+        store.list_files(output)  # which says what is not there
+    chosen = set(Random(seed).sample(shards, min(sample, len(shards)))) if sample else set(shards)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        yield from threads.map(lambda shard: _compare(shard, results.get(shard.output), shard in chosen), shards)
+    read = {shard.uri for shard in shards}
+    for url in sorted(results.keys() - {shard.output for shard in shards}):
+        yield _stray(results[url], read)
+
+
+def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
+    if result is None:
+        return Finding(shard.output, shard.uri, trouble="no result yet")
+    if result.shard != shard.uri:
+        return Finding(shard.output, shard.uri, trouble=f"holds the rows of {result.shard or 'nobody'}")
+    if result.identity != shard.identity:
+        return Finding(shard.output, shard.uri, stale=result.images, trouble="the shard has changed")
+    if not whole:
+        return Finding(shard.output, shard.uri, images=result.images)
+    try:
+        return _compare_images(shard)
+    except TraplineError as error:
+        return Finding(shard.output, shard.uri, trouble=str(error))
+
+
+def _compare_images(shard: Shard) -> Finding:
+    images = _hashes(shard)
+    rows: Counter[str] = Counter()
+    stale = 0
+    with store.open_tail(shard.output) as stream:
+        file = pq.ParquetFile(stream)
+        names = [name for name in ("key", "content_sha256", "crop") if name in file.schema_arrow.names]
+        for batch in map(of_images, file.iter_batches(columns=names)):
+            for key, digest in zip(*(batch.column(name).to_pylist() for name in names[:2]), strict=True):
+                rows[key] += 1
+                stale += key in images and digest != images[key]
+    return Finding(
+        output=shard.output,
+        uri=shard.uri,
+        images=len(images),
+        missing=len(images.keys() - rows.keys()),
+        duplicated=sum(count > 1 for count in rows.values()),
+        foreign=sum(count for key, count in rows.items() if key not in images),
+        stale=stale,
+    )
+
+
+def _hashes(shard: Shard) -> dict[str, bytes | None]:
+    """SHA-256 of each image by key; None for one whose bytes cannot be had, and for the break of a broken shard."""
+    images: dict[str, bytes | None] = {}
+    try:
+        for record in read(shard, Counter()):
+            images[record.key] = None if record.data is None else hashlib.sha256(record.data).digest()
+    except ShardBroken:
+        images[""] = None
+    return images
+
+
+def _stray(result: Result, read: set[str]) -> Finding:
+    """A result under no shard's name: its rows stay when the shard has gone from the input; any other is wrong."""
+    if result.shard is None:
+        return Finding(result.url, None, trouble="not written by Trapline")
+    if result.shard in read:
+        return Finding(result.url, None, duplicated=result.images, trouble=f"a second copy of {result.shard}")
+    return Finding(result.url, None, images=result.images)

@@ -1,0 +1,115 @@
+"""What a run did, as a file that stays."""
+
+import json
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from typing import Any, Literal
+
+from trapline.results.ledger import SIDE_FOLDER
+from trapline.storage import store
+
+Status = Literal["planned", "running", "complete", "stopped", "incomplete", "over_budget", "interrupted", "aborted"]
+
+# Runs that found nothing to do tell nothing; after so many of them, what is older tells little.
+_LOOKED_AT = 10
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run did, as it stands in `OUTPUT/_trapline/runs/RUN_ID.json`.
+
+    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit` or
+    `--stop-at`, or because the run was ended); `images` counts those of the committed ones and `images_already_done`
+    of those before.
+
+    Attributes:
+        run_id: start time and a few random letters.
+        status: planned (a dry run), running, complete, stopped (at the time of `--stop-at`, with shards left),
+            incomplete (shards failed), over_budget (too many images failed), interrupted (by a signal) or aborted (by
+            an error that concerns the whole run).
+        ended_by: that error, in one line, or the `--stop-at` that left shards; else None.
+        started_at: UTC, ISO 8601.
+        seconds: wall time from the first shard handed out to the last commit.
+        config: the options, as given.
+        fingerprint: what the rows depend on, and its digest.
+        versions: of what computed them.
+        shards_in: shards that the inputs hold, as far as `--since` and `--where` mean them.
+        shards_passed_over: those that these leave out.
+        shards_committed: results written by this run.
+        shards_already_done: results that stood before, or that another run wrote meanwhile.
+        shards_failed: URI -> the store's own words.
+        shards_left: shards that this run did not come to.
+        shards_todo: shards that it set out to classify.
+        bytes_todo: their size.
+        results_otherwise: files in OUTPUT that were computed otherwise and stay: the inputs do not hold their shards.
+        shards_broken: URI -> why a committed shard could not be read to its end.
+        images: one row each, by status: ok, salvaged, failed.
+        crops: rows of crops, which are besides.
+        detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
+            shards that were read) and some `examples` of these; empty without one.
+        images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
+        images_already_done: likewise, by status.
+        reasons: kinds of error of salvaged and failed images, counted.
+        species: the most probable class, counted over the rows of this run.
+        ignored: files that were neither shards, images nor sidecars, by suffix.
+        step_seconds: worker seconds by step: read, decode, predict.
+        busy: share of the time that each kind of worker was busy.
+        workers: how many of each kind there were.
+        decoders_per_predictor: how many decode workers keep one predict worker busy, by the seconds that images took in
+            each; None without images.
+        bound_by: what the run waited for: read, decode, predict, or nothing.
+        images_per_second: over the wall time.
+    """
+
+    run_id: str
+    status: Status
+    ended_by: str | None
+    started_at: str
+    seconds: float
+    config: dict[str, Any]
+    fingerprint: dict[str, Any]
+    versions: dict[str, str]
+    shards_in: int
+    shards_passed_over: int
+    shards_committed: int
+    shards_already_done: int
+    shards_failed: dict[str, str]
+    shards_left: int
+    shards_todo: int
+    bytes_todo: int
+    results_otherwise: int
+    shards_broken: dict[str, str]
+    images: dict[str, int]
+    crops: int
+    detections: dict[str, Any]
+    images_carried_over: int
+    images_already_done: dict[str, int]
+    reasons: dict[str, int]
+    species: dict[str, int]
+    ignored: dict[str, int]
+    step_seconds: dict[str, float]
+    busy: dict[str, float]
+    workers: dict[str, int]
+    decoders_per_predictor: float | None
+    bound_by: str
+    images_per_second: float
+
+    def write(self, output: str) -> str:
+        """Store it; gives its URL."""
+        url = store.join(output, SIDE_FOLDER, "runs", f"{self.run_id}.json")
+        store.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+        return url
+
+
+def latest(output: str) -> dict[str, Any] | None:
+    """The manifest of the last run that worked images off, as it stands in OUTPUT; None where there was none.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    runs = store.list_files(store.join(output, SIDE_FOLDER, "runs"), missing_ok=True)
+    for run in sorted(runs, key=attrgetter("url"), reverse=True)[:_LOOKED_AT]:
+        manifest: dict[str, Any] = json.loads(store.read_many([run.url])[0])
+        if manifest.get("decoders_per_predictor"):
+            return manifest
+    return None

@@ -1,0 +1,56 @@
+"""Rows of a folder's earlier result that are still true: cameras add pictures to a folder, and change none."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trapline.errors import TraplineError
+from trapline.results.rows import Columns, as_predicted
+from trapline.sources.shards import Shard
+from trapline.storage import store
+from trapline.storage.store import Entry
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the result of a folder holds, as the folder was before.
+
+    Attributes:
+        file: the result.
+        columns: that it has.
+        identities: key -> size and etag of the image and its sidecar, for the rows whose image was read.
+    """
+
+    file: Entry
+    columns: Columns
+    identities: dict[str, str]
+
+    @classmethod
+    def of(cls, shard: Shard, columns: Columns) -> "Earlier | None":
+        """The earlier result of a shard; None where it cannot be read."""
+        try:
+            file = store.stat(shard.output)
+            identities = {}
+            for batch in _batches(file, ["key", "identity", "content_sha256"]):
+                for key, identity, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    if identity and digest:
+                        identities[key] = identity
+            return cls(file, columns, identities)
+        except (TraplineError, pa.ArrowException, OSError):
+            return None
+
+    def rows(self, keys: set[str], most: int) -> Iterator[pa.RecordBatch]:
+        """The rows of these keys, up to `most` at a time, as after prediction; raises as `open_unchanged` does."""
+        wanted = pa.array(sorted(keys), pa.string())
+        for batch in _batches(self.file, self.columns.schema.names, most):
+            kept = batch.filter(pc.is_in(batch.column("key"), wanted))
+            if len(kept):
+                yield as_predicted(kept, self.columns)
+
+
+def _batches(file: Entry, columns: list[str], most: int = 2**16) -> Iterator[pa.RecordBatch]:
+    with store.open_unchanged(file.url, file.identity) as stream:
+        yield from pq.ParquetFile(stream).iter_batches(most, columns=columns)

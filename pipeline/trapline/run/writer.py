@@ -1,0 +1,71 @@
+"""Files on their way to the store: shards are committed while the next ones are predicted."""
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Self
+
+from trapline.errors import StorageError, TransientError, TraplineError
+from trapline.results import parquet
+from trapline.results.ledger import Footer
+from trapline.results.rows import Columns
+from trapline.run.chunks import Chunk, Failure
+from trapline.run.progress import Account
+from trapline.sources.shards import Shard
+
+# One file may be refused for its name. So many in a row, and none accepted, mean a full disk or a lost permission.
+_REFUSALS = 3
+# Files are written while the next shards are predicted; a writer waits for the store, not for a core.
+_THREADS = 4
+
+
+class Writer:
+    """Commits shards beside the flow; leaving the context waits for their files and takes them in, whatever ended it.
+
+    Args:
+        columns: the schema.
+        account: of the run; is told of each file that was written, and of each that was refused.
+    """
+
+    def __init__(self, columns: Columns, account: Account) -> None:
+        self._columns = columns
+        self._account = account
+        self._threads = ThreadPoolExecutor(_THREADS)
+        self._writing: dict[Future[Footer], Shard] = {}
+        self._refusals = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._threads:
+            self.settle(at_most=0)
+
+    def write(self, chunks: list[Chunk]) -> None:
+        """Start to write a shard's file."""
+        future = self._threads.submit(parquet.commit, chunks, self._columns, self._account.fingerprint)
+        self._writing[future] = chunks[0].shard
+
+    def settle(self, at_most: int = 2 * _THREADS) -> None:
+        """Take in the files that were written; wait until no more than `at_most` are under way.
+
+        Raises:
+            StorageError: the store refused several files in a row.
+        """
+        while True:
+            for future in [future for future in self._writing if future.done()]:
+                self._take_in(future, self._writing.pop(future))
+            if len(self._writing) <= at_most:
+                return
+            wait(self._writing, return_when=FIRST_COMPLETED)
+
+    def _take_in(self, future: Future[Footer], shard: Shard) -> None:
+        try:
+            self._account.commit(future.result())
+            self._refusals = 0
+        except TraplineError as error:
+            self._account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
+            self._refusals += isinstance(error, StorageError)
+            if self._refusals == _REFUSALS:
+                raise

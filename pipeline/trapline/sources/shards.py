@@ -1,0 +1,252 @@
+"""URIs become shards: what there is to read, what identifies it, and the name of the Parquet file it becomes."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Literal
+
+from trapline.errors import OutputConflict, UsageError
+from trapline.storage import store
+from trapline.storage.store import Entry
+
+Format = Literal["tar", "zip", "parquet", "folder"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+
+_SHARD_SUFFIXES: dict[str, Format] = {
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tgz": "tar",
+    ".zip": "zip",
+    ".parquet": "parquet",
+}
+
+# Left behind by cameras, Windows, macOS and Synology; ignored wherever they appear, and counted.
+_JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
+_JUNK_FOLDERS = frozenset({"__macosx", "@eadir", ".trashes", ".spotlight-v100", ".fseventsd", "$recycle.bin"})
+
+# Inputs that are listed at the same time, for lists of many lines: hides the store's latency.
+_LISTINGS = 16
+
+# Keys of object stores may have path segments that a file system would follow out of OUTPUT.
+_ESCAPED_SEGMENTS = {".": "%2E", "..": "%2E%2E"}
+
+# The file that a folder of loose images becomes, inside the mirrored folder, so that Hive partitions hold for it too.
+FOLDER_OUTPUT = "images.parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work and of commit: one file in, one Parquet file out.
+
+    Attributes:
+        uri: the archive file, or the folder that holds loose images.
+        format: how to read it.
+        size: bytes to read.
+        identity: size and etag (or modification time); for a folder a digest over those of its images and sidecars.
+        output: URL of the Parquet file that it becomes.
+        arrived: when it came to be there as it is, by the store's clock; of a folder, when the latest of its files did.
+            None where the store does not tell.
+    """
+
+    uri: str
+    format: Format
+    size: int
+    identity: str
+    output: str
+    arrived: datetime | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What the inputs hold.
+
+    Attributes:
+        shards: by URI.
+        ignored: files that are neither shards nor images, counted by suffix (or by name, for known junk).
+        passed_over: shards that are there and not meant.
+    """
+
+    shards: list[Shard]
+    ignored: dict[str, int]
+    passed_over: int = 0
+
+
+def discover(inputs: Sequence[str], output: str) -> Discovery:
+    """Every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
+
+    The output name mirrors the path below the input: below the folder as given, below the last folder before a
+    pattern's first wildcard, and below the root of the store for the lines of a list (whose other lines come and go).
+    A folder that holds loose images is one shard, whole, also where a pattern matches only some of them.
+
+    Raises:
+        UsageError: input lies in output, names single images, bears a name that is no UTF-8, or holds nothing to
+            classify.
+        OutputConflict: two shards would become one file.
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    output = store.absolute(output)
+    roots = list(_expand(inputs))
+    shards: dict[str, Shard] = {}
+    ignored: Counter[str] = Counter()
+    with ThreadPoolExecutor(_LISTINGS) as threads:
+        listings = threads.map(lambda root: _list(root[0], output), roots)
+        for (url, base), entries in zip(roots, listings, strict=True):
+            for shard in _shards(url, base, entries, output, ignored):
+                shards.setdefault(shard.uri, shard)
+    if not shards:
+        raise UsageError(f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet) and no image")
+    _refuse_unprintable(shards)
+    _refuse_collisions(shards.values())
+    return Discovery([shards[uri] for uri in sorted(shards)], dict(ignored.most_common()))
+
+
+def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], dict[str, Entry]]:
+    """The images among a folder's files, and the `.json` sidecars by sample stem; what is neither is counted."""
+    images, sidecars = [], {}
+    for entry in entries:
+        if shard_format(entry.url) or not is_wanted(entry.url, ignored):
+            continue
+        if is_image(entry.url):
+            images.append(entry)
+        else:
+            sidecars[sample_stem(entry.url)] = entry
+    return images, sidecars
+
+
+def folder_identity(images: list[Entry], sidecars: dict[str, Entry]) -> str:
+    """A digest that changes when an image or a sidecar is added, removed or replaced."""
+    digest = hashlib.sha256()
+    for entry in [*images, *(sidecars[stem] for stem in sorted(sidecars))]:
+        digest.update(os.fsencode(f"{PurePosixPath(entry.url).name}\0{entry.identity}\n"))
+    return f"{len(images)}-{digest.hexdigest()[:32]}"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is an image's."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def sample_stem(name: str) -> str:
+    """What an image and its sidecar share: `a.jpg`, `a.json` and `a.jpg.json` are all of sample `a`."""
+    for known in (_is_sidecar, is_image):
+        name = name.rpartition(".")[0] if known(name) else name
+    return name
+
+
+def is_wanted(name: str, ignored: Counter[str]) -> bool:
+    """Whether a path is an image's or a sidecar's; what is neither is counted by suffix, junk by what betrays it."""
+    junk = _junk(name)
+    if not junk and (is_image(name) or _is_sidecar(name)):
+        return True
+    ignored[junk or PurePosixPath(name).suffix.lower() or "(no suffix)"] += 1
+    return False
+
+
+def shard_format(name: str) -> Format | None:
+    """How to read a file of this name, or None where it is no shard."""
+    if _junk(name):
+        return None
+    lower = name.lower()
+    return next((kind for suffix, kind in _SHARD_SUFFIXES.items() if lower.endswith(suffix)), None)
+
+
+def _junk(name: str) -> str | None:
+    """What shows that an operating system or a camera left this path behind: its name, `._*`, or a folder; or None."""
+    *folders, last = name.split("/")
+    if last.startswith("._"):
+        return "._*"
+    if last.lower() in _JUNK_NAMES:
+        return last
+    return next((folder for folder in folders if folder.lower() in _JUNK_FOLDERS), None)
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.lower().endswith(".json")
+
+
+def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each input, absolute, with the base that its output names start from; None where that is the input itself."""
+    for url in inputs:
+        if not url.startswith("@"):
+            yield store.absolute(url), None
+            continue
+        for line in map(str.strip, store.read_text(url[1:]).splitlines()):
+            if line and not line.startswith("#"):
+                root = store.absolute(line)
+                yield root, root[: root.index("://") + 3] if "://" in root else "/"
+
+
+def _list(root: str, output: str) -> list[Entry]:
+    if is_below(root, output):
+        raise UsageError(f"{root}: lies in OUTPUT {output}; choose an OUTPUT outside of the input")
+    if is_image(root):
+        raise UsageError(f"{root}: names single images; give the folder that holds them")
+    return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
+
+
+def _shards(root: str, base: str | None, entries: list[Entry], output: str, ignored: Counter[str]) -> Iterator[Shard]:
+    is_pattern = store.has_glob(root)
+    base = base or (store.glob_base(root) if is_pattern else _base(root, entries))
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        kind = shard_format(entry.url)
+        if kind:
+            mirrored = _mirrored(entry.url, base, output)
+            yield Shard(entry.url, kind, entry.size, entry.identity, f"{mirrored}.parquet", entry.arrived)
+        else:
+            folders[entry.url.rpartition("/")[0]].append(entry)
+    for folder, found in folders.items():
+        others: Counter[str] = Counter()
+        images, sidecars = folder_members(store.list_folder(folder) if is_pattern else found, others)
+        if images:  # what else lies there is counted when the shard is read
+            size = sum(entry.size for entry in images)
+            mirrored = _mirrored(folder, base, output)
+            identity, result = folder_identity(images, sidecars), f"{mirrored}/{FOLDER_OUTPUT}"
+            yield Shard(folder, "folder", size, identity, result, _latest([*images, *sidecars.values()]))
+        else:
+            ignored.update(others)
+
+
+def _latest(entries: Iterable[Entry]) -> datetime | None:
+    times = [entry.arrived for entry in entries]
+    return max(time for time in times if time) if all(times) else None
+
+
+def _base(root: str, entries: list[Entry]) -> str:
+    is_file = len(entries) == 1 and entries[0].url == root
+    return root.rpartition("/")[0] if is_file else root
+
+
+def _mirrored(url: str, base: str, output: str) -> str:
+    segments = filter(None, url.removeprefix(base.rstrip("/")).split("/"))
+    return store.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
+
+
+def is_below(url: str, folder: str) -> bool:
+    """Whether a URL is a folder, or lies in it; both absolute."""
+    return f"{url}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _refuse_unprintable(uris: Iterable[str]) -> None:
+    # Rows name their shard, in columns of UTF-8.
+    for uri in uris:
+        try:
+            uri.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{uri!a}: the name is no UTF-8, as a column of text must be; rename it") from error
+
+
+def _refuse_collisions(shards: Iterable[Shard]) -> None:
+    owners: dict[str, Shard] = {}
+    for shard in shards:
+        other = owners.setdefault(shard.output, shard)
+        if other is not shard:
+            raise OutputConflict(
+                f"{shard.output}: would hold both {other.uri} and {shard.uri}; classify them into two OUTPUTs"
+            )

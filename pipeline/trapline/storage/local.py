@@ -1,0 +1,93 @@
+"""Files of this machine: fsspec's filesystem, mended where it falls short of what `storage/store.py` promises.
+
+fsspec passes over symbolic links and over folders that it may not read, in silence; its modification times are floats;
+it writes files in place.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from fsspec.implementations.local import LocalFileSystem
+
+_COPIED_AT_ONCE = 2**20
+
+
+def temporary_name() -> str:
+    """A file name that the globs of DuckDB (`*.parquet`) and pyarrow (which hides `_*`) both pass over."""
+    # Short, because the target's own name may already be as long as the file system allows.
+    return f"_{uuid4().hex}.partial"
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+class LocalFiles(LocalFileSystem):  # type: ignore[misc]
+    """Follows links, except around in circles; raises what it cannot read; publishes files whole."""
+
+    def info(self, path: Any, **_: Any) -> dict[str, Any]:
+        """Of what a link leads to; of a link that leads nowhere its own, so that reading it shows what is missing."""
+        name = os.fspath(path)
+        try:
+            facts = os.stat(name)  # noqa: PTH116  # one for each file of an archive: a Path costs more than the call
+        except FileNotFoundError:
+            facts = os.lstat(name)
+        kind = "other"
+        if S_ISREG(facts.st_mode) or S_ISLNK(facts.st_mode):
+            kind = "file"
+        elif S_ISDIR(facts.st_mode) and not _leads_back(Path(name)):
+            kind = "directory"
+        times = {"mtime": facts.st_mtime_ns, "ctime": facts.st_ctime_ns}
+        return {"name": name, "size": facts.st_size, "type": kind, **times}
+
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = _raise_unless_gone,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """As fsspec's, with errors that are heard of."""
+        return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        """Write a file that appears whole or not at all, and that outlives a power cut."""
+        self._publish(Path(path), lambda file: file.write(value))
+
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
+        """Copy a file, likewise."""
+        with Path(lpath).open("rb") as source:
+            self._publish(Path(rpath), lambda file: shutil.copyfileobj(source, file, _COPIED_AT_ONCE))
+
+    def _publish(self, target: Path, write: Callable[[BinaryIO], Any]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(temporary_name())
+        try:
+            with beside.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        # The new name is part of the folder's content.
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether this is a link to a folder on the way to it."""
+    if not folder.is_symlink():
+        return False
+    target = os.path.realpath(folder)
+    return any(target == os.path.realpath(parent) for parent in folder.parents)

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from trapline.analysis.camtrapdp import deployment_table
+from trapline.errors import UsageError
+
+HEADER = "deploymentID,latitude,longitude,deploymentStart,deploymentEnd"
+LINE = "fen,52.1,13.2,2024-03-30T12:00:00,2024-04-02T12:00:00"
+
+
+def load(
+    folder: Path, *lines: str, header: str = HEADER, timezone: str | None = "Europe/Berlin"
+) -> duckdb.DuckDBPyConnection:
+    path = folder / "it's deployments.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    connection = duckdb.connect()
+    deployment_table.load(connection, str(path), timezone)
+    return connection
+
+
+def moments(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    return connection.sql("select deploymentStart, deploymentEnd from deployments order by deploymentID").fetchall()
+
+
+def test_a_moment_has_the_offset_that_held_in_its_zone_then(tmp_path: Path) -> None:
+    """Clocks in Berlin went forward on 31 March 2024."""
+    assert moments(load(tmp_path, LINE)) == [("2024-03-30T12:00:00+01:00", "2024-04-02T12:00:00+02:00")]
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"),
+    [("+01:00", "+01:00"), ("-03:30", "-03:30"), ("UTC", "+00:00"), ("Asia/Kathmandu", "+05:45"), ("America/St_Johns", "-02:30")],
+)  # fmt: skip
+def test_zones_are_names_or_offsets_east_of_greenwich(zone: str, offset: str, tmp_path: Path) -> None:
+    assert moments(load(tmp_path, LINE, timezone=zone))[0][1] == f"2024-04-02T12:00:00{offset}"
+
+
+def test_a_zone_of_its_own_comes_before_the_common_one_and_a_designator_before_both(tmp_path: Path) -> None:
+    lines = [f"{LINE},UTC", LINE.replace("fen", "moor").replace("00:00,", "00:00Z,", 1) + ","]
+    found = moments(load(tmp_path, *lines, header=f"{HEADER},timezone"))
+    assert found == [
+        ("2024-03-30T12:00:00+00:00", "2024-04-02T12:00:00+00:00"),
+        ("2024-03-30T12:00:00Z", "2024-04-02T12:00:00+02:00"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (LINE.replace("52.1", ""), "deployment fen: latitude is empty"),
+        (LINE.replace("52.1", "NaN"), "deployment fen: latitude is empty"),
+        (LINE.replace("52.1", "90.5"), "deployment fen: latitude 90.5 is above 90"),
+        (LINE.replace("13.2", "-180.5"), "deployment fen: longitude -180.5 is below -180"),
+        (LINE.replace("13.2", "east"), "deployment fen: longitude east is no number"),
+        (LINE.replace("2024-04-02T12:00:00", "2 April"), "deployment fen: deploymentEnd 2 April is no datetime"),
+        (f"{LINE}\n{LINE}", "deployment fen: deploymentID stands there twice"),
+        (f"{LINE.replace('52.1', '91').replace('13.2', '181')}", r"latitude 91 is above 90 \(and 1 more\)"),
+    ],
+)  # fmt: skip
+def test_a_cell_that_the_standard_does_not_allow_is_named(line: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"it's deployments.csv: .*{complaint}"):
+        load(tmp_path, line)
+
+
+@pytest.mark.parametrize("bounds", ["90,180", "-90,-180", "0,0"])
+def test_the_bounds_themselves_are_allowed(bounds: str, tmp_path: Path) -> None:
+    assert len(moments(load(tmp_path, LINE.replace("52.1,13.2", bounds)))) == 1
+
+
+def test_without_a_zone_it_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no time zone for the camera of deployment fen; give --timezone"):
+        load(tmp_path, LINE, timezone=None)
+    with pytest.raises(UsageError, match="Mars/Olympus: no time zone"):
+        load(tmp_path, LINE, timezone="Mars/Olympus")
+
+
+def test_columns_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="lacks the columns longitude; name columns as Camtrap DP does"):
+        load(tmp_path, LINE, header=HEADER.replace("longitude", "lon"))

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.result_files import MARK, Planted, columns, write_result
+from tests.support.servers import S3Server
+from trapline.analysis import dataset
+from trapline.errors import OutputConflict, StorageError, UsageError
+from trapline.results.fingerprint import Fingerprint
+from trapline.storage import store
+
+COLUMNS = columns(["owl", "robin"], 4)
+
+
+def planted(output: str) -> None:
+    images = [Planted(f"{n}.jpg", (n, 0), (n, 0, 0, 0)) for n in range(3)]
+    write_result(output, "s3://in/a.tar", "site=fen/a.tar", images, COLUMNS)
+    write_result(
+        output, "s3://in/b.tar", "b.tar", [*images, Planted("c.jpg", status="failed", error="empty: x")], COLUMNS
+    )
+
+
+def place(kind: str, tmp_path: Path, bucket: str) -> str:
+    return f"{bucket}/out" if kind == "s3" else str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_rows_of_all_results_are_one_view(kind: str, tmp_path: Path, bucket: str) -> None:
+    output = place(kind, tmp_path, bucket)
+    planted(output)
+    store.put(f"{output}/notes.parquet", b"somebody's")
+    store.put(f"{output}/_trapline/ledger.parquet", b"not data")
+    found = dataset.find(output)
+    assert [file.shard for file in found.files] == ["s3://in/b.tar", "s3://in/a.tar"]
+    assert (found.fingerprint.digest, found.classes) == (MARK.digest, ("owl", "robin"))
+    connection = dataset.connect(output)
+    dataset.view(connection, found)
+    assert connection.sql("select count(*), count(embedding), sum(embedding[1]) from images").fetchall() == [
+        (7, 6, 6.0)
+    ]
+    assert connection.sql("select key from images where species = 'robin'").fetchall() == []
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_duckdb_writes_there_too(kind: str, tmp_path: Path, bucket: str, s3: S3Server) -> None:
+    output = place(kind, tmp_path, bucket)
+    (tmp_path / "out").mkdir()
+    dataset.connect(output).sql(f"copy (select 1 as a) to '{output}/a.parquet'")
+    assert dataset.connect(output).sql(f"from '{output}/a.parquet'").fetchall() == [(1,)]
+
+
+def test_an_output_without_results_says_what_writes_them(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no results; `trapline classify` writes them"):
+        dataset.find(str(tmp_path))
+
+
+def test_rows_that_were_computed_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
+    planted(str(tmp_path))
+    write_result(str(tmp_path), "s3://in/c.tar", "c.tar", [], COLUMNS, Fingerprint({"top_k": 3}))
+    with pytest.raises(OutputConflict, match="its 3 results were computed in 2 ways"):
+        dataset.find(str(tmp_path))
+
+
+def test_a_missing_bucket_is_said_in_one_line(s3: S3Server) -> None:
+    with pytest.raises((StorageError, UsageError), match="s3://nowhere-1/out"):
+        dataset.find("s3://nowhere-1/out")

@@ -1,0 +1,81 @@
+import duckdb
+import pytest
+
+from trapline.analysis.deployments import located, parse
+from trapline.errors import UsageError
+
+URI = "s3://archive/2024/site=12/cam3/0007.tar#DCIM/100/IMG_1.JPG"
+
+
+def look_up(*sources: str, uri: str = URI, metadata: str | None = None, serial: str | None = None) -> tuple[str, str]:
+    """The deployment and the camera that the sources find."""
+    image = "(select ? as image_uri, ?::varchar as metadata, ?::varchar as camera_serial)"
+    query = f"select {located([parse(source) for source in sources])} from {image}"
+    found: tuple[str, str] = duckdb.execute(query, [uri, metadata, serial]).fetchall()[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "deployment", "camera"),
+    [
+        ("site={site}/{camera}/…", "12/cam3", "cam3"),
+        ("site={site}/{camera}", "12/cam3", "cam3"),
+        ("site={site}/cam{n}/...", "12/3", "12/3"),
+        ("s3://archive/*/site={site}/{camera}/**", "12/cam3", "cam3"),
+        ("{camera}/*.tar/DCIM", "cam3", "cam3"),
+        ("archive/{year}/site={deployment}/{camera}", "12", "cam3"),
+        ("…/{camera}/0007.tar/…/{card}/*.JPG", "cam3/100", "cam3"),
+    ],
+)
+def test_a_pattern_finds_names_in_shard_and_key(pattern: str, deployment: str, camera: str) -> None:
+    assert look_up(pattern) == (deployment, camera)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["ite={site}/…", "site={site}/am3", "SITE={site}", "site={site}/*/{card}/*.tar", "cam{n}/*"]
+)
+def test_a_pattern_matches_whole_folder_names_only(pattern: str) -> None:
+    expected = ("3", "3") if pattern == "cam{n}/*" else (None, None)
+    assert look_up(pattern) == expected
+
+
+def test_what_stands_in_a_pattern_stands_for_itself() -> None:
+    uri = "/d/Bäume (1+2)/it's.a/{x}.tar#a.jpg"
+    assert look_up("Bäume ({n})/it's.{camera}/*", uri=uri) == ("1+2/a", "a")
+    assert look_up("B.ume ({n})", uri=uri) == (None, None)
+
+
+def test_the_first_source_that_says_something_holds() -> None:
+    sources = ("site=99/{camera}", "metadata:station", "serial")
+    assert look_up(*sources, metadata='{"station": " S7 "}', serial="H1") == ("S7", "S7")
+    assert look_up(*sources, metadata='{"station": ""}', serial="H1") == ("H1", "H1")
+    assert look_up(*sources, metadata='{"station": null}', serial=" ") == (None, None)
+    assert look_up(*sources, metadata='{"station": cut off', serial="H1") == ("H1", "H1")
+
+
+def test_sidecars_say_deployment_and_camera() -> None:
+    sidecar = '{"place": {"site": "fen", "deployment": "D1"}, "camera": 3}'
+    assert look_up("metadata:place.site/camera", metadata=sidecar) == ("fen/3", "3")
+    assert look_up("metadata:place.deployment/camera", metadata=sidecar) == ("D1", "3")
+    assert look_up("metadata:place.site/missing", metadata=sidecar) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{site}/{camera}/…", "could begin at any folder"),
+        ("…/{camera}/*", "could begin at any folder"),
+        ("site=3/…", "neither a pattern with names"),
+        ("Serial", "neither a pattern with names"),
+        ("site={site}/x={site}", "names site twice"),
+        ("metadata:a.site/b.site", "names site twice"),
+        ("site={}", "is no name"),
+        ("site={a", "without its other half"),
+        ("site={a}}", "without its other half"),
+        ("metadata:", "no field of a sidecar"),
+        ('metadata:a"b', "no field of a sidecar"),
+    ],
+)
+def test_what_is_no_source_is_refused_with_the_reason(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"(?s)^[^\n]*{words}[^\n]*$"):
+        parse(text)

@@ -1,0 +1,219 @@
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from birder.common.fs_ops import load_model
+
+from tests.support.archives import RGB_STATS, write_tiny_checkpoint
+from trapline.errors import FatalError, UsageError
+from trapline.model import checkpoint
+from trapline.model.hiera import STAGES, Output
+from trapline.model.predict import Predictions, Predictor, multiplies_in_bf16, resolve_precision
+
+Pixels = npt.NDArray[np.uint8]
+
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    """Eleven pictures: no multiple of the batch sizes below."""
+    smooth = np.random.default_rng(0).integers(0, 256, (11, 3, 8, 8), dtype=np.uint8)
+    return smooth.repeat(8, axis=2).repeat(8, axis=3)
+
+
+@pytest.fixture
+def predictor(tiny_model: Path) -> Callable[..., Predictor]:
+    def make(batch_size: int = 4, precision: Any = "fp32", device: Any = "cpu", stages: Any = ()) -> Predictor:
+        return Predictor(checkpoint.load(str(tiny_model)), device, precision, batch_size, stages)
+
+    return make
+
+
+def assert_close(found: Predictions, expected: Predictions, atol: float) -> None:
+    for name in ("probabilities", "energy", "embedding"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=atol, err_msg=name)
+    assert found.features.keys() == expected.features.keys()
+    for stage, map_ in expected.features.items():
+        np.testing.assert_allclose(found.features[stage], map_, atol=max(atol, 4e-3), err_msg=stage)
+
+
+class TestTheAnswer:
+    def test_in_fp32_is_that_of_birder(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, tiny_model: Path
+    ) -> None:
+        network, _ = load_model(torch.device("cpu"), "hiera_abswin_tiny", path=tiny_model, inference=True)
+        mean, std = (torch.tensor(RGB_STATS[name]).view(3, 1, 1) for name in ("mean", "std"))
+        images = (torch.from_numpy(pixels) / 255 - mean) / std
+        with torch.inference_mode():
+            embedding = network.embedding(images)
+            logits = network.classify(embedding)
+            features = network.detection_features(images)
+        assert logits.softmax(dim=1).std(dim=0).max() > 0.02  # or else any image could pass for any other
+        expected = Predictions(
+            probabilities=logits.softmax(dim=1).numpy(),
+            energy=logits.exp().sum(dim=1).log().numpy(),
+            embedding=embedding.numpy(),
+            features={stage: map_.numpy() for stage, map_ in features.items()},
+        )
+        assert_close(predictor(stages=STAGES)(pixels), expected, atol=1e-5)
+
+    def test_in_bf16_is_close(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
+        exact, fast = predictor(stages=("stage4",))(pixels), predictor(precision="bf16", stages=("stage4",))(pixels)
+        np.testing.assert_allclose(fast.probabilities, exact.probabilities, atol=0.1)
+        cosine = (fast.embedding * exact.embedding).sum(1) / np.linalg.norm(fast.embedding, axis=1)
+        assert (cosine / np.linalg.norm(exact.embedding, axis=1)).min() > 0.999
+        assert (fast.probabilities != exact.probabilities).any()
+
+    def test_has_the_types_that_rows_have(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
+        for precision in ("fp32", "bf16"):
+            found = predictor(precision=precision, stages=("stage3",))(pixels)
+            assert {found.probabilities.dtype, found.energy.dtype, found.embedding.dtype} == {np.dtype(np.float32)}
+            assert found.features["stage3"].dtype == np.float16
+            assert {len(found.probabilities), len(found.energy), len(found.embedding)} == {len(pixels)}
+            np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-6)
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 11, 64])
+    def test_does_not_depend_on_the_batch(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, batch_size: int
+    ) -> None:
+        expected = predictor(batch_size=4, stages=("stage4",))(pixels)
+        assert_close(predictor(batch_size=batch_size, stages=("stage4",))(pixels), expected, atol=1e-5)
+
+    def test_leaves_the_pixels_alone_and_takes_them_read_only(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        before, shared = pixels.copy(), pixels.view()
+        shared.flags.writeable = False
+        predictor()(shared)
+        np.testing.assert_array_equal(pixels, before)
+
+    def test_without_a_classifier_has_no_probabilities(self, tmp_path: Path, pixels: Pixels) -> None:
+        model = checkpoint.load(str(write_tiny_checkpoint(tmp_path, classes=0)))
+        found = Predictor(model, "cpu", "fp32", 4)(pixels)
+        assert found.probabilities.shape == (11, 0)
+        assert np.isneginf(found.energy).all()
+        assert np.isfinite(found.embedding).all()
+
+
+class TestOutOfMemory:
+    """The device is made to refuse; the network, and the allocator that refuses, are the real ones."""
+
+    @staticmethod
+    def refuse(predictor: Predictor, limits: Iterable[int], refusal: Callable[[], object]) -> list[int]:
+        """Lets each pass of the network fail above the next of these batch sizes; gives the sizes that are tried."""
+        tried: list[int] = []
+        limit = iter(limits)
+        predict = predictor.network.predict
+
+        def limited(images: torch.Tensor, stages: tuple[str, ...]) -> Output:
+            tried.append(len(images))
+            if len(images) > next(limit):
+                refusal()
+            return predict(images, stages)
+
+        predictor.network.predict = limited  # type: ignore[method-assign]
+        return tried
+
+    @staticmethod
+    def of_the_cpu() -> object:
+        return torch.empty(2**50)
+
+    @staticmethod
+    def of_a_gpu() -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    @pytest.mark.parametrize("refusal", [of_the_cpu, of_a_gpu])
+    def test_halves_the_batch_for_good_and_carries_on(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, refusal: Callable[[], object]
+    ) -> None:
+        small = predictor(batch_size=8, stages=("stage4",))
+        tried = self.refuse(small, repeat(1), refusal)
+        assert_close(small(pixels), predictor(stages=("stage4",))(pixels), atol=1e-5)
+        assert tried == [4, 2, *[1] * len(pixels)]  # a CPU never passes more than four
+        assert small.batch_size == 1
+
+    def test_midway_loses_and_repeats_nothing(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
+        small = predictor(batch_size=4)
+        tried = self.refuse(small, chain([4, 3], repeat(4)), self.of_a_gpu)
+        assert_close(small(pixels), predictor()(pixels), atol=1e-5)
+        assert tried == [4, 4, 2, 2, 2, 1]
+
+    @pytest.mark.parametrize("refusal", [of_the_cpu, of_a_gpu])
+    def test_with_a_single_image_is_fatal_and_not_tried_again(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, refusal: Callable[[], object]
+    ) -> None:
+        none = predictor(batch_size=4)
+        tried = self.refuse(none, repeat(0), refusal)
+        with pytest.raises(FatalError, match=r"^device cpu: out of memory with a single image; .*use another"):
+            none(pixels)
+        assert tried == [4, 2, 1]
+
+    def test_is_not_what_other_errors_are_taken_for(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
+        def illegal() -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        broken = predictor()
+        tried = self.refuse(broken, repeat(0), illegal)
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            broken(pixels)
+        assert tried == [4]
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_that_is_asked_for_is_what_one_gets(self, device: Any) -> None:
+        assert [resolve_precision(precision, device) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+    def test_that_is_left_open_does_not_depend_on_the_machine_that_plans(self) -> None:
+        assert [resolve_precision("auto", device) for device in ("cpu", "cuda")] == ["fp32", "bf16"]
+
+    @pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+    def test_of_bf16_is_known_to_be_native_or_emulated(
+        self, monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        assert multiplies_in_bf16("cpu") == (avx512 or amx)
+
+    def test_bf16_leaves_the_head_in_fp32(self, predictor: Callable[..., Predictor]) -> None:
+        network = predictor(precision="bf16").network
+        assert {parameter.dtype for parameter in network.body.parameters()} == {torch.bfloat16}
+        head = [*network.features.parameters(), *network.classifier.parameters()]
+        assert {parameter.dtype for parameter in head} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said(predictor: Callable[..., Predictor]) -> None:
+    with pytest.raises(UsageError, match="device cuda: torch finds no GPU here; choose --device cpu"):
+        predictor(device="cuda")
+
+
+class TestOnAGpu:
+    @with_gpu
+    @pytest.mark.parametrize("count", [1, 3, 8, 9, 11])
+    def test_padding_to_a_power_of_two_changes_no_answer(
+        self, predictor: Callable[..., Predictor], pixels: Pixels, count: int
+    ) -> None:
+        gpu = predictor(batch_size=8, device="cuda", stages=("stage4",))
+        sizes = TestOutOfMemory.refuse(gpu, repeat(8), TestOutOfMemory.of_a_gpu)
+        found = gpu(pixels[:count])
+        assert_close(found, predictor(stages=("stage4",))(pixels[:count]), atol=1e-4)
+        assert sizes == {1: [1], 3: [4], 8: [8], 9: [8, 1], 11: [8, 4]}[count]
+        assert {len(getattr(found, field.name)) for field in fields(found) if field.name != "features"} == {count}
+
+    @with_gpu
+    def test_memory_that_is_really_used_up_halves_the_batch(
+        self, predictor: Callable[..., Predictor], pixels: Pixels
+    ) -> None:
+        gpu = predictor(batch_size=8, device="cuda")
+        expected = gpu(pixels)
+        TestOutOfMemory.refuse(gpu, repeat(3), lambda: torch.empty(2**50, device="cuda"))
+        assert_close(gpu(pixels), expected, atol=1e-5)
+        assert gpu.batch_size == 2

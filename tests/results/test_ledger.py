@@ -1,0 +1,252 @@
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from tests.support.rows import COLUMNS, MARK, chunk, shard
+from trapline.errors import OutputConflict, StorageError
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import SIDE_FOLDER, Footer, Result, find, plan, read_footer, remember, survey
+from trapline.results.parquet import commit
+from trapline.sources.shards import Shard
+from trapline.storage import local, store
+
+
+class TestReadFooter:
+    @staticmethod
+    def damaged() -> bytes:
+        """Parquet by its first and last bytes, with nonsense for a footer."""
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"a": [1]}), sink)
+        data = sink.getvalue()
+        length = int.from_bytes(data[-8:-4], "little")
+        return data[: -8 - length] + b"\xff" * length + data[-8:]
+
+    @staticmethod
+    def by_others(metadata: dict[str, str]) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), sink)
+        return sink.getvalue()
+
+    def test_takes_no_other_file_for_a_result(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        halves = {"trapline.shard": "{}", "trapline.fingerprint": "{}"}
+        others = [b"", b"x" * 100, self.damaged(), *map(self.by_others, ({}, {"trapline.shard": "{"}, halves))]
+        for data in others:
+            path.write_bytes(data)
+            assert read_footer(store.stat(str(path))) is None
+
+    def test_does_not_take_a_missing_file_or_a_broken_line_for_one_of_others(self, tmp_path: Path) -> None:
+        ours = shard(str(tmp_path))
+        commit([chunk(ours)], COLUMNS, MARK)
+        entry = store.stat(ours.output)
+        Path(ours.output).unlink()
+        with pytest.raises(StorageError, match=r"0007\.tar\.parquet: not found"):
+            read_footer(entry)
+
+    def test_reads_a_footer_longer_than_the_first_request(self, tmp_path: Path) -> None:
+        ours = shard(str(tmp_path))
+        footer = replace(
+            commit([chunk(ours)], COLUMNS, MARK), species={f"{number:03}{'x' * 500}": number for number in range(300)}
+        )
+        path = tmp_path / "long.parquet"
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(footer.to_metadata()), path)
+        assert path.stat().st_size > 2 * 65_536
+        assert find(str(path)) == footer
+
+    def test_of_another_version_is_read_as_far_as_it_is_known(self) -> None:
+        footer = Footer("s3://b/a.tar", "1-e", MARK, {"ok": 1})
+        metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
+        plain = json.loads(metadata[b"trapline.shard"])
+        del plain["broken"]
+        plain["mood"] = "fine"
+        assert Footer.from_metadata(metadata | {b"trapline.shard": json.dumps(plain).encode()}) == footer
+
+    @pytest.mark.parametrize("broken", [None, "cut"])
+    def test_metadata_and_back_is_the_same(self, broken: str | None) -> None:
+        footer = Footer("s3://b/ü.tar", "1-e", MARK, {"ok": 1}, {"empty": 2}, {"wren": 1}, {".mp4": 3}, broken, 7)
+        metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
+        assert Footer.from_metadata(metadata) == footer
+
+
+class TestPlan:
+    @pytest.fixture(params=["local", "s3"])
+    def output(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+        return f"{request.getfixturevalue('bucket')}/results" if request.param == "s3" else str(tmp_path / "results")
+
+    def test_without_an_output_everything_is_to_do(self, output: str) -> None:
+        shards = [shard(output, "a.tar"), shard(output, "b.tar")]
+        found = plan(shards, output, MARK, replace=False)
+        assert (found.todo, found.done) == (shards, [])
+
+    def test_what_stands_is_done_and_what_changed_is_to_do_again(self, output: str) -> None:
+        same, changed, new = (shard(output, f"site=fen/{name}.tar") for name in ("same", "changed", "new"))
+        footers = {each: commit([chunk(each)], COLUMNS, MARK) for each in (same, changed)}
+        changed = replace(changed, identity="12345-e2")
+        found = plan([changed, new, same], output, MARK, replace=False)
+        assert found.todo == [changed, new]
+        assert found.done == [Result.of(store.stat(same.output), footers[same])]
+
+
+class TestPlanOnConflict:
+    def test_results_computed_otherwise_stop_the_run(self, tmp_path: Path) -> None:
+        output = str(tmp_path)
+        shards = [shard(output, f"{name}.tar") for name in "abc"]
+        for each, top_k in zip(shards, (2, 3, 3), strict=True):
+            commit([chunk(each)], COLUMNS, Fingerprint({**MARK.facts, "top_k": top_k}))
+        message = (
+            rf"^{output}: 2 of 3 results were written otherwise \(top_k: 3 -> 2\); choose another OUTPUT.*--replace$"
+        )
+        with pytest.raises(OutputConflict, match=message):
+            plan(shards, output, MARK, replace=False)
+        found = plan(shards, output, MARK, replace=True)
+        assert found.todo == shards[1:]
+        assert [result.shard for result in found.done] == [shards[0].uri]
+
+    def test_also_those_of_shards_that_are_no_longer_in_the_input(self, tmp_path: Path) -> None:
+        gone, ours = shard(str(tmp_path), "gone.tar"), shard(str(tmp_path), "a.tar")
+        commit([chunk(gone)], COLUMNS, Fingerprint({**MARK.facts, "top_k": 3}))
+        with pytest.raises(OutputConflict, match=r"1 of 1 results were written otherwise \(top_k: 3 -> 2\)"):
+            plan([ours], str(tmp_path), MARK, replace=False)
+        assert plan([ours], str(tmp_path), MARK, replace=True).otherwise == 1
+        assert plan([gone], str(tmp_path), MARK, replace=True).otherwise == 0
+
+    @pytest.mark.parametrize("may_replace", [False, True])
+    def test_a_shard_never_stands_under_two_names(self, tmp_path: Path, may_replace: bool) -> None:
+        before = shard(str(tmp_path), "cam1/a.tar")
+        commit([chunk(before)], COLUMNS, MARK)
+        now = replace(before, output=f"{tmp_path}/a.tar.parquet")
+        with pytest.raises(OutputConflict, match=r"cam1/a\.tar\.parquet: holds the rows of .*a second time in .*INPUT"):
+            plan([now], str(tmp_path), MARK, replace=may_replace)
+
+    @pytest.mark.parametrize("may_replace", [False, True])
+    def test_rows_of_another_shard_are_never_in_the_way_of_ours(self, tmp_path: Path, may_replace: bool) -> None:
+        ours = shard(str(tmp_path))
+        commit([chunk(replace(ours, uri="s3://other/0007.tar"))], COLUMNS, MARK)
+        with pytest.raises(
+            OutputConflict, match=r"holds the rows of s3://other/0007\.tar, not of s3://archive/.*; choose"
+        ):
+            plan([ours], str(tmp_path), MARK, replace=may_replace)
+
+    @pytest.mark.parametrize("may_replace", [False, True])
+    @pytest.mark.parametrize("data", [b"somebody's", TestReadFooter.damaged()])
+    def test_nor_is_a_file_that_is_not_ours(self, tmp_path: Path, may_replace: bool, data: bytes) -> None:
+        ours = shard(str(tmp_path), "a.tar")
+        Path(ours.output).write_bytes(data)
+        with pytest.raises(OutputConflict, match=r"a\.tar\.parquet: not written by Trapline, and in the way; move it"):
+            plan([ours], str(tmp_path), MARK, replace=may_replace)
+
+    def test_other_files_in_output_are_nobodys_business(self, tmp_path: Path) -> None:
+        ours = shard(str(tmp_path), "a.tar")
+        commit([chunk(ours)], COLUMNS, MARK)
+        (tmp_path / local.temporary_name()).write_bytes(b"left behind by a power cut")
+        (tmp_path / "notes.txt").write_bytes(b"x")
+        (tmp_path / "other.parquet").write_bytes(b"x")
+        found = plan([ours], str(tmp_path), MARK, replace=False)
+        assert (found.todo, [result.shard for result in found.done]) == ([], [ours.uri])
+
+
+class TestWhatPlanReads:
+    """A nightly run over a million done shards reads their footers, and nothing else."""
+
+    @pytest.fixture
+    def commit_some(self) -> Callable[[str], list[Shard]]:
+        def make(output: str) -> list[Shard]:
+            shards = [shard(output, f"{name}.tar") for name in "abc"]
+            for each in shards:
+                commit([chunk(each, images=2500)], COLUMNS, MARK)
+            return shards
+
+        return make
+
+    def test_of_objects_is_their_ends_in_a_few_requests(
+        self, bucket: str, commit_some: Callable[[str], list[Shard]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shards = commit_some(bucket)
+        call = s3fs.S3FileSystem._call_s3
+        requests: list[tuple[str, int]] = []
+
+        async def logged(fs: s3fs.S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
+            first, _, end = kwargs.get("Range", "").removeprefix("bytes=").partition("-")
+            requests.append((method, int(end) - int(first) + 1 if end else 0))
+            return await call(fs, method, *args, **kwargs)
+
+        monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", logged)
+        assert len(plan(shards, bucket, MARK, replace=False).done) == 3
+        assert {size for method, size in requests if method == "get_object"} == {65_536}
+        # One listing, and of each result its end.
+        assert Counter(method for method, _ in requests) == {"list_objects_v2": 1, "get_object": 3}
+
+
+class TestTheCache:
+    @pytest.fixture(params=["local", "s3"])
+    def output(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+        return f"{request.getfixturevalue('bucket')}/results" if request.param == "s3" else str(tmp_path / "results")
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of files whose footers are read."""
+        names: list[str] = []
+        read_end = store.read_end
+
+        def logged(entry: store.Entry, length: int) -> bytes:
+            names.append(entry.url.rpartition("/")[2])
+            return read_end(entry, length)
+
+        monkeypatch.setattr(store, "read_end", logged)
+        return names
+
+    def test_spares_the_footers_that_it_knows_and_no_other(self, output: str, read: list[str]) -> None:
+        for name in "ab":
+            commit([chunk(shard(output, f"{name}.tar"))], COLUMNS, MARK)
+        store.put(f"{output}/other.parquet", b"x" * 1000)
+        first = survey(output)
+        remember(output, first)
+        assert sorted(read) == ["a.tar.parquet", "b.tar.parquet", "other.parquet"]
+        read.clear()
+        assert survey(output) == first
+        assert read == []
+        commit([chunk(shard(output, "b.tar"), images=7)], COLUMNS, MARK)
+        commit([chunk(shard(output, "c.tar"))], COLUMNS, MARK)
+        assert [result.images for result in survey(output)] == [3, 7, 3, 0]
+        assert sorted(read) == ["b.tar.parquet", "c.tar.parquet"]
+
+    def test_is_not_the_book_of_record(self, output: str) -> None:
+        shards = [shard(output, f"{name}.tar") for name in "ab"]
+        for each in shards:
+            commit([chunk(each)], COLUMNS, MARK)
+        remember(output, survey(output))
+        fs, path = store._filesystem(shards[0].output)
+        fs.rm_file(path)
+        assert plan(shards, output, MARK, replace=False).todo == shards[:1]
+
+    @pytest.mark.parametrize("data", [b"", b"no Parquet", b"PAR1PAR1"])
+    def test_that_is_damaged_costs_only_time(self, tmp_path: Path, data: bytes) -> None:
+        output = str(tmp_path)
+        commit([chunk(shard(output, "a.tar"))], COLUMNS, MARK)
+        first = survey(output)
+        remember(output, first)
+        cache = next((tmp_path / SIDE_FOLDER).iterdir())
+        cache.write_bytes(data)
+        assert survey(output) == first
+
+    def test_of_another_version_costs_only_time(self, tmp_path: Path) -> None:
+        output = str(tmp_path)
+        commit([chunk(shard(output, "a.tar"))], COLUMNS, MARK)
+        first = survey(output)
+        remember(output, first)
+        cache = next((tmp_path / SIDE_FOLDER).iterdir())
+        pq.write_table(pq.read_table(pa.BufferReader(cache.read_bytes())).drop_columns("failed"), cache)
+        assert survey(output) == first
+
+    def test_looks_like_no_result(self, tmp_path: Path) -> None:
+        remember(str(tmp_path), [])
+        assert list(tmp_path.rglob("*.parquet")) == []

@@ -1,0 +1,127 @@
+"""Results are tampered with in every way that matters, and each is noticed."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.archives import pictures, sidecar, write_folder, write_tar, write_zip
+from tests.support.progress import Silent
+from trapline.cli.verify import main
+from trapline.config import RunConfig
+from trapline.results.verify import Finding, reconcile
+from trapline.run.classify import classify
+
+
+@pytest.fixture(scope="module")
+def first_night(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ray_session: None) -> Path:
+    """A folder with `archive` and its `output`."""
+    folder = tmp_path_factory.mktemp("night")
+    write_tar(folder / "archive/a.tar", pictures(4) | {"bad.jpg": b"", "DCIM/IMG_0003.json": sidecar(a=1)})
+    write_zip(folder / "archive/b.zip", pictures(3))
+    write_folder(folder / "archive/loose", pictures(3, prefix=""))
+    cut = write_tar(folder / "archive/cut.tar", pictures(5))
+    cut.write_bytes(cut.read_bytes()[:7000])
+    output = str(folder / "output")
+    classify(RunConfig(inputs=(str(folder / "archive"),), output=output, model=str(tiny_model)), Silent())
+    return folder
+
+
+@pytest.fixture
+def night(first_night: Path, tmp_path: Path) -> Iterator[Path]:
+    """The same, put back afterwards as it was, times and all."""
+    backup = shutil.copytree(first_night, tmp_path / "backup")
+    yield first_night
+    shutil.rmtree(first_night)
+    shutil.copytree(backup, first_night)
+
+
+def findings(night: Path, sample: int | None = None) -> dict[str, Finding]:
+    found = reconcile([str(night / "archive")], str(night / "output"), sample)
+    return {str(Path(finding.output).relative_to(night / "output")): finding for finding in found}
+
+
+def tamper(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite a result, footer and all, with other rows."""
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(change(table).replace_schema_metadata(pq.read_metadata(path).metadata), path)
+
+
+def test_an_untouched_result_is_good(night: Path) -> None:
+    found = findings(night)
+    assert set(found) == {"a.tar.parquet", "b.zip.parquet", "cut.tar.parquet", "loose/images.parquet"}
+    assert all(finding.good for finding in found.values())
+    assert found["a.tar.parquet"].images == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda table: table.slice(1), {"missing": 1}),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), {"duplicated": 1}),
+        (lambda table: _with_key(table, "stranger.jpg"), {"missing": 1, "foreign": 1}),
+        (lambda table: _with_hash(table, bytes(32)), {"stale": 1}),
+    ],
+)
+def test_a_row_that_is_missing_doubled_foreign_or_stale_is_counted(
+    night: Path, change: Callable[[pa.Table], pa.Table], expected: dict[str, int]
+) -> None:
+    tamper(night / "output/b.zip.parquet", change)
+    finding = findings(night)["b.zip.parquet"]
+    assert not finding.good
+    counts = {name: getattr(finding, name) for name in ("missing", "duplicated", "foreign", "stale")}
+    assert {name: count for name, count in counts.items() if count} == expected
+
+
+def test_a_result_that_is_not_there_or_not_ours_is_trouble(night: Path) -> None:
+    (night / "output/b.zip.parquet").unlink()
+    (night / "output/stray.parquet").write_bytes(b"no Parquet")
+    found = findings(night)
+    assert found["b.zip.parquet"].trouble == "no result yet"
+    assert found["stray.parquet"].trouble == "not written by Trapline"
+
+
+def test_a_shard_that_changed_makes_all_its_rows_stale_and_one_that_went_leaves_them(night: Path) -> None:
+    (night / "archive/a.tar").touch()
+    (night / "archive/b.zip").unlink()
+    found = findings(night)
+    assert found["a.tar.parquet"].stale == 5
+    assert found["b.zip.parquet"].good
+    assert found["b.zip.parquet"].uri is None
+
+
+def test_a_sample_reads_only_some_shards_but_misses_no_file(night: Path) -> None:
+    (night / "output/b.zip.parquet").unlink()
+    found = findings(night, sample=1)
+    assert len(found) == 4
+    assert not found["b.zip.parquet"].good
+
+
+class TestTheJob:
+    def test_ends_with_0_where_all_is_well_and_1_where_not(
+        self, night: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [str(night / "archive"), str(night / "output")]
+        assert main(arguments) == 0
+        assert "0 shards differ" in capsys.readouterr().out
+        (night / "output/a.tar.parquet").unlink()
+        assert main(arguments) == 1
+        assert "no result yet" in " ".join(capsys.readouterr().out.split())
+
+    def test_a_bad_invocation_ends_with_2(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["only-one"]) == 2
+        assert "give INPUT... and then OUTPUT" in capsys.readouterr().err
+
+
+def _with_key(table: pa.Table, key: str) -> pa.Table:
+    keys = [key, *table.column("key").to_pylist()[1:]]
+    return table.set_column(table.schema.get_field_index("key"), "key", pa.array(keys))
+
+
+def _with_hash(table: pa.Table, digest: bytes) -> pa.Table:
+    hashes = [digest, *table.column("content_sha256").to_pylist()[1:]]
+    index = table.schema.get_field_index("content_sha256")
+    return table.set_column(index, "content_sha256", pa.array(hashes, pa.binary(32)))

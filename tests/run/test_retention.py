@@ -1,0 +1,87 @@
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.progress import account
+from trapline.run.retention import tidy
+from trapline.storage import store
+
+
+@pytest.fixture(params=["local", "s3"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.getfixturevalue('bucket')}/out" if request.param == "s3" else str(tmp_path / "out")
+
+
+def write(output: str, run_id: str, status: str = "complete") -> str:
+    return replace(account().manifest("running"), run_id=run_id, status=status).write(output)  # type: ignore[arg-type]
+
+
+def kept(output: str, what: str = "runs") -> list[str]:
+    found = store.list_files(f"{output}/_trapline/{what}", missing_ok=True)
+    return [entry.url.rpartition("/")[2] for entry in found]
+
+
+def test_the_last_runs_are_kept(output: str) -> None:
+    for run in ("20260103", "20260101", "20260104", "20260102"):
+        write(output, run)
+    tidy(output, 4)
+    assert len(kept(output)) == 4
+    tidy(output, 2)
+    assert kept(output) == ["20260103.json", "20260104.json"]
+
+
+def test_a_run_that_is_at_work_is_never_forgotten(output: str) -> None:
+    write(output, "20260101", "running")
+    for run in ("20260102", "20260103"):
+        write(output, run)
+    tidy(output, 1)
+    assert kept(output) == ["20260101.json", "20260103.json"]
+
+
+def test_a_run_that_was_killed_is_forgotten_like_others(tmp_path: Path) -> None:
+    killed = write(str(tmp_path), "20260101", "running")
+    write(str(tmp_path), "20260102")
+    before = time.time() - 200
+    os.utime(killed, (before, before))
+    tidy(str(tmp_path), 1)
+    assert kept(str(tmp_path)) == ["20260102.json"]
+
+
+def test_what_is_no_manifest_is_left_alone(tmp_path: Path) -> None:
+    write(str(tmp_path), "20260101")
+    for name in ("0.json", "0.txt"):
+        (tmp_path / "_trapline/runs" / name).write_text("[]")
+    write(str(tmp_path), "20260102")
+    tidy(str(tmp_path), 1)
+    assert kept(str(tmp_path)) == ["0.json", "0.txt", "20260102.json"]
+
+
+def test_an_output_without_runs_is_no_error(tmp_path: Path) -> None:
+    tidy(str(tmp_path), 1)
+
+
+def test_boxes_of_runs_that_are_over_are_deleted_and_never_those_of_one_at_work(output: str) -> None:
+    for run, status in (("20260101", "aborted"), ("20260102", "running"), ("20260103", "complete")):
+        write(output, run, status)
+    for run in ("20260100", "20260101", "20260102"):  # the first of them has no manifest any more
+        store.put(f"{output}/_trapline/detections/{run}", b"boxes")
+    tidy(output, 10)
+    assert kept(output, "detections") == ["20260102"]
+    assert len(kept(output)) == 3
+
+
+def test_boxes_of_a_run_that_was_killed_are_deleted(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    killed = write(output, "20260101", "running")
+    store.put(f"{output}/_trapline/detections/20260101", b"boxes")
+    write(output, "20260102")
+    tidy(output, 10)
+    assert kept(output, "detections") == ["20260101"]  # it may be at work, for all we know
+    before = time.time() - 200
+    os.utime(killed, (before, before))
+    tidy(output, 10)
+    assert kept(output, "detections") == []
+    assert len(kept(output)) == 2

@@ -1,0 +1,485 @@
+import gzip
+import io
+import random
+import struct
+import subprocess
+import tarfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import (
+    Outcome,
+    assert_contract_under_flips,
+    memory_below,
+    read_broken,
+    read_bytes,
+    read_sound,
+    shard_of,
+    tar_bytes,
+    zip_bytes,
+)
+from trapline.errors import ShardBroken
+from trapline.sources import archives
+from trapline.sources.records import Record, read
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+def noise(size: int) -> bytes:
+    """Bytes that no compression makes shorter."""
+    return random.Random(size).randbytes(size)
+
+
+# Tar
+
+
+def end_of_data(tar: bytes) -> int:
+    """Where the end mark starts: two blocks of zeros."""
+    return len(tar.rstrip(b"\0")) + -len(tar.rstrip(b"\0")) % 512
+
+
+SAMPLES = {
+    f"{'long/' * (30 * (number % 2))}{number}.{suffix}": bytes([number]) * (number * 150)
+    for number in range(1, 6)
+    for suffix in ("jpg", "json")
+}
+
+
+def is_prefix_of(outcome: Outcome, sound: Outcome) -> bool:
+    """The last image may have lost its sidecar, which comes after it."""
+    part, whole = list(outcome.images.items()), list(sound.images.items())
+    return part == whole[: len(part)] and outcome.records[:-1] == sound.records[: max(0, len(part) - 1)]
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
+def test_a_tar_cut_anywhere_gives_what_came_before_and_breaks(format: int, scratch: Path) -> None:
+    data = tar_bytes(SAMPLES, format=format)
+    end = end_of_data(data)
+    sound = read_bytes(scratch, "a.tar", data)
+    assert sound.error is None
+    assert len(sound.records) == 5
+    found = set()
+    for cut in {*range(0, end, 151), *range(0, end + 1, 512), *range(511, end + 512, 512)}:
+        outcome = read_bytes(scratch, "a.tar", data[:cut])
+        assert isinstance(outcome.error, ShardBroken)
+        assert is_prefix_of(outcome, sound)
+        found.add(len(outcome.records))
+    assert found == {0, 1, 2, 3, 4, 5}
+    assert read_bytes(scratch, "a.tar", data[: end + 512]) == sound
+
+
+def test_a_gzipped_tar_cut_anywhere_gives_what_came_before_and_breaks(scratch: Path) -> None:
+    members = {name: noise(len(data)) for name, data in SAMPLES.items()}
+    data = gzip.compress(tar_bytes(members), 1)
+    sound = read_bytes(scratch, "a.tar.gz", data)
+    found = set()
+    for cut in {*range(0, len(data), 53), len(data) - 1}:
+        outcome = read_bytes(scratch, "a.tar.gz", data[:cut])
+        assert isinstance(outcome.error, ShardBroken)
+        assert is_prefix_of(outcome, sound)
+        found.add(len(outcome.records))
+    assert found >= {0, 1, 2, 3, 4, 5}
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.data())
+def test_a_cut_tar_gives_a_prefix_whatever_it_holds(scratch: Path, data: st.DataObject) -> None:
+    names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120).map(lambda stem: f"{stem}.jpg")
+    members = data.draw(st.dictionaries(names, st.binary(max_size=1500), min_size=1, max_size=6))
+    format = data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+    tar = tar_bytes(members, format=format)
+    sound = read_bytes(scratch, "a.tar", tar)
+    assert sound.error is None
+    outcome = read_bytes(scratch, "a.tar", tar[: data.draw(st.integers(0, end_of_data(tar) + 511))])
+    assert isinstance(outcome.error, ShardBroken)
+    assert is_prefix_of(outcome, sound)
+
+
+def test_data_behind_the_end_mark_is_not_lost_in_silence(scratch: Path) -> None:
+    one, two = tar_bytes({"a.jpg": b"a"}), tar_bytes({"b.jpg": b"b"})
+    outcome = read_bytes(scratch, "a.tar", one + two)
+    assert outcome.images == {"a.jpg": b"a"}
+    assert isinstance(outcome.error, ShardBroken)
+    assert "end mark" in str(outcome.error)
+
+
+def test_a_gzipped_tar_is_checked_to_its_last_byte(scratch: Path) -> None:
+    data = bytearray(gzip.compress(tar_bytes({"a.jpg": b"a"})))
+    data[-5] ^= 1  # in the checksum
+    outcome = read_bytes(scratch, "a.tar.gz", bytes(data))
+    assert outcome.images == {"a.jpg": b"a"}
+    assert isinstance(outcome.error, ShardBroken)
+
+
+def test_an_empty_tar_is_sound(scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.tar", tar_bytes({}))
+    assert (outcome.records, outcome.error) == ([], None)
+
+
+def test_a_gzipped_tar_is_known_by_its_bytes(scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.tar", gzip.compress(tar_bytes({"a.jpg": b"a"})))
+    assert outcome.images == {"a.jpg": b"a"}
+
+
+HOSTILE_NAMES = [
+    "../../etc/a.jpg",
+    "/etc/b.jpg",
+    "c.jpg",
+    "c.jpg",
+    "./c.jpg",
+    "d\\e.jpg",
+    "f\ng.jpg",
+    f"{'h/' * 2040}h.jpg",
+    "f\udcfcr.jpg",
+    "#?%20.jpg",
+    "c.jpg",
+]
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
+def test_hostile_names_are_keys_and_nothing_more(format: int, scratch: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=format, errors="surrogateescape") as tar:
+        for number, name in enumerate([*HOSTILE_NAMES, "", "/"]):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(bytes([number])))
+    outcome = read_bytes(scratch, "a.tar", sink.getvalue())
+    assert outcome.error is None
+    expected = [*HOSTILE_NAMES[:3], "c.jpg@2", *HOSTILE_NAMES[4:8], "f\\xfcr.jpg", HOSTILE_NAMES[9], "c.jpg@3"]
+    assert outcome.images == {name: bytes([number]) for number, name in enumerate(expected)}
+
+
+def test_links_and_devices_are_counted_and_not_followed(scratch: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        folder = tarfile.TarInfo("folder.jpg")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        tar.addfile(tarfile.TarInfo("empty.jpg"))
+    outcome = read_bytes(scratch, "a.tar", sink.getvalue())
+    assert outcome.error is None
+    assert outcome.images == {"empty.jpg": b""}
+    assert outcome.ignored == {"(link or device)": 5}
+
+
+@pytest.mark.parametrize(
+    "options", [["--format=gnu"], *(["--format=posix", f"--sparse-version={v}"] for v in ("0.0", "0.1", "1.0"))]
+)
+def test_a_sparse_file_costs_itself_alone(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    with (tmp_path / "b.jpg").open("wb") as file:
+        for place in range(40):
+            file.seek(place * 2**20)
+            file.write(b"b")
+    (tmp_path / "c.jpg").write_bytes(b"c")
+    command = ["tar", "--create", "--sparse", *options, "--file=x.tar", "a.jpg", "b.jpg", "c.jpg"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "x.tar").stat().st_size < 2**20
+    outcome = read_sound(tmp_path / "x.tar")
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": None}
+
+
+def raw_header(name: bytes, size: int | bytes, kind: bytes = b"0", is_continued: bool = False) -> bytes:
+    """A tar header with anything in it, and a sound checksum."""
+    header = bytearray(512)
+    header[0 : len(name)] = name
+    header[100:108] = b"0000644\0"
+    header[124:136] = size if isinstance(size, bytes) else b"%011o\0" % size
+    header[136:148] = b"%011o\0" % 0
+    header[156:157] = kind
+    header[257:265] = b"ustar\x0000"
+    header[482] = is_continued  # of sparse files: whether another block of their map follows
+    mend(header)
+    return bytes(header)
+
+
+def mend(header: bytearray) -> None:
+    """Put the checksum right."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+BEFORE = raw_header(b"before.jpg", 1) + padded(b"x")
+AFTER = raw_header(b"after.jpg", 1) + padded(b"x") + bytes(1024)
+NEGATIVE = b"\xff" * 10 + struct.pack(">h", -512)  # leads back to the header that says so
+
+
+def pax(*pairs: str) -> bytes:
+    lines = []
+    for pair in pairs:
+        length = next(n for n in count(len(pair)) if len(f"{n} {pair}\n".encode()) == n)
+        lines.append(f"{length} {pair}\n".encode())
+    return b"".join(lines)
+
+
+GARBAGE = {
+    "noise": b"\xff\x00 garbage",
+    "wrong length": b"9999999 path=x.jpg\n",
+    "no length": b"0 path=x.jpg\n",
+    "length of 5000 digits": b"1" * 5000 + b" path=x.jpg\n",
+    "digits only": b"1" * 200_000,
+    "no UTF-8": b"22 path=\xff\xfe\xfd\xfc.jpg\n\n\n",
+    "charset": b"25 hdrcharset=\xff\xff\xff\xff\xff\xff\xff\xff\xff\n",
+    "negative size": pax("size=-100000"),
+    "huge size": pax("size=99999999999999999999999"),
+    "no size": pax("size=many"),
+    "sparse map of words": pax("GNU.sparse.map=a,b"),
+    "sparse map without size": pax("GNU.sparse.map=0,1"),
+    "sparse size of words": pax("GNU.sparse.size=many"),
+    "sparse, cut": pax("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=9"),
+    "NUL in name": pax("path=a\0b.jpg"),
+}
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"X", b"L", b"K"])
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_in_headers_is_survived_in_no_time(garbage: str, kind: bytes, scratch: Path) -> None:
+    data = GARBAGE[garbage]
+    started = time.monotonic()
+    outcome = read_bytes(scratch, "a.tar", BEFORE + raw_header(b"pax", len(data), kind) + padded(data) + AFTER)
+    assert time.monotonic() - started < 3
+    assert outcome.records[0] == Record("before.jpg", b"x")
+    assert outcome.error is None or isinstance(outcome.error, ShardBroken)
+    assert len(outcome.records) == 2 or outcome.error or outcome.ignored
+
+
+@pytest.mark.parametrize("kind", [b"0", b"5", b"x", b"g", b"L", b"S", b"?"])
+@pytest.mark.parametrize("size", [NEGATIVE, b"\x80" + b"\xff" * 11, b"not a number", bytes(12)])
+def test_impossible_sizes_neither_hang_nor_crash(kind: bytes, size: bytes, scratch: Path) -> None:
+    data = BEFORE + raw_header(b"evil.jpg", size, kind) + padded(b"x") + AFTER
+    outcome = read_bytes(scratch, "a.tar", data)
+    assert outcome.records[0] == Record("before.jpg", b"x")
+    assert len(outcome.images.get("evil.jpg") or b"") <= 1
+    assert outcome.error is None or isinstance(outcome.error, ShardBroken)
+
+
+BOMB = 64 * 2**20
+SPARSE = pax("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=9", "GNU.sparse.name=x.jpg")
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "PAX header": lambda: raw_header(b"pax", BOMB, b"x") + bytes(BOMB),
+    "long name": lambda: raw_header(b"name", BOMB, b"L") + b"n" * BOMB,
+    "chain of long names": lambda: (raw_header(b"name", 2**16, b"L") + b"n" * 2**16) * 1000,
+    "sparse map": lambda: (
+        raw_header(b"pax", len(SPARSE), b"x")
+        + padded(SPARSE)
+        + raw_header(b"x.jpg", BOMB)
+        + b"%d\n" % BOMB
+        + (b"9" * 400 + b"\n") * (BOMB // 800)
+    ),
+    "old sparse map": lambda: (
+        raw_header(b"x.jpg", 512, b"S", is_continued=True) + (b"1".ljust(12, b"\0") * 43)[:512] * (BOMB // 2**9)
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_of_headers_is_refused_before_it_fills_the_memory(bomb: str, scratch: Path) -> None:
+    path = scratch / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(BEFORE + BOMBS[bomb]() + AFTER, 1))
+    with memory_below(8 * 2**20):
+        outcome = read_broken(path)
+    assert outcome.images == {"before.jpg": b"x"}
+
+
+def test_attributes_for_all_members_do_not_pile_up(scratch: Path) -> None:
+    def member(number: int) -> bytes:
+        attribute = pax(f"attribute{number}=" + "x" * 2000)
+        return raw_header(b"pax", len(attribute), b"g") + padded(attribute) + raw_header(b"name", 0)
+
+    path = scratch / "a.tar.gz"
+    path.write_bytes(gzip.compress(b"".join(map(member, range(500))) + AFTER, 1))
+    with memory_below(3 * 2**19):
+        assert read_sound(path).images == {"after.jpg": b"x"}
+
+
+@settings(max_examples=80, derandomize=True, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 8191), st.integers(0, 255)), min_size=1, max_size=8), st.booleans(), st.booleans()
+)
+def test_a_tar_with_flipped_bits_never_escapes_the_contract(
+    scratch: Path, flips: list[tuple[int, int]], mended: bool, zipped: bool
+) -> None:
+    data = bytearray(FLIPPED_TAR)
+    for place, bits in flips:
+        data[place % len(data)] ^= bits
+    if mended:  # so that what lies behind the checksum is reached
+        for start in range(0, len(data), 512):
+            if data[start + 257 : start + 262] == b"ustar":
+                header = data[start : start + 512]
+                mend(header)
+                data[start : start + 512] = header
+    name, content = ("a.tar.gz", gzip.compress(data, 1)) if zipped else ("a.tar", bytes(data))
+    outcome = read_bytes(scratch, name, content)
+    assert len(outcome.records) <= 6
+    assert outcome.error is None or isinstance(outcome.error, ShardBroken)
+
+
+FLIPPED_TAR = tar_bytes({f"{'d' * 150 * (n % 2)}{n}.jpg": b"x" * n for n in range(4)}, format=tarfile.PAX_FORMAT)
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.data())
+def test_a_gzipped_tar_with_flipped_bits_never_escapes_the_contract(scratch: Path, data: st.DataObject) -> None:
+    assert_contract_under_flips(scratch, "a.tar.gz", gzip.compress(FLIPPED_TAR), data)
+
+
+def test_many_members_of_one_name_are_not_held(scratch: Path) -> None:
+    with tarfile.open(scratch / "same.tar", "w") as tar:
+        for _ in range(60):
+            info = tarfile.TarInfo("a.jpg")
+            info.size = 2**20
+            tar.addfile(info, io.BytesIO(bytes(2**20)))
+    with memory_below(20 * 2**20):
+        assert sum(1 for _ in read(shard_of(scratch / "same.tar"), Counter())) == 60
+
+
+# Zip
+
+
+ABC = {"a.jpg": b"a" * 500, "b.jpg": b"b" * 500, "c.jpg": b"c" * 500}
+
+
+def test_a_zip_cut_anywhere_is_broken(scratch: Path) -> None:
+    data = zip_bytes(ABC)
+    for cut in {*range(0, len(data), 3), len(data) - 1}:
+        outcome = read_bytes(scratch, "a.zip", data[:cut])
+        assert isinstance(outcome.error, ShardBroken)
+        assert "upload it again" in str(outcome.error)
+        assert outcome.records == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_member_with_damaged_data_costs_itself_alone(method: int, scratch: Path) -> None:
+    data = bytearray(zip_bytes({name: noise(500) for name in ABC}, method))
+    data[data.index(b"b.jpg") + 200] ^= 1
+    outcome = read_bytes(scratch, "a.zip", bytes(data))
+    assert outcome.error is None
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": None}
+
+
+def lie(**facts: Any) -> Callable[[zipfile.ZipFile], None]:
+    def edit(archive: zipfile.ZipFile) -> None:
+        for name, value in facts.items():
+            setattr(archive.filelist[1], name, value)
+
+    return edit
+
+
+def point_back(archive: zipfile.ZipFile) -> None:
+    archive.filelist[1].header_offset = archive.filelist[0].header_offset + 10
+
+
+def point_beyond(archive: zipfile.ZipFile) -> None:
+    archive.filelist[1].header_offset = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind"),
+    [
+        (lie(flag_bits=1), "encrypted"),
+        (lie(flag_bits=0x41), "encrypted"),
+        (lie(flag_bits=0x20), "unreadable"),
+        (lie(CRC=0), "unreadable"),
+        (lie(file_size=10), "unreadable"),
+        (lie(compress_size=3), "unreadable"),
+        (lie(file_size=2**31 - 1), "too_large"),
+        (lie(compress_type=12), "unreadable"),
+        (lie(compress_type=99), "unreadable"),
+        (point_back, "unreadable"),
+        (point_beyond, "unreadable"),
+    ],
+    ids=[
+        "encrypted",
+        "strongly encrypted",
+        "patch",
+        "CRC",
+        "short",
+        "cut",
+        "huge",
+        "bzip2",
+        "unknown",
+        "overlap",
+        "out",
+    ],
+)
+def test_a_zip_member_that_lies_costs_itself_alone(
+    edit: Callable[[zipfile.ZipFile], None], kind: str, scratch: Path
+) -> None:
+    outcome = read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=edit))
+    assert outcome.error is None
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": kind, "c.jpg": None}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_compression_without_bound_is_refused(method: int, scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", zip_bytes({"a.jpg": bytes(1000)}, method))
+    assert outcome.kinds == {"a.jpg": "unreadable"}
+
+
+def test_a_zip_bomb_that_lies_about_its_size_does_not_unfold(scratch: Path) -> None:
+    members = {"a.jpg": b"a", "b.jpg": bytes(100 * 2**20)}
+    path = scratch / "a.zip"
+    path.write_bytes(zip_bytes(members, edit=lie(file_size=1000)))
+    with memory_below(2 * 2**20):
+        outcome = read_sound(path)
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable"}
+
+
+def test_a_zip_bomb_of_overlapping_members_unfolds_once(scratch: Path) -> None:
+    def repeat(archive: zipfile.ZipFile) -> None:
+        archive.filelist.extend(archive.filelist[:1] * 99)
+
+    outcome = read_bytes(scratch, "a.zip", zip_bytes({"a.jpg": bytes(1000)}, edit=repeat))
+    assert Counter(outcome.kinds.values()) == {None: 1, "unreadable": 99}
+
+
+def test_a_zip_directory_beyond_the_limit_is_refused(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_MAX_ZIP_DIRECTORY_BYTES", 1000)
+    data = zip_bytes({f"{number}.jpg": b"x" for number in range(100)})
+    outcome = read_bytes(scratch, "a.zip", data)
+    assert isinstance(outcome.error, ShardBroken)
+    assert "more headers" in str(outcome.error)
+
+
+def test_hostile_zip_names_are_keys_and_nothing_more(scratch: Path) -> None:
+    names = ["../../etc/a.jpg", "/etc/b.jpg", "c.jpg", f"{'h/' * 2040}h.jpg", "f\ng.jpg", "ü.jpg", "folder.jpg/"]
+    outcome = read_bytes(scratch, "a.zip", zip_bytes(dict.fromkeys(names, b"x")))
+    assert outcome.error is None
+    assert list(outcome.images) == names[:-1]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_zip_names_that_repeat_get_ordinals(scratch: Path) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for number in range(3):
+            archive.writestr("a.jpg", bytes([number]))
+    outcome = read_bytes(scratch, "a.zip", sink.getvalue())
+    assert outcome.images == {"a.jpg": b"\0", "a.jpg@2": b"\1", "a.jpg@3": b"\2"}
+
+
+@settings(max_examples=80, derandomize=True, deadline=None)
+@given(st.data())
+def test_a_zip_with_flipped_bits_never_escapes_the_contract(scratch: Path, data: st.DataObject) -> None:
+    assert_contract_under_flips(scratch, "a.zip", zip_bytes(ABC | {"a.json": b"{}"}), data)

@@ -1,0 +1,75 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from trapline.errors import ShardBroken
+from trapline.sources.parquet_images import PictureTable
+
+SIZE = 50_000
+PATHS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+class Counting(io.BytesIO):
+    """Knows how many bytes were read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def written(columns: dict[str, Any] | pa.Table, rows_per_group: int = 3) -> Counting:
+    sink = io.BytesIO()
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    pq.write_table(table, sink, row_group_size=rows_per_group, compression="none", use_dictionary=False)
+    return Counting(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({"image": [b"0", b"1", b"2", b"3"]}, [f"row/{number:08d}" for number in range(4)]),
+        ({"image": [b"0", None, b"2", b"3"], "key": ["a", "b", None, "a"]}, ["a", "b", "row/00000002", "a"]),
+        ({"jpg": [b"0"], "path": ["p"], "file_name": ["f"], "n": [1]}, ["p"]),
+        ({"jpg": [b"0", b"1"], "path": [None, "p"], "file_name": ["f", "f"]}, ["f", "p"]),
+        ({"image": [b"0", b"1"], "path": [7, 8]}, ["row/00000000", "row/00000001"]),
+        ({"image": pa.array([{"bytes": b"0", "path": "x"}, None, {"bytes": b"2", "path": None}], PATHS)}, ["x", "row/00000001", "row/00000002"]),
+        ({"image": pa.array([{"bytes": b"0", "path": "x"}, {"bytes": b"1", "path": None}], PATHS), "key": ["k", "l"]}, ["x", "l"]),
+        ({"path": [b"0", b"1"]}, ["row/00000000", "row/00000001"]),
+        ({"image": [b"0"], "content": [b"other"], "key": [b"no text"]}, ["row/00000000"]),
+    ],
+)  # fmt: skip
+def test_names_without_pictures_are_those_with_them(columns: dict[str, Any], names: list[str]) -> None:
+    table = PictureTable(written(columns), "a.parquet")
+    groups = range(table.groups)
+    assert [name for group in groups for name in table.names(group)] == names
+    assert [row.name for group in groups for row in table.rows(group)] == names
+
+
+def test_names_and_one_group_are_read_without_the_pictures_of_others() -> None:
+    pictures = [{"bytes": bytes([number]) * SIZE, "path": f"{number}.jpg"} for number in range(60)]
+    stream = written({"image": pa.array(pictures, PATHS), "n": list(range(60))})
+    table = PictureTable(stream, "a.parquet")
+    names = [name for group in range(table.groups) for name in table.names(group)]
+    assert names == [picture["path"] for picture in pictures]
+    assert stream.taken < 10 * SIZE
+    assert [row.data for row in table.rows(19)] == [picture["bytes"] for picture in pictures[57:]]
+    assert stream.taken < 16 * SIZE
+
+
+def test_metadata_is_a_column_verbatim_or_what_else_there_is() -> None:
+    columns = {"image": [b"0", b"1"], "metadata": ['{ "a":1}', None], "key": ["k", "l"], "n": [1, float("nan")]}
+    rows = list(PictureTable(written(columns), "a.parquet").rows(0))
+    assert [row.metadata for row in rows] == ['{ "a":1}', '{"metadata": null, "n": null}']
+    assert next(PictureTable(written({"image": [b"0"]}), "a.parquet").rows(0)).metadata is None
+
+
+def test_without_pictures_it_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ShardBroken, match=r"^s3://x/a\.parquet: no column of images .* among species, n$"):
+        PictureTable(written({"species": ["owl"], "n": [1]}), "s3://x/a.parquet")

@@ -1,0 +1,598 @@
+import errno
+import os
+import random
+import re
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from tests.support.servers import S3Server
+from trapline.errors import PermanentError, ShardBroken, StorageError, TransientError, TraplineError
+from trapline.storage import store
+
+
+def write(path: Path, data: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def names(url: str, below: str) -> list[str]:
+    return [entry.url.removeprefix(f"{below}/") for entry in store.list_files(url)]
+
+
+def said_by_a_child(action: Callable[[], object]) -> str:
+    """What a forked child raised, who may change its limits and its user without harm to us."""
+    reader, writer = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # it is what we want to hear
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        text = said.read()
+    os.waitpid(process, 0)
+    return text
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 500
+    return text
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_PAUSES", (0.0,) * 5)
+
+
+# URLs
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "{}/../{name}", "{}//", "{}/./"])
+def test_a_folder_has_one_url_however_it_is_written(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "SD card #1"
+    write(folder / "a.tar")
+    url = form.format(folder, name=folder.name)
+    assert store.absolute(url) == str(folder)
+    assert names(url, str(folder)) == ["a.tar"]
+
+
+@pytest.mark.parametrize("form", ["cards", "./cards", "cards/", "../{}/cards"])
+def test_a_relative_path_starts_where_the_user_is(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "cards" / "a.tar")
+    monkeypatch.chdir(tmp_path)
+    assert store.absolute(form.format(tmp_path.name)) == f"{tmp_path}/cards"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store.absolute("~/cards") == f"{tmp_path}/cards"
+
+
+def test_a_store_that_is_not_installed_is_named() -> None:
+    with pytest.raises(StorageError, match="nosuch://a/b"):
+        store.list_files("nosuch://a/b")
+
+
+# Listing
+
+
+def test_a_listing_holds_every_file_below_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ["b/2.tar", "b/1.tar", "a.tar", ".hidden/c.tar", "site=12/ä.tar"]:
+        write(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    expected = [".hidden/c.tar", "a.tar", "b/1.tar", "b/2.tar", "site=12/ä.tar"]
+    assert names(str(tmp_path), str(tmp_path)) == expected
+    assert [entry.url for entry in store.list_folder(f"{tmp_path}/b")] == [
+        f"{tmp_path}/b/1.tar",
+        f"{tmp_path}/b/2.tar",
+    ]
+
+
+def test_a_single_file_lists_as_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tar", b"12345")
+    (entry,) = store.list_files(str(file))
+    assert (entry.url, entry.size) == (str(file), 5)
+    assert entry == store.stat(str(file))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.tar", ["top.tar"]),
+        ("*/*.tar", ["cam1/a.tar", "cam2/a.tar"]),
+        ("cam?", ["cam1/a.tar", "cam1/b.zip", "cam2/a.tar", "cam2/deep/c.tar"]),
+        ("cam[2-9]/**", ["cam2/a.tar", "cam2/deep/c.tar"]),
+        ("**/*.tar", ["cam1/a.tar", "cam2/a.tar", "cam2/deep/c.tar", "top.tar"]),
+    ],
+)
+def test_a_pattern_matches_files_and_whole_folders_once(pattern: str, expected: list[str], tmp_path: Path) -> None:
+    for name in ["top.tar", "cam1/a.tar", "cam1/b.zip", "cam2/a.tar", "cam2/deep/c.tar"]:
+        write(tmp_path / name)
+    assert names(f"{tmp_path}/{pattern}", str(tmp_path)) == expected
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists(tmp_path: Path) -> None:
+    write(tmp_path / "cam[1]" / "what?.tar")
+    write(tmp_path / "cam1" / "other.tar")
+    assert names(f"{tmp_path}/cam[1]", str(tmp_path)) == ["cam[1]/what?.tar"]
+    assert names(f"{tmp_path}/cam[1]/what?.tar", str(tmp_path)) == ["cam[1]/what?.tar"]
+    assert names(f"{tmp_path}/cam[12]", str(tmp_path)) == ["cam1/other.tar"]
+    assert store.read_many([f"{tmp_path}/cam[1]/what?.tar"]) == [b"x"]
+
+
+def test_links_are_followed_but_not_around_in_circles(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    write(tmp_path / "elsewhere" / "a.tar")
+    (archive / "cam").mkdir(parents=True)
+    (archive / "folder").symlink_to(tmp_path / "elsewhere")
+    (archive / "file.tar").symlink_to(tmp_path / "elsewhere" / "a.tar")
+    (archive / "cam" / "up").symlink_to(archive)
+    (tmp_path / "elsewhere" / "across").symlink_to(archive / "cam")
+    assert names(str(archive), str(archive)) == ["file.tar", "folder/a.tar"]
+    assert names(f"{archive}/**/*.tar", str(archive)) == ["file.tar", "folder/a.tar"]
+
+
+def test_a_link_that_leads_nowhere_is_listed_so_that_its_absence_shows(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").symlink_to(tmp_path / "unmounted" / "a.tar")
+    (entry,) = store.list_files(str(tmp_path))
+    with pytest.raises(StorageError, match="not found"), store.open_unchanged(entry.url, entry.identity):
+        pass
+
+
+def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    assert store.list_files(str(tmp_path)) == []
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_passed_over() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name, "closed", "a.tar"))
+        Path(name).chmod(0o755)
+        Path(name, "closed").chmod(0)
+
+        def look() -> None:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            store.list_files(name)
+
+        assert re.match(r"StorageError: .*access denied .*closed", said_by_a_child(look))
+
+
+@pytest.mark.parametrize("name", ["missing", "missing/*.tar", "*.zip"])
+def test_nothing_there_is_an_error_unless_expected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"not found|no match") as caught:
+        store.list_files(f"{tmp_path}/{name}")
+    assert name in one_line(caught.value)
+    assert store.list_files(f"{tmp_path}/{name}", missing_ok=True) == []
+
+
+def test_an_empty_folder_is_there(tmp_path: Path) -> None:
+    assert store.list_files(str(tmp_path)) == []
+
+
+# Reading what must not change
+
+
+def test_identity_changes_with_the_content_though_size_and_second_stay(tmp_path: Path) -> None:
+    file = write(tmp_path / "a", b"one")
+    identities = set()
+    for nanosecond in range(1, 4):
+        os.utime(file, ns=(0, 1_700_000_000_000_000_000 + nanosecond * 1000))
+        identities.add(store.stat(str(file)).identity)
+    assert len(identities) == 3
+
+
+def test_what_stays_the_same_can_be_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a", b"0123456789")
+    with store.open_unchanged(str(file), store.stat(str(file)).identity) as stream:
+        assert stream.read(3) == b"012"
+        assert stream.seek(-2, os.SEEK_END) == 8
+        assert stream.read() == b"89"
+        assert stream.seek(2**70) == 10
+        assert stream.read(5) == b""
+        with pytest.raises(OSError, match="before the start"):
+            stream.seek(-11, os.SEEK_END)
+
+
+def replace(file: Path) -> None:
+    write(file.with_name("new"), b"9876543210").replace(file)
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"9876543210")
+
+
+def append(file: Path) -> None:
+    with file.open("ab") as stream:
+        stream.write(b"more")
+
+
+def read_while(change: Callable[[], object], url: str, identity: str, breaks: bool) -> None:
+    with store.open_unchanged(url, identity) as stream:
+        stream.read(3)
+        time.sleep(0.01)  # the clock of the file system ticks every 4 ms
+        change()
+        if breaks:
+            raise ShardBroken("nonsense")
+
+
+@pytest.mark.parametrize("change", [replace, overwrite, append])
+@pytest.mark.parametrize("breaks", [False, True], ids=["reads on", "looks broken"])
+def test_what_changes_while_it_is_read_is_to_be_tried_again(
+    change: Callable[[Path], None], breaks: bool, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a", b"0123456789")
+    identity = store.stat(str(file)).identity
+    with pytest.raises(TransientError, match="changed"):
+        read_while(lambda: change(file), str(file), identity, breaks)
+    with pytest.raises(TransientError, match="changed"), store.open_unchanged(str(file), identity):
+        pytest.fail("opened although it has changed")
+
+
+def test_what_is_broken_and_has_not_changed_is_broken(tmp_path: Path) -> None:
+    file = write(tmp_path / "a")
+    with pytest.raises(PermanentError, match="nonsense"):
+        read_while(lambda: None, str(file), store.stat(str(file)).identity, breaks=True)
+
+
+def test_what_vanishes_while_it_is_read_is_not_found(tmp_path: Path) -> None:
+    file = write(tmp_path / "a")
+    with pytest.raises(StorageError, match="not found"):
+        read_while(file.unlink, str(file), store.stat(str(file)).identity, breaks=False)
+
+
+def test_small_files_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    files = [str(write(tmp_path / f"{number}*.jpg", bytes([number]))) for number in range(40)]
+    assert store.read_many(files) == [bytes([number]) for number in range(40)]
+    assert store.read_many([]) == []
+
+
+def test_text_in_another_encoding_is_named(tmp_path: Path) -> None:
+    assert store.read_text(str(write(tmp_path / "bom", "\ufeffa\n".encode()))) == "a\n"
+    with pytest.raises(StorageError, match="UTF-8"):
+        store.read_text(str(write(tmp_path / "latin", "Fuß".encode("latin-1"))))
+
+
+# Publishing
+
+
+def test_put_makes_folders_and_replaces(tmp_path: Path) -> None:
+    target = f"{tmp_path}/site=12/cam[1]/a #1.parquet"
+    store.put(target, b"one")
+    store.put(target, b"two")
+    assert names(str(tmp_path), str(tmp_path)) == ["site=12/cam[1]/a #1.parquet"]
+    assert Path(target).read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_file_of_this_machine_is_published_whole_and_can_be_deleted(kind: str, tmp_path: Path, bucket: str) -> None:
+    place = bucket if kind == "s3" else str(tmp_path / "store")
+    source = write(tmp_path / "large", b"new" * 2**20)
+    store.put(f"{place}/a/b", b"old")
+    store.put_file(f"{place}/a/b", str(source))
+    assert store.read_many([f"{place}/a/b"]) == [source.read_bytes()]
+    assert names(place, place) == ["a/b"]
+    for _ in range(2):
+        store.remove(f"{place}/a/b")
+        assert store.list_files(place, missing_ok=True) == []
+
+
+def test_a_file_that_breaks_off_while_it_is_published_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = write(tmp_path / "store" / "a", b"old")
+    source = write(tmp_path / "large", b"new" * 2**20)
+
+    def breaking(source: object, sink: Any, length: int) -> None:
+        sink.write(b"new")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", breaking)
+    with pytest.raises(StorageError, match="No space left"):
+        store.put_file(str(target), str(source))
+    assert target.read_bytes() == b"old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_put_takes_names_as_long_as_the_file_system_does(tmp_path: Path) -> None:
+    store.put(f"{tmp_path}/{'n' * 255}", b"x")
+    with pytest.raises(StorageError, match="too long"):
+        store.put(f"{tmp_path}/{'n' * 256}", b"x")
+
+
+def test_put_where_something_else_is_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "folder" / "a")
+    with pytest.raises(StorageError, match="choose another path"):
+        store.put(f"{tmp_path}/folder", b"x")
+    with pytest.raises(StorageError, match="choose another path"):
+        store.put(f"{tmp_path}/folder/a/b", b"x")
+    assert names(str(tmp_path), str(tmp_path)) == ["folder/a"]
+
+
+def test_a_disk_that_takes_no_more_keeps_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    target = write(tmp_path / "a", b"old")
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        store.put(str(target), bytes(2000))
+
+    assert said_by_a_child(fill).startswith("StorageError")
+    assert names(str(tmp_path), str(tmp_path)) == ["a"]
+    assert target.read_bytes() == b"old"
+
+
+def test_a_writer_killed_at_any_moment_leaves_no_partial_file(memory_disk: Path) -> None:
+    target = memory_disk / "site=1" / "a.parquet"
+    contents = [parquet(rows) for rows in (200_000, 300_000)]
+    rng = random.Random(5)
+    seen, rests = set(), 0
+    for _ in range(20):
+        writer = os.fork()
+        if writer == 0:
+            while True:
+                for data in contents:
+                    store.put(str(target), data)
+        time.sleep(rng.uniform(0.002, 0.03))
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        if target.exists():
+            assert target.read_bytes() in contents
+            query = f"SELECT count(*) FROM read_parquet('{memory_disk}/**/*.parquet', hive_partitioning = true)"
+            seen.update(duckdb.sql(query).fetchall())
+        for rest in memory_disk.rglob("_*"):
+            rests += 1
+            rest.unlink()
+    assert seen == {(200_000,), (300_000,)}
+    assert rests, "no kill hit a file half written: the test proves nothing"
+
+
+@pytest.fixture
+def memory_disk(tmp_path: Path) -> Iterator[Path]:
+    """Where a file is written fast and synced at once, so that most of the time goes into writing."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else tmp_path) as name:
+        yield Path(name)
+
+
+def parquet(rows: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"x": pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(os.urandom(8 * rows))])}), sink
+    )
+    return bytes(sink.getvalue())
+
+
+# Trouble
+
+
+class ClientOfSomeStoreError(Exception):
+    """As gcsfs and Azure have: no OSError."""
+
+
+@pytest.mark.parametrize(
+    "trouble", [ConnectionResetError("reset"), TimeoutError(), ClientOfSomeStoreError("busy\nnow")]
+)
+def test_trouble_that_passes_costs_nothing_but_time(trouble: Exception, no_pauses: None) -> None:
+    left = [trouble] * 5
+
+    def action() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert store.retrying("s3://a/b", action) == "done"
+
+
+@pytest.mark.parametrize("trouble", [ConnectionResetError("reset"), ClientOfSomeStoreError("busy\nnow")])
+def test_trouble_that_stays_is_named_after_six_tries(trouble: Exception, no_pauses: None) -> None:
+    tries = []
+
+    def action() -> None:
+        tries.append(1)
+        raise trouble
+
+    with pytest.raises(TransientError, match=r"s3://a/b: (reset|busy now)") as caught:
+        store.retrying("s3://a/b", action)
+    one_line(caught.value)
+    assert len(tries) == 6
+
+
+def test_trouble_that_no_pause_mends_is_not_tried_again() -> None:
+    tries = []
+
+    def action() -> None:
+        tries.append(1)
+        raise PermissionError("no")
+
+    with pytest.raises(StorageError):
+        store.retrying("s3://a/b", action)
+    assert len(tries) == 1
+
+
+# S3
+
+
+@pytest.fixture
+def fresh_clients(s3: S3Server) -> Iterator[None]:
+    """Clients are kept by their options, which do not show the environment."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+KEYS = ["a b/#1 [x].tar", "site=12/cam/ä.tar", "site=1/50%.tar", "site=1/a+b?.tar", "top.tar"]
+
+
+def test_an_s3_bucket_gives_back_what_was_put(bucket: str) -> None:
+    for number, key in enumerate(KEYS):
+        store.put(f"{bucket}/{key}", bytes([number]))
+    entries = store.list_files(bucket)
+    assert [entry.url for entry in entries] == [f"{bucket}/{key}" for key in sorted(KEYS)]
+    assert store.read_many([f"{bucket}/{key}" for key in KEYS]) == [bytes([number]) for number in range(len(KEYS))]
+    assert [store.stat(entry.url) for entry in entries] == entries
+    for entry in entries:
+        with store.open_unchanged(entry.url, entry.identity) as stream:
+            assert len(stream.read()) == 1
+
+
+def test_an_s3_prefix_ends_at_a_slash(bucket: str) -> None:
+    for key in KEYS:
+        store.put(f"{bucket}/{key}", b"x")
+    assert names(f"{bucket}/site=1", bucket) == ["site=1/50%.tar", "site=1/a+b?.tar"]
+    assert names(f"{bucket}/site=1/", bucket) == ["site=1/50%.tar", "site=1/a+b?.tar"]
+    assert names(f"{bucket}/top.tar", bucket) == ["top.tar"]
+    assert names(f"{bucket}/site=1/a+b?.tar", bucket) == ["site=1/a+b?.tar"]
+    assert [entry.url for entry in store.list_folder(f"{bucket}/site=1")] == [
+        f"{bucket}/site=1/50%.tar",
+        f"{bucket}/site=1/a+b?.tar",
+    ]
+
+
+def test_an_s3_pattern_matches_keys_and_prefixes(bucket: str) -> None:
+    for key in KEYS:
+        store.put(f"{bucket}/{key}", b"x")
+    assert names(f"{bucket}/*.tar", bucket) == ["top.tar"]
+    assert names(f"{bucket}/site=*", bucket) == ["site=1/50%.tar", "site=1/a+b?.tar", "site=12/cam/ä.tar"]
+    assert names(f"{bucket}/**/*.tar", bucket) == sorted(KEYS)
+
+
+def test_a_key_that_stands_for_a_folder_is_no_file(bucket: str, s3: S3Server) -> None:
+    store.put(f"{bucket}/cam/a.tar", b"x")
+    s3.filesystem().call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key="cam/", Body=b"")
+    s3.filesystem().call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key="empty/", Body=b"")
+    assert names(bucket, bucket) == ["cam/a.tar"]
+    assert [entry.url for entry in store.list_folder(f"{bucket}/cam")] == [f"{bucket}/cam/a.tar"]
+
+
+def test_an_s3_listing_shows_at_once_what_others_write(bucket: str, s3: S3Server) -> None:
+    store.put(f"{bucket}/cam/a.jpg", b"x")
+    store.list_folder(f"{bucket}/cam")
+    store.list_files(bucket)
+    s3.filesystem().pipe_file(f"{bucket}/cam/b.jpg", b"x")
+    assert len(store.list_folder(f"{bucket}/cam")) == len(store.list_files(bucket)) == 2
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["reads on", "looks broken"])
+def test_an_s3_object_that_is_replaced_while_it_is_read_is_to_be_tried_again(breaks: bool, bucket: str) -> None:
+    store.put(f"{bucket}/a", bytes(1000))
+    entry = store.stat(f"{bucket}/a")
+    with pytest.raises(TransientError, match="changed"):
+        read_while(lambda: store.put(entry.url, bytes(999) + b"x"), entry.url, entry.identity, breaks)
+
+
+def test_a_footer_costs_no_more_than_its_tail(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = parquet(500_000)
+    store.put(f"{bucket}/a.parquet", data)
+    fetched = spy_on_ranges(monkeypatch)
+    with store.open_tail(f"{bucket}/a.parquet") as stream:
+        assert pq.read_metadata(stream).num_rows == 500_000
+    assert sum(fetched) < 2**17 < len(data)
+
+
+def spy_on_ranges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the ranges that are asked of S3 from now on."""
+    fetched: list[int] = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def spy(file: s3fs.core.S3File, start: int, end: int) -> bytes:
+        fetched.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", spy)
+    return fetched
+
+
+def all_ways_in(url: str) -> list[Callable[[], object]]:
+    return [
+        lambda: store.list_files(url),
+        lambda: store.stat(f"{url}/a.tar"),
+        lambda: store.read_text(f"{url}/a.tar"),
+        lambda: store.put(f"{url}/out.parquet", b"x"),
+    ]
+
+
+def complaints(url: str, kind: type[TraplineError], seconds: float) -> list[str]:
+    """What each way into a store says of its trouble, in time."""
+    texts = []
+    for way in all_ways_in(url):
+        started = time.monotonic()
+        with pytest.raises(kind) as caught:
+            way()
+        assert time.monotonic() - started < seconds
+        text = one_line(caught.value)
+        assert text.startswith(url)
+        texts.append(text)
+    return texts
+
+
+@pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_a_wrong_key_is_refused_in_one_line(
+    wrong: str, bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(f"{bucket}/a.tar", b"x")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv(wrong, "nonsense")
+    for text in complaints(bucket, StorageError, seconds=5):
+        assert "access denied" in text
+
+
+def test_no_key_at_all_is_said_in_one_line(
+    bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for text in complaints(bucket, StorageError, seconds=5):
+        assert "AWS_ACCESS_KEY_ID" in text
+
+
+def test_a_profile_that_does_not_exist_is_named(
+    bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    for text in complaints(bucket, StorageError, seconds=5):
+        assert "nobody" in text
+
+
+def test_a_missing_bucket_is_named(s3: S3Server) -> None:
+    for text in complaints("s3://no-such-bucket", StorageError, seconds=5):
+        assert "not found" in text
+
+
+def test_a_name_that_no_bucket_can_have_is_named(s3: S3Server) -> None:
+    complaints("s3://No Such Bucket", StorageError, seconds=5)
+
+
+def test_a_missing_prefix_is_named(bucket: str) -> None:
+    with pytest.raises(StorageError, match=f"{bucket}/no/such: not found"):
+        store.list_files(f"{bucket}/no/such")
+    with pytest.raises(StorageError, match="no match"):
+        store.list_files(f"{bucket}/*.tar")
+    assert store.list_files(bucket) == []
+
+
+def test_a_server_that_is_down_is_given_up_after_some_seconds(
+    bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PAUSES", (0.1,))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(TransientError) as caught:
+        store.list_files(bucket)
+    assert "127.0.0.1:9" in one_line(caught.value)
+    assert time.monotonic() - started < 30

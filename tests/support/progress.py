@@ -1,0 +1,96 @@
+"""Accounts of runs that never took place, and what they are made of, for tests."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trapline.config import RunConfig
+from trapline.decoding.decode import Facts
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import Footer, Result
+from trapline.results.rows import image_rows
+from trapline.run.chunks import Chunk, Failure
+from trapline.run.progress import Account
+from trapline.sources.records import Record
+from trapline.sources.shards import Discovery, Shard
+from trapline.storage.store import Entry
+
+MARK = Fingerprint({"weights_sha256": "ab", "top_k": 5})
+
+
+class Silent:
+    """Looks on, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, account: Account) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def shards(count: int) -> list[Shard]:
+    """Of a thousand bytes each."""
+    uris = [f"s3://b/{number:02}.tar" for number in range(count)]
+    return [Shard(uri, "tar", 1000, "1000-e", f"results/{uri[-6:]}.parquet") for uri in uris]
+
+
+def account(todo: int = 4, done: int = 0, left: int = 0, **options: Any) -> Account:
+    """Of a run over some shards; `left` are beyond its limit."""
+    config = RunConfig(**{"inputs": ("s3://b",), "output": "results", "model": "model.pt"} | options)
+    found = Discovery(shards(done + todo + left), {"Thumbs.db": 2})
+    return Account(
+        config, MARK, found, [result(each) for each in found.shards[:done]], found.shards[done : done + todo]
+    )
+
+
+def result(of: Shard) -> Result:
+    """What the ledger knows of that file."""
+    return Result.of(Entry(of.output, 500, "500-e"), footer(of))
+
+
+def footer(of: Shard, **values: Any) -> Footer:
+    """Of a file of five rows."""
+    whole = Footer(
+        uri=of.uri,
+        identity=of.identity,
+        fingerprint=MARK,
+        images={"ok": 3, "salvaged": 1, "failed": 1},
+        reasons={"truncated": 1, "empty": 1},
+        species={"owl": 4},
+        ignored={".mp4": 1},
+        broken=None,
+        size=of.size,
+    )
+    return replace(whole, **values)
+
+
+def failure(of: Shard, reason: str = "busy") -> Failure:
+    """Of a store that may answer another time."""
+    return Failure(of, f"{of.uri}: {reason}", transient=True)
+
+
+def chunk(of: Shard, ok: int = 8, failed: int = 0, encoded_bytes: int = 0, **seconds: float) -> Chunk:
+    """As it comes back from prediction."""
+    facts = [Facts("ok", None)] * ok + [Facts("failed", "empty: no bytes")] * failed
+    rows = image_rows(of.uri, [Record(str(number), None) for number in range(len(facts))], facts)
+    return Chunk(of, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), encoded_bytes, seconds)
+
+
+def stopped_clock(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Callable[[float], None]:
+    """Stops the clock of these modules at 0; what comes back sets it, in seconds."""
+    now = 0.0
+
+    def go_to(seconds: float) -> None:
+        nonlocal now
+        now = seconds
+
+    for module in modules:
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    return go_to

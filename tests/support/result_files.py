@@ -1,0 +1,75 @@
+"""Results with planted rows, written as `classify` writes them, for tests of the jobs that come after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trapline.decoding.crops import Box
+from trapline.decoding.decode import Facts
+from trapline.model.predict import Predictions
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.ledger import Footer
+from trapline.results.parquet import commit
+from trapline.results.rows import Columns, image_rows, with_predictions
+from trapline.run.chunks import Chunk
+from trapline.sources.records import Record
+from trapline.sources.shards import Shard
+
+_BOX = Box("animal", 0.9, (0.0, 0.0, 0.5, 0.5))
+MARK = Fingerprint({"weights_sha256": "ab" * 32, "top_k": 2, "schema_version": 2})
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One row as it should come out: `logits` of the classes, `embedding`, and columns of `decode.Facts`.
+
+    With crops in the schema, a row is that of the `crop` of this number, and one without `logits` was not classified.
+    """
+
+    key: str
+    logits: Sequence[float] = ()
+    embedding: Sequence[float] | npt.NDArray[np.floating] = ()
+    metadata: str | None = None
+    status: str = "ok"
+    error: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    crop: int | None = None
+
+
+def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **values: Any) -> Columns:
+    return Columns(
+        **{
+            "classes": tuple(classes),
+            "embedding_size": embedding_size,
+            "feature_shapes": {},
+            "top_k": top_k,
+            "probabilities": True,
+            "embedding": "float32",
+            **values,
+        }
+    )
+
+
+def write_result(
+    output: str, shard_uri: str, name: str, images: Sequence[Planted], of: Columns, mark: Fingerprint = MARK
+) -> Footer:
+    """The file `OUTPUT/name.parquet` of a shard with these images."""
+    shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
+    facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
+    mask = np.array([image.status != "failed" and (len(image.logits) > 0 or not of.crops) for image in images])
+    good = [image for image, is_good in zip(images, mask, strict=True) if is_good]
+    logits = np.array([image.logits for image in good], np.float64).reshape(len(good), len(of.classes))
+    energy = np.logaddexp.reduce(logits, axis=1) if logits.size else np.full(len(good), -np.inf)
+    predictions = Predictions(
+        probabilities=np.exp(logits - energy[:, None]).astype(np.float32),
+        energy=energy.astype(np.float32),
+        embedding=np.array([image.embedding for image in good], np.float32).reshape(len(good), of.embedding_size),
+        features={},
+    )
+    crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
+    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
+    rows = with_predictions(rows, predictions if good else None, of, mask)
+    return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)
