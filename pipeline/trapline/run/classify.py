@@ -234,14 +234,14 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
     for task in missing:
         shard = task.shard
         failure = account.failures.get(shard.uri)
-        wary = task.wary or failure is None or failure.wary
+        isolate = task.isolate or failure is None or failure.isolate
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(replace(task, shard=now[shard.uri], wary=wary))
+            again.append(replace(task, shard=now[shard.uri], isolate=isolate))
     return again
 
 
