@@ -18,6 +18,7 @@ from trapline.results.ledger import SIDE_FOLDER, Footer, Result, find, plan, rea
 from trapline.results.parquet import commit
 from trapline.sources.shards import Shard
 from trapline.storage import local, store
+from trapline.storage.filesystems import resolve
 
 
 class TestReadFooter:
@@ -224,7 +225,7 @@ class TestTheCache:
         for each in shards:
             commit([chunk(each)], COLUMNS, MARK)
         remember(output, survey(output))
-        fs, path = store._filesystem(shards[0].output)
+        fs, path = resolve(shards[0].output)
         fs.rm_file(path)
         assert plan(shards, output, MARK, replace=False).todo == shards[:1]
 

@@ -22,6 +22,7 @@ from trapline.detections.megadetector import Detections
 from trapline.errors import StorageError, TraplineError
 from trapline.sources.shards import Shard
 from trapline.storage import store
+from trapline.storage.retry import translated_errors
 
 # Of names that are of no image: enough to see what is wrong with them.
 EXAMPLES = 5
@@ -167,7 +168,7 @@ def _write(
     """The file `slices`: what each shard has, one after the other; gives URI, offset and length."""
     slices = []
     wanted = {shard.uri for shard in todo}
-    with store.translated(scratch), Path(scratch, "slices").open("wb") as file:
+    with translated_errors(scratch), Path(scratch, "slices").open("wb") as file:
         rows = database.execute("select place, key, boxes from entries order by place, key")
         for place, group in groupby(rows, key=itemgetter(0)):
             if uris[place] not in wanted:
