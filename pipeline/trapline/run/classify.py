@@ -17,9 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
-from trapline import moments
-from trapline.config import RunConfig
-from trapline.decoding.crops import Cropping
+from trapline.config import RunConfig, parse_deadline, parse_since
 from trapline.detections.index import indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
@@ -28,8 +26,8 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import DEFAULT_BATCH, resolve_precision
 from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
+from trapline.ray_session import connect
 from trapline.results import ledger
-from trapline.results.fingerprint import fingerprint
 from trapline.results.ledger import Footer
 from trapline.results.parquet import Assembler
 from trapline.results.rows import Columns, classes_csv
@@ -37,9 +35,10 @@ from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
 from trapline.run.chunks import Failure
 from trapline.run.heartbeat import Heartbeat
+from trapline.run.job import Job, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
 from trapline.run.progress import Account
-from trapline.run.workers import Item, Job, Left, PredictorActor, Reader, Remark, Task, unpack
+from trapline.run.workers import Item, Left, PredictorActor, Reader, Remark, Task, unpack
 from trapline.run.writer import Writer
 from trapline.sources.selection import newest_first, select
 from trapline.sources.shards import Shard, discover
@@ -79,7 +78,7 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
 
 def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     now = datetime.now(UTC)
-    stop_at = moments.coming(config.stop_at, now) if config.stop_at else None
+    stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
     if stop_at and stop_at <= now:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
@@ -90,7 +89,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
-    since = moments.past(config.since, now) if config.since else None
+    since = parse_since(config.since, now) if config.since else None
     found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
@@ -113,10 +112,10 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 columns=columns,
                 fingerprint=mark.digest,
                 fast_decode=config.decode == "fast",
-                cropping=_cropping(config),
+                cropping=cropping(config),
                 stop_at=stop_at,
             )
-            capacity.connect()
+            connect()
             beating = Heartbeat(config.output, lambda: account.manifest("running"))
             with beating, Metrics(account), _indexed(detections, account):
                 _work(job, model, account, watch)
@@ -145,12 +144,6 @@ def _detections(config: RunConfig) -> Detections | None:
     if config.detections is None:
         return None
     return Detections.at(config.detections, config.detection_threshold, config.detection_categories)
-
-
-def _cropping(config: RunConfig) -> Cropping | None:
-    if config.detections is None:
-        return None
-    return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
 
 
 @contextmanager
@@ -241,14 +234,14 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
     for task in missing:
         shard = task.shard
         failure = account.failures.get(shard.uri)
-        wary = task.wary or failure is None or failure.wary
+        isolate = task.isolate or failure is None or failure.isolate
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(replace(task, shard=now[shard.uri], wary=wary))
+            again.append(replace(task, shard=now[shard.uri], isolate=isolate))
     return again
 
 

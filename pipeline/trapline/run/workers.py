@@ -15,23 +15,24 @@ from functools import partial
 from itertools import pairwise
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from trapline.decoding.crops import Cropping, Detected
-from trapline.decoding.sandbox import Decode, Sandbox, decode_or_die
+from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.index import Slice
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
 from trapline.results import ledger
 from trapline.results.ledger import Footer
-from trapline.results.rows import Columns, with_predictions
+from trapline.results.rows import with_predictions
 from trapline.run.chunks import Chunk, Failure, read_chunks
+from trapline.run.job import Job
 from trapline.run.reuse import Earlier
 from trapline.sources.shards import Shard
 
@@ -43,44 +44,17 @@ CPU_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that the workers need to know, beside the weights.
-
-    Attributes:
-        size: height and width in pixels.
-        batch_size: images per chunk and per inference batch.
-        device: where inference runs.
-        precision: what it computes in.
-        columns: of the result.
-        fingerprint: digest of this run's.
-        fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
-        cropping: what is made of a detector's boxes; None where images are classified whole.
-        stop_at: when no further shard is begun; None for never.
-    """
-
-    size: tuple[int, int]
-    batch_size: int
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
-    columns: Columns
-    fingerprint: str
-    fast_decode: bool = False
-    cropping: Cropping | None = None
-    stop_at: datetime | None = None
-
-
-@dataclass(frozen=True)
 class Task:
     """A shard to read.
 
     Attributes:
         shard: which.
-        wary: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
+        isolate: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
         boxes: where the boxes of its images stand; None where there are none.
     """
 
     shard: Shard
-    wary: bool = False
+    isolate: bool = False
     boxes: Slice | None = None
 
 
@@ -110,7 +84,7 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.decode: Decode = partial(decode_or_die, fast=job.fast_decode)
+        self.decode: Decode = partial(decode_with_limits, fast=job.fast_decode)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Tasks, pickled in a column `task`, in; one dataset row per item out."""
@@ -141,13 +115,13 @@ class Reader:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
             return
         with closing(Sandbox(self.job.fast_decode)) as sandbox:
-            decode = sandbox if task.wary else self.decode
+            decode = sandbox if task.isolate else self.decode
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier, detected)
 
-    def _detected(self, task: Task) -> Detected | None:
+    def _detected(self, task: Task) -> ShardBoxes | None:
         if self.job.cropping is None:
             return None
-        return Detected(task.boxes.load() if task.boxes else {}, self.job.cropping)
+        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
 
 
 class PredictorActor:
