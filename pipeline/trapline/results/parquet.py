@@ -22,69 +22,6 @@ _WORD_COLUMNS = ["status", "format", "camera_make", "camera_model", "camera_seri
 _STATISTICS = ["image_uri", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude"]
 
 
-class Assembler:
-    """Puts the chunks of shards together, in whatever order they come and however often."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, dict[int, Chunk]] = {}
-        self._settled: set[str] = set()
-
-    def add(self, chunk: Chunk) -> list[Chunk] | None:
-        """Take a chunk; gives all chunks of its shard, in order, once they are complete, and once only."""
-        if chunk.shard.uri in self._settled:
-            return None
-        parts = self._parts.setdefault(chunk.shard.uri, {})
-        parts[chunk.index] = chunk
-        end = next((index for index, part in parts.items() if part.last), None)
-        if end is None or len(parts) <= end:
-            return None
-        self.drop(chunk.shard)
-        return [parts[index] for index in range(end + 1)]
-
-    @property
-    def under_way(self) -> int:
-        """Shards of which some chunks have come, and not all."""
-        return len(self._parts)
-
-    def drop(self, shard: Shard) -> None:
-        """Forget a shard, and what is still to come of it."""
-        self._settled.add(shard.uri)
-        self._parts.pop(shard.uri, None)
-
-
-def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerprint) -> Footer:
-    """Write the Parquet file of a shard.
-
-    Args:
-        chunks: all of the shard's, in order, with predictions.
-        columns: the schema.
-        fingerprint: of this run.
-
-    Raises:
-        StorageError: the store refuses the file.
-        TransientError: the store did not answer, after retries.
-    """
-    shard, last = chunks[0].shard, chunks[-1]
-    table = rows.table([chunk.rows for chunk in chunks], columns)
-    images = rows.of_images(table)
-    statuses = Counter(images.column("status").to_pylist())
-    footer = Footer(
-        uri=shard.uri,
-        identity=shard.identity,
-        fingerprint=fingerprint,
-        images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
-        reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
-        species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
-        ignored=last.ignored,
-        broken=last.broken,
-        size=shard.size,
-        crops=len(table) - len(images),
-        unmatched=len(last.unmatched),
-    )
-    store.put(shard.output, _encode(table, footer, columns))
-    return footer
-
-
 def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of rows like ours, of whatever columns, encoded so that they are small and quick to scan."""
     # DuckDB reads this encoding for 32-bit floats and not for 16-bit ones.
