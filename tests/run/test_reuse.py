@@ -11,12 +11,11 @@ import pytest
 from tests.support.archives import jpeg, pictures, sidecar, write_folder
 from trapline.config import RunConfig
 from trapline.model import checkpoint
-from trapline.results.parquet import commit
-from trapline.results.rows import Columns
 from trapline.results.verify import reconcile
 from trapline.run.chunks import Chunk
-from trapline.run.job import Job, fingerprint
+from trapline.run.job import Job, columns_of, fingerprint
 from trapline.run.workers import PredictorActor, Reader, Task, unpack
+from trapline.run.writer import commit
 from trapline.sources.shards import discover
 
 
@@ -29,7 +28,7 @@ class Folder:
 
     def __call__(self, **options: Any) -> int:
         config = RunConfig(inputs=("in",), output="out", model="m", **options)
-        columns, mark = Columns.of(config, self.model), fingerprint(config, self.model, "fp32")
+        columns, mark = columns_of(config, self.model), fingerprint(config, self.model, "fp32")
         job = Job(self.model.size, 4, "cpu", "fp32", columns, mark.digest)
         inputs, output = [str(self.loose.parent)], str(self.output)
         (shard,) = discover(inputs, output).shards
@@ -42,7 +41,7 @@ class Folder:
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         found = duckdb.sql(f"select * from read_parquet('{self.output}/**/*.parquet')").fetchall()
-        return {row[1]: row for row in found}
+        return {row[2]: row for row in found}
 
 
 @pytest.fixture
