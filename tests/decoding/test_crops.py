@@ -19,9 +19,10 @@ from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_
 from trapline.cli import duplicates, rescore, search
 from trapline.cli.classify import main
 from trapline.cli.verify import main as verify
-from trapline.decoding.crops import Box, Cropping, Crops, Detected
+from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.model import checkpoint
 from trapline.model.predict import Predictor
 from trapline.run.chunks import Chunk, read_chunks
@@ -158,7 +159,7 @@ class TestChunks:
         found = {name: (box(*LEFT),) * abs(count) for name, count in boxes.items()}
         (shard,) = discover((str(path),), str(tmp_path / "out")).shards
         chunks = list(
-            read_chunks(shard, SIZE, images, detected=Detected(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
+            read_chunks(shard, SIZE, images, detected=ShardBoxes(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
         )
         assert all(isinstance(chunk, Chunk) for chunk in chunks)
         return chunks  # type: ignore[return-value]

@@ -17,8 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
-from trapline import moments
-from trapline.config import RunConfig
+from trapline.config import RunConfig, parse_deadline, parse_since
 from trapline.detections.index import indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
@@ -27,6 +26,7 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import DEFAULT_BATCH, resolve_precision
 from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
+from trapline.ray_session import connect
 from trapline.results import layout, ledger
 from trapline.results.footer import Footer
 from trapline.results.rows import classes_csv
@@ -78,7 +78,7 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
 
 def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     now = datetime.now(UTC)
-    stop_at = moments.coming(config.stop_at, now) if config.stop_at else None
+    stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
     if stop_at and stop_at <= now:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
@@ -89,7 +89,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
-    since = moments.past(config.since, now) if config.since else None
+    since = parse_since(config.since, now) if config.since else None
     found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
@@ -116,7 +116,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 cropping=cropping(config),
                 stop_at=stop_at,
             )
-            capacity.connect()
+            connect()
             beating = Heartbeat(config.output, lambda: account.manifest("running"))
             with beating, Metrics(account), _indexed(detections, account):
                 _work(job, model, account, watch)
@@ -235,14 +235,14 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
     for task in missing:
         shard = task.shard
         failure = account.failures.get(shard.uri)
-        wary = task.wary or failure is None or failure.wary
+        isolate = task.isolate or failure is None or failure.isolate
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(replace(task, shard=now[shard.uri], wary=wary))
+            again.append(replace(task, shard=now[shard.uri], isolate=isolate))
     return again
 
 
