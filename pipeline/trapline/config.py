@@ -1,14 +1,15 @@
 """One description of a run: frozen, validated, and the only place where options are declared."""
 
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from trapline import moments
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -112,7 +113,7 @@ class Options(BaseModel):
     @field_validator("since", "stop_at")
     @classmethod
     def _is_a_moment(cls, text: str | None, info: ValidationInfo) -> str | None:
-        read: Callable[[str, datetime], datetime] = moments.past if info.field_name == "since" else moments.coming
+        read: Callable[[str, datetime], datetime] = parse_since if info.field_name == "since" else parse_deadline
         try:
             if text is not None:
                 read(text, datetime.now(UTC))
@@ -137,3 +138,41 @@ class RunConfig(Options):
         min_length=1, description="Archives, folders, patterns, or @FILE with one of these a line; any fsspec URL."
     )
     output: str = Field(min_length=1, description="Folder that mirrors the input, one Parquet file per shard.")
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Parse the value of --since: a date, a date and time (ISO 8601), or how long ago (`90m`, `36h`, `7d`, `2w`).
+
+    Without an offset, by the clock of this machine.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    ago = re.fullmatch(r"(\d+)([mhdw])", text)
+    try:
+        if ago:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise ValueError("neither a date such as 2026-11-01 nor a duration such as 36h or 7d") from None
+
+
+def parse_deadline(text: str, now: datetime) -> datetime:
+    """Parse the value of --stop-at: a time of day, of which the next is meant, or a date and time (ISO 8601).
+
+    Without an offset, by the clock of this machine. A date and time may lie in the past.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        clock = re.fullmatch(r"(\d{1,2}):(\d\d)", text)
+        if not clock:
+            return datetime.fromisoformat(text).astimezone()
+        at = time(int(clock[1]), int(clock[2]))
+    except (ValueError, OverflowError):
+        raise ValueError("neither a time such as 06:00 nor 2026-11-01T06:00; in YAML, put it in quotes") from None
+    today = now.astimezone().date()
+    # By the calendar and not by 24 hours: one night of the year has 23, another one 25.
+    days = (datetime.combine(today + timedelta(days=days), at).astimezone() for days in (0, 1))
+    return next(moment for moment in days if moment > now)

@@ -21,6 +21,7 @@ from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deploymen
 from trapline.analysis.events.sessions import Gap, Placing
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.ray_session import on_shared_cluster
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
@@ -166,7 +167,7 @@ class _Builder:
             gap=self.options.gap,
             placing=self.placing,
             fingerprint=self.fingerprint,
-            threads=1 if parallel.on_cluster() else None,
+            threads=1 if on_shared_cluster() else None,
         )
 
     def _task(self, name: str, files: Sequence[str]) -> Deployment:
