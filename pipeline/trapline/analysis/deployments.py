@@ -88,9 +88,8 @@ def located(sources: Sequence[Source]) -> str:
     return ", ".join(f"case {whens} end as {column}" for column, whens in cases.items())
 
 
-def suggest(image_uri: str) -> str | None:
-    """Return a pattern that takes the folder of an image's shard for its deployment; None where there is none."""
-    shard = image_uri.partition("#")[0]
+def suggest(shard: str) -> str | None:
+    """Return a pattern that takes the folder of a shard for the deployment; None where there is none."""
     *_, parent, folder = ["", "", *(shard.rpartition("/")[0] if shard_format(shard) else shard).split("/")]
     usable = parent and folder and not set("{}*…:") & set(parent) and ".." not in parent
     return f"{parent}/{{deployment}}/…" if usable else None

@@ -197,9 +197,10 @@ class _Builder:
 
     def _refuse_without_deployments(self) -> None:
         asked = ", ".join(source.text for source in self.placing.sources)
-        found = self.connection.sql("select image_uri from located order by key = '', image_uri limit 1").fetchall()
+        first = "select image_uri, shard from located order by key = '', image_uri limit 1"
+        found = self.connection.sql(first).fetchall()
         example = f"such as {found[0][0]} " if found else ""
-        pattern = deployments.suggest(found[0][0]) if found else None
+        pattern = deployments.suggest(found[0][1]) if found else None
         raise UsageError(
             f"{self.source.output}: no image {example}names its deployment (looked up in: {asked}); say with "
             f"--deployment-from where it stands: a pattern of the path{f' such as {pattern!r}' if pattern else ''}, "

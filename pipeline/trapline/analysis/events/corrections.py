@@ -22,6 +22,7 @@ from trapline.analysis.deployments import literal
 from trapline.errors import UsageError
 
 _COLUMNS = ("camera", "from", "to", "offset", "image", "true_time")
+_NO_TIME = "is no time on the camera's clock; write 2024-05-01T12:00:00, without a zone"
 _OFFSET = re.compile(r"([+-])?(?:(\d+)\s*d\s+)?(\d+):([0-5]\d)(?::([0-5]\d))?")
 
 
@@ -113,12 +114,10 @@ def _offset(text: str) -> timedelta:
 def _time(text: str, column: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None  # type: ignore[assignment]
-    if moment is None or moment.tzinfo:
-        raise ValueError(
-            f"{column} {text!r} is no time on the camera's clock; write 2024-05-01T12:00:00, without a zone"
-        )
+    except ValueError as error:
+        raise ValueError(f"{column} {text!r} {_NO_TIME}") from error
+    if moment.tzinfo:
+        raise ValueError(f"{column} {text!r} {_NO_TIME}")
     return moment
 
 
