@@ -5,7 +5,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,19 +24,23 @@ class Fault:
 
     Attributes:
         kind: answer with an `error`, `reset` the connection without an answer, `cut` the body of the answer (or, of a
-            PUT, of the request) after half, `stall` before the answer, or `replay` the first answer of the kind.
+            PUT, of the request) after half, `stall` before the answer, `replay` the first answer of the kind, or `kill`.
         on: matches requests, as `GET /bucket/key?query`.
-        times: how many of them; then all is well again.
+        skip: how many of them pass before the first is struck.
+        times: how many are struck; then all is well again.
+        strike: called at each of them, before the request goes on as if nothing had happened; of `kill`.
         code: of an error, and its status.
         seconds: of a stall.
     """
 
-    kind: Literal["error", "reset", "cut", "stall", "replay"]
+    kind: Literal["error", "reset", "cut", "stall", "replay", "kill"]
     on: str
+    skip: int = 0
     times: int = 10**9
     code: str = "SlowDown"
     status: int = 503
     seconds: float = 0
+    strike: Callable[[], object] | None = None
     answer: tuple[int, list[tuple[str, str]], bytes] | None = None
 
 
@@ -55,6 +59,9 @@ class FaultyStore:
             self.log.append(request)
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.on, request):
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None
@@ -97,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         request = f"{self.command} {unquote(self.path)}"
         fault = self.proxied.fault(request)
+        if fault and fault.strike:
+            fault.strike()
         length = int(self.headers.get("Content-Length") or 0)
         if fault and fault.kind == "reset":
             self._reset()
