@@ -15,7 +15,7 @@ from tests.support.rows import COLUMNS, MARK, chunk, shard
 from trapline.errors import OutputConflict, StorageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import SIDE_FOLDER, Footer, Result, find, plan, read_footer, remember, survey
-from trapline.results.parquet import commit
+from trapline.run.writer import commit
 from trapline.sources.shards import Shard
 from trapline.storage import local, store
 

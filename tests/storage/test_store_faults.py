@@ -16,10 +16,10 @@ from tests.support.servers import S3Server
 from trapline.config import RunConfig
 from trapline.errors import StorageError, TransientError
 from trapline.results.ledger import find
-from trapline.results.parquet import commit
 from trapline.results.verify import reconcile
 from trapline.run.classify import classify
 from trapline.run.progress import Account
+from trapline.run.writer import commit
 from trapline.sources.shards import discover
 from trapline.storage import store
 

@@ -12,9 +12,8 @@ from trapline.decoding.decode import Facts
 from trapline.model.predict import Predictions
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Footer
-from trapline.results.parquet import commit
+from trapline.results.parquet import write_shard
 from trapline.results.rows import Columns, image_rows, with_predictions
-from trapline.run.chunks import Chunk
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard
 
@@ -72,4 +71,4 @@ def write_result(
     crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
     rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
     rows = with_predictions(rows, predictions if good else None, of, mask)
-    return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)
+    return write_shard(shard, [rows], of, mark)

@@ -1,9 +1,9 @@
-"""Predictions become Parquet: the chunks of a shard become one file, whole or not at all."""
+"""Predictions become Parquet: the rows of a shard become one file, whole or not at all."""
 
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from trapline.results import rows
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import CLASSES_KEY, Footer
-from trapline.run.chunks import Chunk
 from trapline.sources.shards import Shard
 from trapline.storage import store
 
@@ -22,50 +21,32 @@ _WORD_COLUMNS = ["status", "format", "camera_make", "camera_model", "camera_seri
 _STATISTICS = ["image_uri", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude"]
 
 
-class Assembler:
-    """Puts the chunks of shards together, in whatever order they come and however often."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, dict[int, Chunk]] = {}
-        self._settled: set[str] = set()
-
-    def add(self, chunk: Chunk) -> list[Chunk] | None:
-        """Take a chunk; gives all chunks of its shard, in order, once they are complete, and once only."""
-        if chunk.shard.uri in self._settled:
-            return None
-        parts = self._parts.setdefault(chunk.shard.uri, {})
-        parts[chunk.index] = chunk
-        end = next((index for index, part in parts.items() if part.last), None)
-        if end is None or len(parts) <= end:
-            return None
-        self.drop(chunk.shard)
-        return [parts[index] for index in range(end + 1)]
-
-    @property
-    def under_way(self) -> int:
-        """Shards of which some chunks have come, and not all."""
-        return len(self._parts)
-
-    def drop(self, shard: Shard) -> None:
-        """Forget a shard, and what is still to come of it."""
-        self._settled.add(shard.uri)
-        self._parts.pop(shard.uri, None)
-
-
-def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerprint) -> Footer:
+def write_shard(
+    shard: Shard,
+    batches: Sequence[pa.RecordBatch],
+    columns: rows.Columns,
+    fingerprint: Fingerprint,
+    *,
+    broken: str | None = None,
+    ignored: Mapping[str, int] | None = None,
+    unmatched: int = 0,
+) -> Footer:
     """Write the Parquet file of a shard.
 
     Args:
-        chunks: all of the shard's, in order, with predictions.
+        shard: where the rows come from, and where they go.
+        batches: all of its rows, in order, complete.
         columns: the schema.
-        fingerprint: of this run.
+        fingerprint: of the run.
+        broken: why the shard could not be read to its end; None for a sound one.
+        ignored: files that were neither images nor sidecars, by suffix.
+        unmatched: images that a detector lists and the shard does not hold.
 
     Raises:
         StorageError: the store refuses the file.
         TransientError: the store did not answer, after retries.
     """
-    shard, last = chunks[0].shard, chunks[-1]
-    table = rows.table([chunk.rows for chunk in chunks], columns)
+    table = rows.table(batches, columns)
     images = rows.of_images(table)
     statuses = Counter(images.column("status").to_pylist())
     footer = Footer(
@@ -75,11 +56,11 @@ def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerpr
         images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
         reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
         species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
-        ignored=last.ignored,
-        broken=last.broken,
+        ignored=dict(ignored or {}),
+        broken=broken,
         size=shard.size,
         crops=len(table) - len(images),
-        unmatched=len(last.unmatched),
+        unmatched=unmatched,
     )
     store.put(shard.output, _encode(table, footer, columns))
     return footer
