@@ -329,7 +329,7 @@ class TestARun:
         self, night: Path, tiny_model: Path, options: list[str], name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run(night, tiny_model, *options) == 2
-        assert f"written otherwise ({name}: " in capsys.readouterr().err
+        assert f"written with different settings ({name}: " in capsys.readouterr().err
 
     def test_is_redone_on_request_where_the_detector_has_changed_its_mind(
         self, night: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

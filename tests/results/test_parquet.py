@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.rows import COLUMNS, MARK, chunk, shard
-from trapline.results.ledger import find
+from trapline.results.footer import find
 from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.writer import commit
 
@@ -61,7 +61,7 @@ class TestTheFile:
         split = {name.partition(".")[0] for name, column in columns.items() if "BYTE_STREAM_SPLIT" in column.encodings}
         assert split == {"probabilities", "embedding"}
         words = {name.partition(".")[0] for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
-        assert words == {"status", "format", "camera_make", "camera_model", "camera_serial", "species"}
+        assert words == {"shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species"}
 
     @pytest.mark.parametrize("name", ["captured_at", "species", "probability", "key", "status", "latitude", "energy"])
     def test_tells_for_each_row_group_what_a_query_can_skip(

@@ -13,8 +13,7 @@ from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
 from trapline.errors import FatalError
 from trapline.model import checkpoint
-from trapline.results.rows import Columns
-from trapline.run.job import Job
+from trapline.run.job import Job, columns_of
 from trapline.run.messages import DecodedChunk, Failure, NotStarted, PredictedChunk, Task, WorkerNote
 from trapline.run.packing import unpack
 from trapline.run.workers import PredictorActor, Reader
@@ -29,7 +28,7 @@ def model(tiny_model: Path) -> checkpoint.Model:
 @pytest.fixture
 def job(model: checkpoint.Model) -> Job:
     config = RunConfig(inputs=("in",), output="out", model="m")
-    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model), "digest")
+    return Job(model.size, 4, "cpu", "fp32", columns_of(config, model), "digest")
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from trapline.analysis.rescoring.taxonomy import RollUp, Taxonomy
 from trapline.analysis.rescoring.training import Lesson, learn
 from trapline.cli.run_job import run
 from trapline.errors import UsageError
-from trapline.results import ledger
+from trapline.results import layout, ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import SIDE_FOLDER, Plan
+from trapline.results.ledger import Plan
 from trapline.results.rows import classes_csv
 from trapline.storage import store
 
@@ -114,7 +114,7 @@ def rescore_(
     plan = rescore.plan(found, output, mark, replace_)
     if plan.todo or learned.anew:
         for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
-            store.put(store.join(output, SIDE_FOLDER, name), data)
+            store.put(layout.side_file(output, name), data)
     ledger.remember(output, plan.results)
     _print_learned(console, learned)
     _print_strangers(console, scorer, listed, tree)
@@ -162,7 +162,7 @@ def _work(console: Console, plan: Plan, scorer: Scorer, mark: Fingerprint, outpu
     if len(troubles) > _SHOWN:
         _say(console, f"… and {len(troubles) - _SHOWN:,} more")
     _say(console, f"rows    {output}/**/*.parquet")
-    _say(console, f"report  {output}/{SIDE_FOLDER}/{REPORT_FILE}")
+    _say(console, f"report  {layout.side_file(output, REPORT_FILE)}")
     return EXIT_INCOMPLETE if troubles else 0
 
 

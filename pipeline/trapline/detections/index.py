@@ -23,6 +23,7 @@ from trapline.detections.shard_boxes import normalize_path
 from trapline.errors import StorageError, TraplineError
 from trapline.sources.shards import Shard
 from trapline.storage import store
+from trapline.storage.retry import translated_errors
 
 # Of names that are of no image: enough to see what is wrong with them.
 EXAMPLES = 5
@@ -170,7 +171,7 @@ def _write(
     """The file `slices`: what each shard has, one after the other; gives URI, offset and length."""
     slices = []
     wanted = {shard.uri for shard in todo}
-    with store.translated(scratch), Path(scratch, "slices").open("wb") as file:
+    with translated_errors(scratch), Path(scratch, "slices").open("wb") as file:
         rows = database.execute("select shard, key, boxes from entries order by shard, key")
         for shard, group in groupby(rows, key=itemgetter(0)):
             if uris[shard] not in wanted:

@@ -27,12 +27,13 @@ from trapline.model.predict import DEFAULT_BATCH, resolve_precision
 from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
 from trapline.ray_session import connect
-from trapline.results import ledger
-from trapline.results.rows import Columns, classes_csv
+from trapline.results import layout, ledger
+from trapline.results.rows import classes_csv
+from trapline.results.schema import Columns
 from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
 from trapline.run.heartbeat import Heartbeat
-from trapline.run.job import Job, cropping, fingerprint
+from trapline.run.job import Job, columns_of, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
 from trapline.run.messages import AlreadyDone, Failure, FromPredictor, NotStarted, Task, WorkerNote
 from trapline.run.packing import unpack
@@ -84,7 +85,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
     precision = resolve_precision(config.precision, device)
-    columns = Columns.of(config, model)
+    columns = columns_of(config, model)
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
@@ -92,14 +93,15 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
-    account = Account(config, mark, found, plan.done, todo[: config.limit], plan.otherwise, stop_at)
+    others = plan.results_with_other_fingerprint
+    account = Account(config, mark, found, plan.done, todo[: config.limit], others, stop_at)
     if config.dry_run:
         return account.manifest("planned")
 
     # Find out now, and not in the morning, whether we may write.
     account.manifest("running").write(config.output)
     ledger.remember(config.output, plan.results)
-    store.put(store.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), classes_csv(model.classes))
+    store.put(layout.classes_file(config.output), classes_csv(model.classes))
     try:
         _mind_others(account, watch)
         if account.todo:
@@ -152,7 +154,7 @@ def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
         yield
         return
     output = account.config.output
-    url = store.join(store.absolute(output), ledger.SIDE_FOLDER, "detections", account.run_id)
+    url = store.join(layout.detections_folder(output), account.run_id)
     with indexed(detections, account.found.shards, account.todo, output, url) as account.detections:
         yield
 

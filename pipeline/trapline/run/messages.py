@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.detections.index import Slice
-from trapline.results.ledger import Footer
+from trapline.results.footer import Footer
 from trapline.sources.shards import Shard
 
 

@@ -23,7 +23,7 @@ from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
-from trapline.results import ledger
+from trapline.results.footer import find
 from trapline.results.rows import with_predictions
 from trapline.run.chunks import read_chunks
 from trapline.run.job import Job
@@ -72,7 +72,7 @@ class Reader:
         if self.job.stop_at and datetime.now(UTC) >= self.job.stop_at:
             yield NotStarted(shard)
             return
-        footer = ledger.find(shard.output)
+        footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
             if footer.identity == shard.identity:  # another run was faster
                 yield AlreadyDone(footer)

@@ -1,15 +1,16 @@
-"""Files on their way to the store: shards are committed while the next ones are predicted."""
+"""Chunks become result files: shards are assembled, and committed while the next ones are predicted."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
 
 from trapline.errors import StorageError, TransientError, TraplineError
+from trapline.results import parquet, rows
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer
-from trapline.results.parquet import write_shard
-from trapline.results.rows import Columns
+from trapline.results.footer import Footer
+from trapline.results.schema import Columns
 from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Account
 from trapline.sources.shards import Shard
@@ -28,7 +29,7 @@ class Assembler:
         self._settled: set[str] = set()
 
     def add(self, chunk: PredictedChunk) -> list[PredictedChunk] | None:
-        """Take a chunk; return all chunks of its shard, in order, once they are complete, and once only."""
+        """Add a chunk; return all chunks of its shard, in order, once they are complete, and once only."""
         if chunk.shard.uri in self._settled:
             return None
         parts = self._parts.setdefault(chunk.shard.uri, {})
@@ -45,23 +46,9 @@ class Assembler:
         return len(self._parts)
 
     def drop(self, shard: Shard) -> None:
-        """Forget a shard, and what is still to come of it."""
+        """Forget a shard, and chunks of it that are still to come."""
         self._settled.add(shard.uri)
         self._parts.pop(shard.uri, None)
-
-
-def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
-    """Write the Parquet file of a shard from all of its chunks, in order; raise as `write_shard` does."""
-    end = chunks[-1].end or EndOfShard()
-    return write_shard(
-        chunks[0].shard,
-        [chunk.rows for chunk in chunks],
-        columns,
-        fingerprint,
-        broken=end.broken,
-        ignored=end.ignored,
-        unmatched=len(end.unmatched),
-    )
 
 
 class Writer:
@@ -115,3 +102,40 @@ class Writer:
             self._refusals += isinstance(error, StorageError)
             if self._refusals == _REFUSALS:
                 raise
+
+
+def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
+    """Write the Parquet file of a shard.
+
+    Args:
+        chunks: all of the shard's, in order, with predictions.
+        columns: the schema.
+        fingerprint: of this run.
+
+    Raises:
+        StorageError: the store refuses the file.
+        TransientError: the store did not answer, after retries.
+    """
+    shard, end = chunks[0].shard, chunks[-1].end or EndOfShard()
+    table = rows.table([chunk.rows for chunk in chunks], columns)
+    images = rows.of_images(table)
+    statuses = Counter(images.column("status").to_pylist())
+    footer = Footer(
+        uri=shard.uri,
+        identity=shard.identity,
+        fingerprint=fingerprint,
+        images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
+        reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
+        species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
+        ignored=end.ignored,
+        broken=end.broken,
+        size=shard.size,
+        crops=len(table) - len(images),
+        unmatched=len(end.unmatched),
+    )
+    parquet.write(shard.output, table, footer, columns.classes)
+    return footer
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
