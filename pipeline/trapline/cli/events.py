@@ -1,58 +1,55 @@
-"""Join the images of a camera that follow each other into events, with what they show as a whole.
+"""Group the images of each camera that follow each other into events, and say what each event shows.
 
-RESULTS is the OUTPUT of `classify`. For each deployment OUTPUT gets deployment=NAME/events.parquet, one row per event,
-and beside it images.parquet, which says of each image in which event it is; images without time or deployment are
-listed in OUTPUT/quarantine.parquet. The probabilities of an event are the mean of those of its frames, failed ones left
-out. Run it again after `classify`: only deployments whose results changed are written. They are shared among the
-workers of the cluster that RAY_ADDRESS names, where it names one.
-
-Exit codes: 0 all well; 2 the invocation or a store is at fault; 130 interrupted.
+RESULTS is the OUTPUT of `classify`. OUTPUT gets deployment=NAME/events.parquet for each deployment, one row per event,
+and beside it images.parquet, which names the event of each image; images without a time or a deployment are listed in
+OUTPUT/quarantine.parquet. The probabilities of an event are the mean over its frames, without those that failed. Run it
+again after `classify`: only deployments whose results have changed are written again. On the cluster that RAY_ADDRESS
+names, if it is set, deployments are processed in parallel.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import track
 
-from trapline.analysis import dataset
-from trapline.analysis.events import build
-from trapline.analysis.events.sessions import Gap
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline events", help=__doc__, version_flags=(), result_action="return_value")
+app = command("events", __doc__)
 
 
 @app.default
 def main_events(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; any URL.")],
-    output: Annotated[str, Parameter(name="OUTPUT", help="A folder of its own for the events.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; path or URL.")],
+    output: Annotated[str, Parameter(name="OUTPUT", help="A separate folder for the events; path or URL.")],
     /,
     *,
     gap: Annotated[
         float,
         Parameter(
-            help="Seconds between two images of a camera up to which they are one event.", validator=Number(gte=0)
+            help="Images of a camera at most this many seconds apart belong to one event.", validator=Number(gte=0)
         ),
     ] = 60.0,
     max_frames: Annotated[
-        int | None, Parameter(help="Most images in an event; default: no limit.", validator=Number(gte=1))
+        int | None, Parameter(help="Maximum number of images in an event; default: no limit.", validator=Number(gte=1))
     ] = None,
     deployment_from: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Where the deployment and the camera stand: a pattern of the path such as site={site}/{camera}/…, "
-            "metadata:FIELD of the sidecar, or serial (of the camera, in EXIF). Give several, and the first that says "
-            "something of an image holds."
+            help="Where to find the deployment and the camera of an image: a path pattern such as "
+            "`site={site}/{camera}/…`, `metadata:FIELD` of the sidecar, or `serial` (the camera's, in EXIF). Repeat it "
+            "for alternatives: the first that yields something applies."
         ),
     ] = ("serial",),
-    replace: Annotated[
-        bool, Parameter(help="Overwrite events that were made with other options.", negative=())
-    ] = False,
+    replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,
 ) -> int:
-    """Join images into events."""
+    """Group images into events."""
+    from trapline.analysis import dataset
+    from trapline.analysis.events import build
+    from trapline.analysis.events.sessions import Gap
+
     console = Console()
 
     def progress(answers: Iterable[int], total: int) -> Iterable[int]:
@@ -70,5 +67,5 @@ def main_events(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

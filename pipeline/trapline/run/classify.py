@@ -17,8 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
-from trapline import moments
-from trapline.config import RunConfig
+from trapline.config import RunConfig, parse_deadline, parse_since
 from trapline.decoding.crops import Cropping
 from trapline.detections.index import indexed
 from trapline.detections.megadetector import Detections
@@ -79,7 +78,7 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
 
 def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     now = datetime.now(UTC)
-    stop_at = moments.coming(config.stop_at, now) if config.stop_at else None
+    stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
     if stop_at and stop_at <= now:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
@@ -90,7 +89,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
-    since = moments.past(config.since, now) if config.since else None
+    since = parse_since(config.since, now) if config.since else None
     found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
