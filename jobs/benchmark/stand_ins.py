@@ -20,7 +20,8 @@ from trapline.model.checkpoint import Model
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictions, Predictor
 from trapline.results.rows import Columns
-from trapline.run.workers import Job, PredictorActor, Reader
+from trapline.run.job import Job
+from trapline.run.workers import PredictorActor, Reader
 
 
 class SleepingDecoder:

@@ -14,9 +14,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
 # Headings of `trapline classify --help`, in their order there.
-_MODEL, _INPUT, _OUTPUT, _DETECTIONS, _NIGHTLY, _CLUSTER = (
+INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS = (
     Parameter(group=Group(name, sort_key=order))
-    for order, name in enumerate(("Model", "Input", "Output", "Detections", "Nightly runs", "Cluster"), start=1)
+    for order, name in enumerate(("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections"), start=1)
 )
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -26,103 +26,103 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Annotated[str, _MODEL] = Field(
+    model: Annotated[str, MODEL] = Field(
         min_length=1,
         description="Checkpoint: a path, a URL, or a hub name such as birder-project/hiera_abswin_base_mim.",
     )
-    architecture: Annotated[str | None, _MODEL] = Field(
+    architecture: Annotated[str | None, MODEL] = Field(
         default=None, description="Name of the Hiera variant, for a checkpoint that does not contain it."
     )
-    size: Annotated[int | None, _MODEL] = Field(
+    size: Annotated[int | None, MODEL] = Field(
         default=None, ge=32, multiple_of=32, description="Side of the input in pixels; default: the checkpoint's."
     )
-    precision: Annotated[Precision, _MODEL] = Field(
+    precision: Annotated[Precision, MODEL] = Field(
         default="auto", description="auto: fp32 on CPUs, bf16 on GPUs. bf16 keeps 8 significant bits."
     )
-    decode: Annotated[Literal["exact", "fast"], _MODEL] = Field(
+    decode: Annotated[Literal["exact", "fast"], MODEL] = Field(
         default="exact",
         description="exact: the same pixels as birder's transform. fast: let the JPEG decoder shrink large images, "
         "with almost the same pixels.",
     )
-    limit: Annotated[int | None, _INPUT] = Field(
+    limit: Annotated[int | None, INPUT] = Field(
         default=None, ge=1, description="Classify at most this many shards in this run."
     )
-    since: Annotated[str | None, _INPUT] = Field(
+    since: Annotated[str | None, INPUT] = Field(
         default=None,
         description="Only shards added or changed since: a date, an ISO 8601 time, or an age such as 36h or 7d.",
     )
-    where: Annotated[tuple[str, ...], _INPUT] = Field(
+    where: Annotated[tuple[str, ...], INPUT] = Field(
         default=(),
         description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
     )
-    top_k: Annotated[int, _OUTPUT] = Field(default=5, ge=1, le=100, description="Number of species to list per image.")
-    probabilities: Annotated[Literal["full", "top-k"], _OUTPUT] = Field(
+    top_k: Annotated[int, OUTPUT] = Field(default=5, ge=1, le=100, description="Number of species to list per image.")
+    probabilities: Annotated[Literal["full", "top-k"], OUTPUT] = Field(
         default="full", description="Write the probabilities of all classes, or only the top k."
     )
-    embedding: Annotated[Literal["float32", "float16", "none"], _OUTPUT] = Field(
+    embedding: Annotated[Literal["float32", "float16", "none"], OUTPUT] = Field(
         default="float32", description="Data type of the embedding column; none leaves it out."
     )
-    features: Annotated[tuple[Stage, ...], _OUTPUT] = Field(
+    features: Annotated[tuple[Stage, ...], OUTPUT] = Field(
         default=(),
         description="Also write the feature maps of these stages, as float16; stage4 at 384 pixels is 221 KB an image.",
     )
-    replace: Annotated[bool, _OUTPUT] = Field(
+    replace: Annotated[bool, OUTPUT] = Field(
         default=False, description="Overwrite results that were written with another model or other options."
     )
-    detections: Annotated[str | None, _DETECTIONS] = Field(
+    detections: Annotated[str | None, DETECTIONS] = Field(
         default=None,
         min_length=1,
         description="Boxes to classify: the batch output of MegaDetector, or a Parquet file; a path or URL.",
     )
-    detection_threshold: Annotated[float, _DETECTIONS] = Field(
+    detection_threshold: Annotated[float, DETECTIONS] = Field(
         default=0.2, ge=0, le=1, description="Minimum confidence of a box."
     )
-    detection_categories: Annotated[tuple[str, ...], _DETECTIONS] = Field(
+    detection_categories: Annotated[tuple[str, ...], DETECTIONS] = Field(
         default=("animal",), min_length=1, description="Categories of boxes to classify, by name or number."
     )
-    crop_padding: Annotated[float, _DETECTIONS] = Field(
+    crop_padding: Annotated[float, DETECTIONS] = Field(
         default=0.1, ge=0, le=10, description="Margin on each side of a box, as a fraction of its longer side."
     )
-    crop_square: Annotated[bool, _DETECTIONS, Parameter(negative="--no-crop-square")] = Field(
+    crop_square: Annotated[bool, DETECTIONS, Parameter(negative="--no-crop-square")] = Field(
         default=True, description="Extend crops to squares where the image has room."
     )
-    without_boxes: Annotated[Literal["whole", "skip"], _DETECTIONS] = Field(
+    without_boxes: Annotated[Literal["whole", "skip"], DETECTIONS] = Field(
         default="whole", description="Classify an image without boxes as a whole, or skip it."
     )
-    stop_at: Annotated[str | None, _NIGHTLY] = Field(
+    stop_at: Annotated[str | None, NIGHTLY] = Field(
         default=None,
         description="Start no shard after this time, such as 06:00; finish those under way. Newest shards come first.",
     )
-    notify: Annotated[str | None, _NIGHTLY] = Field(
+    notify: Annotated[str | None, NIGHTLY] = Field(
         default=None,
         min_length=1,
         description="Shell command to run at the end of the run, with the run's manifest on standard input.",
     )
-    log: Annotated[Literal["text", "json"], _NIGHTLY] = Field(
+    log: Annotated[Literal["text", "json"], NIGHTLY] = Field(
         default="text", description="json: one JSON object per line with the run's id, for log collectors."
     )
-    keep_runs: Annotated[int, _NIGHTLY] = Field(
+    keep_runs: Annotated[int, NIGHTLY] = Field(
         default=400, ge=1, description="Number of run manifests to keep in OUTPUT."
     )
-    max_failed_fraction: Annotated[float, _NIGHTLY] = Field(
+    max_failed_fraction: Annotated[float, NIGHTLY] = Field(
         default=1.0, ge=0, le=1, description="Stop when more than this fraction of the images has failed."
     )
-    dry_run: Annotated[bool, _NIGHTLY] = Field(
+    dry_run: Annotated[bool, NIGHTLY] = Field(
         default=False, description="Print what the run would do, and write nothing."
     )
-    device: Annotated[Device, _CLUSTER] = Field(
+    device: Annotated[Device, CLUSTER] = Field(
         default="auto", description="Where inference runs. auto: on GPUs if the cluster has any, else on CPUs."
     )
-    batch_size: Annotated[int | None, _CLUSTER] = Field(
+    batch_size: Annotated[int | None, CLUSTER] = Field(
         default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
     )
-    decode_workers: Annotated[int | None, _CLUSTER] = Field(
+    decode_workers: Annotated[int | None, CLUSTER] = Field(
         default=None, ge=1, description="Number of parallel decode tasks; default: chosen from the cluster's cores."
     )
-    predict_workers: Annotated[int | None, _CLUSTER] = Field(
+    predict_workers: Annotated[int | None, CLUSTER] = Field(
         default=None, ge=1, description="Number of inference actors; default: chosen from the cluster's GPUs or cores."
     )
-    gpus_per_actor: Annotated[float, _CLUSTER] = Field(
+    gpus_per_actor: Annotated[float, CLUSTER] = Field(
         default=1.0, gt=0, le=1, description="Fraction of a GPU that one inference actor takes."
     )
 

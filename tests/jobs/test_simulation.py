@@ -21,7 +21,8 @@ from trapline.errors import UsageError
 from trapline.model import checkpoint
 from trapline.results.rows import Columns
 from trapline.run.chunks import Chunk
-from trapline.run.workers import Job, PredictorActor, Reader, Task, unpack
+from trapline.run.job import Job
+from trapline.run.workers import PredictorActor, Reader, Task, unpack
 from trapline.sources.shards import discover
 
 SIZES = [Size(100, 1), Size(1000, 1), Size(100, 64), Size(300, 64), Size(100, 256), Size(3000, 1), Size(1000, 64)]

@@ -11,12 +11,12 @@ import pytest
 from tests.support.archives import jpeg, pictures, sidecar, write_folder
 from trapline.config import RunConfig
 from trapline.model import checkpoint
-from trapline.results.fingerprint import fingerprint
 from trapline.results.parquet import commit
 from trapline.results.rows import Columns
 from trapline.results.verify import reconcile
 from trapline.run.chunks import Chunk
-from trapline.run.workers import Job, PredictorActor, Reader, Task, unpack
+from trapline.run.job import Job, fingerprint
+from trapline.run.workers import PredictorActor, Reader, Task, unpack
 from trapline.sources.shards import discover
 
 

@@ -16,7 +16,8 @@ from trapline.errors import FatalError
 from trapline.model import checkpoint
 from trapline.results.rows import Columns
 from trapline.run.chunks import Chunk, Failure
-from trapline.run.workers import Job, Left, PredictorActor, Reader, Remark, Task, pack, unpack
+from trapline.run.job import Job
+from trapline.run.workers import Left, PredictorActor, Reader, Remark, Task, pack, unpack
 from trapline.sources.shards import Shard, discover
 
 

@@ -89,7 +89,7 @@ def connect(*urls: str) -> duckdb.DuckDBPyConnection:
 
 
 def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images") -> None:
-    """Makes the rows of all images a view, in the schema of `results/rows.py` and without those of crops; reads nothing yet."""
+    """Make the rows of all images a view, in the schema of `results/rows.py`, without those of crops; read nothing."""
     urls = [result.url for result in results.files]
     rows = connection.read_parquet(urls, hive_partitioning=False, union_by_name=False)
     (rows.filter("crop IS NULL") if results.has_crops else rows).create_view(name)

@@ -41,7 +41,7 @@ app = App(
 for order, (name, command) in enumerate(COMMANDS.items()):
     command.sort_key = order
     app.command(command, name=name)
-app.register_install_completion_command(help="Set up tab completion in the current shell (bash, zsh, fish).")
+app.register_install_completion_command(help="Set up tab completion for bash, zsh or fish.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

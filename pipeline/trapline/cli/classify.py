@@ -1,8 +1,9 @@
-"""Classify an archive of image shards: write one Parquet file per shard, mirrored below OUTPUT.
+"""Classify an archive: one Parquet file per shard.
 
-INPUT is an archive (.tar, .zip, .parquet), a folder, a pattern, or @FILE with one of these a line; INPUT and OUTPUT are
-paths or URLs such as s3://bucket/folder. Shards that OUTPUT already has results for are skipped, so the same command
-carries on after an interruption and classifies only what is new on the next night.
+The files mirror the input below OUTPUT. INPUT is an archive (.tar, .zip, .parquet), a folder, a pattern, or @FILE with
+one of these a line; INPUT and OUTPUT are paths or URLs such as s3://bucket/folder. Shards that OUTPUT already has
+results for are skipped, so the same command carries on after an interruption and classifies only what is new on the
+next night.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Yaml
 
 from trapline.cli.run_job import command, run
-from trapline.config import Options, RunConfig
+from trapline.config import INPUT, Options, RunConfig
 from trapline.errors import UsageError
 
 EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_budget": 4}
@@ -51,13 +52,14 @@ def classify(
     output: Annotated[str, Parameter(show=False)] = "",
     config: Annotated[
         Path | None,
+        INPUT,
         Parameter(
             help="YAML file with any of these options, and with inputs and output; the command line takes precedence."
         ),
     ] = None,
     options: Annotated[Options, Parameter(name="*")],
 ) -> int:
-    """Classify an archive of image shards."""
+    """Classify an archive."""
     if len(paths) == 1:
         raise UsageError(f"classify {paths[0]}: names one place only; give INPUT... and then OUTPUT")
     if paths:

@@ -1,8 +1,8 @@
-"""List images that an archive holds more than once: the same bytes, or with --near almost the same picture.
+"""List images that an archive holds more than once.
 
-RESULTS is the OUTPUT of `classify`. With --near, images of one camera (EXIF make, model and serial number) taken within
---window of each other are compared by the cosine similarity of their embeddings; images without a time, within their
-shard.
+RESULTS is the OUTPUT of `classify`. Duplicates have the same bytes. With --near, images of one camera (EXIF make, model
+and serial number) taken within --window of each other are compared by the cosine similarity of their embeddings; images
+without a time, within their shard.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Group the images of each camera that follow each other into events, and say what each event shows.
+"""Group the images of each camera into events.
 
 RESULTS is the OUTPUT of `classify`. OUTPUT gets deployment=NAME/events.parquet for each deployment, one row per event,
 and beside it images.parquet, which names the event of each image; images without a time or a deployment are listed in

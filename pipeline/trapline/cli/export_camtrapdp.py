@@ -1,9 +1,10 @@
-"""Write predictions and events as a Camtrap DP 1.0.2 package, for GBIF, Agouti, R and other readers of the standard.
+"""Write a Camtrap DP package, for GBIF, Agouti or R.
 
-RESULTS is the OUTPUT of `classify`, EVENTS that of `events`, DEPLOYMENTS a CSV with the standard's own columns
-(deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …) whose deploymentID are the deployments of EVENTS.
-METADATA is a YAML or JSON file with what the data does not contain: contributors, and the project's title,
-samplingDesign, captureMethod and individualAnimals; other properties of the standard's datapackage.json are kept.
+The package follows version 1.0.2 of the standard. RESULTS is the OUTPUT of `classify`, EVENTS that of `events`,
+DEPLOYMENTS a CSV with the standard's own columns (deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …)
+whose deploymentID are the deployments of EVENTS. METADATA is a YAML or JSON file with what the data does not contain:
+contributors, and the project's title, samplingDesign, captureMethod and individualAnimals; other properties of the
+standard's datapackage.json are kept.
 
 Images without a time or a deployment, or of a deployment that is not in the table, go to PACKAGE/quarantine.csv.gz.
 """

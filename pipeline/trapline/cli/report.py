@@ -1,8 +1,8 @@
-"""Write a page about an archive: which species live where and when, what is doubtful, which cameras need attention.
+"""Write an HTML page about an archive.
 
-RESULTS is the OUTPUT of `classify` or of `rescore`. REPORT.html is self-contained: images and charts are in it, and it
-sends no request to any server. A few images are read again from the archive's shards; where these are gone, the page
-says so.
+It shows which species live where and when, what is doubtful, and which cameras need attention. RESULTS is the OUTPUT of
+`classify` or of `rescore`. REPORT.html is self-contained: images and charts are in it, and it sends no request to any
+server. A few images are read again from the archive's shards; where these are gone, the page says so.
 """
 
 from collections import Counter

@@ -1,9 +1,10 @@
-"""Compute new scores from the stored embeddings and probabilities, without images; RESULTS is not changed.
+"""Compute new scores from stored results.
 
-In this order, each on request: a new head, trained on labels or read from a file; a temperature, fitted on labels; a
-list of species that can occur; roll-up to genus, family or class. Heads and temperatures are evaluated on cameras that
-they were not trained on. OUTPUT gets one file for each file of RESULTS. On the cluster that RAY_ADDRESS names, if it is
-set, files are processed in parallel.
+They are computed from embeddings and probabilities, without the images; RESULTS is not changed. In this order, each on
+request: a new head, trained on labels or read from a file; a temperature, fitted on labels; a list of species that can
+occur; roll-up to genus, family or class. Heads and temperatures are evaluated on cameras that they were not trained on.
+OUTPUT gets one file for each file of RESULTS. On the cluster that RAY_ADDRESS names, if it is set, files are processed
+in parallel.
 """
 
 from collections import Counter

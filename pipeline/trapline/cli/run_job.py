@@ -73,8 +73,8 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _shown_default(value: Any) -> str:
-    """Return a default as one would type it; nothing for flags, and for options that do nothing unless given."""
+def _shown_default(value: Any) -> str | None:
+    """Return a default as one would type it; None for options that do nothing unless given."""
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return "" if value is None or value is False or value is True else str(value)
+        value = " ".join(map(str, value))
+    return None if value is None or value is False or value == "" else str(value)

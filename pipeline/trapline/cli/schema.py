@@ -1,4 +1,7 @@
-"""Print the columns of a result file and the keys of its footer, as a Markdown page."""
+"""Print the columns of a result file, in Markdown.
+
+The page also documents the keys of its footer, and is docs/schema.md.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Search by example: find the images that look most like one or several that you name.
+"""Find the images that look most like an example.
 
 RESULTS is the OUTPUT of `classify`. An example is an image_uri of the results, or the path or URL of an image file; for
 an image file, --model names the checkpoint that the results were computed with. The search is exact: cosine similarity

@@ -1,6 +1,7 @@
-"""Check results against their input: every image of the input is exactly one row, with the same content.
+"""Check that every image of the input is one row.
 
-INPUT and OUTPUT are those of `classify`. Every image is read again; --sample reads a part.
+The content must be the same, too. INPUT and OUTPUT are those of `classify`. Every image is read again; --sample reads a
+part.
 """
 
 from collections.abc import Sequence

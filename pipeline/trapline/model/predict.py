@@ -146,8 +146,8 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
     """What `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
 
     On a CPU that multiplies in it, bf16 is twice as fast, and gives 5 of 3,000 images another class, where two were
-    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many): not for us to decide. On a
-    GPU neither has been measured yet.
+    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many): no default of ours.
+    On a GPU neither has been measured yet.
     """
     if precision != "auto":
         return precision

@@ -7,13 +7,9 @@ fingerprint than the current run's is not done.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-from trapline.config import RunConfig
-from trapline.decoding.decode import PREPROCESSING
-from trapline.model.checkpoint import Model
 
 # Raise it when the meaning of a column changes.
 SCHEMA_VERSION = 2
@@ -47,44 +43,6 @@ class Fingerprint:
             for name in names
             if self.facts.get(name) != other.facts.get(name)
         ]
-
-
-def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha256: str | None = None) -> Fingerprint:
-    """The fingerprint of a run.
-
-    Args:
-        config: the options, of which those that reach the rows count.
-        model: the loaded checkpoint.
-        precision: what inference really runs in, never `auto`.
-        detections_sha256: of the content of the detector's output, in hex; None without one.
-    """
-    facts = {
-        "schema_version": SCHEMA_VERSION,
-        "weights_sha256": model.weights_sha256,
-        "architecture": {"variant": model.variant, **asdict(model.architecture)},
-        "classes_sha256": hashlib.sha256("\n".join(model.classes).encode()).hexdigest(),
-        "size": model.size,
-        "rgb_mean": model.rgb_mean,
-        "rgb_std": model.rgb_std,
-        "preprocessing": PREPROCESSING,
-        "decode": config.decode,
-        "precision": precision,
-        "top_k": min(config.top_k, len(model.classes)),
-        "probabilities": config.probabilities,
-        "embedding": config.embedding,
-        "features": config.features,
-    }
-    if detections_sha256:
-        facts |= {
-            "detections_sha256": detections_sha256,
-            "detection_threshold": config.detection_threshold,
-            "detection_categories": config.detection_categories,
-            "crop_padding": config.crop_padding,
-            "crop_square": config.crop_square,
-            "without_boxes": config.without_boxes,
-        }
-    # Through JSON, so that what is read back from a footer compares equal.
-    return Fingerprint.from_json(json.dumps(facts))
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,6 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
 from trapline.config import RunConfig, parse_deadline, parse_since
-from trapline.decoding.crops import Cropping
 from trapline.detections.index import indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
@@ -28,7 +27,6 @@ from trapline.model.predict import DEFAULT_BATCH, resolve_precision
 from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
 from trapline.results import ledger
-from trapline.results.fingerprint import fingerprint
 from trapline.results.ledger import Footer
 from trapline.results.parquet import Assembler
 from trapline.results.rows import Columns, classes_csv
@@ -36,9 +34,10 @@ from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
 from trapline.run.chunks import Failure
 from trapline.run.heartbeat import Heartbeat
+from trapline.run.job import Job, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
 from trapline.run.progress import Account
-from trapline.run.workers import Item, Job, Left, PredictorActor, Reader, Remark, Task, unpack
+from trapline.run.workers import Item, Left, PredictorActor, Reader, Remark, Task, unpack
 from trapline.run.writer import Writer
 from trapline.sources.selection import newest_first, select
 from trapline.sources.shards import Shard, discover
@@ -112,7 +111,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 columns=columns,
                 fingerprint=mark.digest,
                 fast_decode=config.decode == "fast",
-                cropping=_cropping(config),
+                cropping=cropping(config),
                 stop_at=stop_at,
             )
             capacity.connect()
@@ -144,12 +143,6 @@ def _detections(config: RunConfig) -> Detections | None:
     if config.detections is None:
         return None
     return Detections.at(config.detections, config.detection_threshold, config.detection_categories)
-
-
-def _cropping(config: RunConfig) -> Cropping | None:
-    if config.detections is None:
-        return None
-    return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
 
 
 @contextmanager

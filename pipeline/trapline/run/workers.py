@@ -15,14 +15,14 @@ from functools import partial
 from itertools import pairwise
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from trapline.decoding.crops import Cropping, Detected
+from trapline.decoding.crops import Detected
 from trapline.decoding.sandbox import Decode, Sandbox, decode_or_die
 from trapline.detections.index import Slice
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
@@ -30,8 +30,9 @@ from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
 from trapline.results import ledger
 from trapline.results.ledger import Footer
-from trapline.results.rows import Columns, with_predictions
+from trapline.results.rows import with_predictions
 from trapline.run.chunks import Chunk, Failure, read_chunks
+from trapline.run.job import Job
 from trapline.run.reuse import Earlier
 from trapline.sources.shards import Shard
 
@@ -40,33 +41,6 @@ if TYPE_CHECKING:
 
 # Threads that one CPU predictor computes with; more cores make more predictors.
 CPU_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the workers need to know, beside the weights.
-
-    Attributes:
-        size: height and width in pixels.
-        batch_size: images per chunk and per inference batch.
-        device: where inference runs.
-        precision: what it computes in.
-        columns: of the result.
-        fingerprint: digest of this run's.
-        fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
-        cropping: what is made of a detector's boxes; None where images are classified whole.
-        stop_at: when no further shard is begun; None for never.
-    """
-
-    size: tuple[int, int]
-    batch_size: int
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
-    columns: Columns
-    fingerprint: str
-    fast_decode: bool = False
-    cropping: Cropping | None = None
-    stop_at: datetime | None = None
 
 
 @dataclass(frozen=True)
