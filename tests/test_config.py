@@ -87,7 +87,7 @@ def test_a_run_can_be_repeated_from_the_options_in_its_manifest() -> None:
     assert RunConfig(**json.loads(json.dumps(original.model_dump(mode="json")))) == original
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()

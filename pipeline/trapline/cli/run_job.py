@@ -63,7 +63,7 @@ def _report(message: str) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    if isinstance(error, MissingArgumentError) and error.argument and not error.argument.tokens and error.app:
+    if isinstance(error, MissingArgumentError) and error.argument and error.app and not error.keyword:
         return f"{error.argument.name} is missing; see {error.app.name[0]} --help"
     problem = error if isinstance(error, ValidationError) else error.__cause__
     if isinstance(problem, ValidationError):
