@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from trapline.errors import OutputConflict, StorageError, UsageError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY, Footer, Result
+from trapline.results.footer import CLASSES_KEY, Footer
+from trapline.results.ledger import Result
 from trapline.storage import store
 
 

@@ -86,8 +86,7 @@ def rescore_(
     from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
     from trapline.analysis.rescoring.artifacts import side_files
     from trapline.analysis.rescoring.training import Lesson, learn
-    from trapline.results import ledger
-    from trapline.results.ledger import SIDE_FOLDER
+    from trapline.results import layout, ledger
     from trapline.results.rows import classes_csv
     from trapline.storage import store
 
@@ -118,7 +117,7 @@ def rescore_(
     plan = rescore.plan(found, output, mark, replace_)
     if plan.todo or learned.anew:
         for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
-            store.put(store.join(output, SIDE_FOLDER, name), data)
+            store.put(layout.side_file(output, name), data)
     ledger.remember(output, plan.results)
     _print_learned(console, learned)
     _print_unmatched_species(console, scorer, listed, tree)
@@ -148,7 +147,7 @@ def _scorer(
 def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint", output: str) -> int:
     from trapline.analysis.rescoring import rescore
     from trapline.analysis.rescoring.artifacts import REPORT_FILE
-    from trapline.results.ledger import SIDE_FOLDER
+    from trapline.results import layout
 
     if not plan.todo:
         console.print(f"Nothing to do: all {len(plan.done):,} results are done.", highlight=False)
@@ -174,7 +173,7 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
     if len(troubles) > _SHOWN:
         _say(console, f"… and {len(troubles) - _SHOWN:,} more")
     _say(console, f"rows    {output}/**/*.parquet")
-    _say(console, f"report  {output}/{SIDE_FOLDER}/{REPORT_FILE}")
+    _say(console, f"report  {layout.side_file(output, REPORT_FILE)}")
     return EXIT_INCOMPLETE if troubles else 0
 
 

@@ -25,8 +25,8 @@ from trapline.analysis.rescoring import head, rescore
 from trapline.analysis.rescoring.calibration import softmax
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.cli.rescore import main
-from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
+from trapline.results.footer import find
 from trapline.storage import store
 
 CLASSES = ("tawny owl", "ural owl", "robin")
@@ -127,7 +127,7 @@ def test_a_head_learned_from_labels_names_what_the_model_has_no_name_for(
     assert not set(written["held_out_cameras"]) & set(head.load(f"{output}/_trapline/head.safetensors").cameras)
     assert store.read_many([f"{output}/_trapline/confusion.png"])[0].startswith(b"\x89PNG")
     assert "100.0% right" in capsys.readouterr().out
-    footer = ledger.find(f"{output}/site=0/cam0/a.tar.parquet")
+    footer = find(f"{output}/site=0/cam0/a.tar.parquet")
     assert footer is not None
     assert (footer.uri, footer.identity) == (
         f"{stored}/site=0/cam0/a.tar.parquet",
@@ -208,7 +208,7 @@ def test_another_fingerprint_is_refused_and_replaced_on_request(here: str, capsy
     assert main([stored, output, "--temperature", "2"]) == 0
     before = versions(output), report(output)
     assert main([stored, output, "--temperature", "3"]) == 2
-    assert "2 of 2 results were written otherwise (temperature: 2.0 -> 3.0)" in capsys.readouterr().err
+    assert "2 of 2 results were written with different settings (temperature: 2.0 -> 3.0)" in capsys.readouterr().err
     assert (versions(output), report(output)) == before
     assert main([stored, output, "--temperature", "3", "--replace"]) == 0
     assert dataset.find(output).fingerprint.facts["temperature"] == 3

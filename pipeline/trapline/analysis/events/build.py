@@ -23,6 +23,7 @@ from trapline.analysis.events.event_tables import FEW_WORDS, MOMENT, Deployment,
 from trapline.analysis.events.sessions import Gap
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.ray_session import on_shared_cluster
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
@@ -143,7 +144,7 @@ class _Builder:
             gap=self.gap,
             sources=tuple(self.sources),
             fingerprint=self.mark,
-            threads=1 if parallel.on_cluster() else None,
+            threads=1 if on_shared_cluster() else None,
         )
 
     def _task(self, name: str, files: Sequence[str]) -> Deployment:

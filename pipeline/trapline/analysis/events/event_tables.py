@@ -16,8 +16,9 @@ from trapline.analysis.events.sessions import Gap
 from trapline.analysis.tables import Origin
 from trapline.results import rows
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY
+from trapline.results.footer import CLASSES_KEY
 from trapline.results.parquet import ROWS_PER_GROUP
+from trapline.results.schema import SPECIES_PROBABILITY
 
 # Frames that are sorted with all their probabilities: 180 MB with 700 classes. DuckDB would sort any number, with room.
 _FRAMES_AT_ONCE = 2**16
@@ -106,7 +107,7 @@ class EventTables:
             *_EVENT_FIELDS,
             pa.field("species", pa.string()),
             pa.field("probability", pa.float32()),
-            pa.field("top_k", pa.list_(rows.SPECIES_PROBABILITY)),
+            pa.field("top_k", pa.list_(SPECIES_PROBABILITY)),
             pa.field("best_frame", pa.string()),
         ]
         if self.column == "probabilities":
