@@ -1,10 +1,17 @@
 """Group the images of each camera into events.
 
-RESULTS is the OUTPUT of `classify`. OUTPUT gets deployment=NAME/events.parquet for each deployment, one row per event,
-and beside it images.parquet, which names the event of each image; images without a time or a deployment are listed in
-OUTPUT/quarantine.parquet. The probabilities of an event are the mean over its frames, without those that failed. Run it
-again after `classify`: only deployments whose results have changed are written again. On the cluster that RAY_ADDRESS
-names, if it is set, deployments are processed in parallel.
+RESULTS is the OUTPUT of `classify` or `rescore`. OUTPUT gets three tables, each a folder of Parquet files: `events`
+with one row per event, `images` with the event of each image, and `unassigned` with the images that are in no event,
+and why: they have no time, an impossible one (before 2001, as clocks show that were reset, or in the future) or
+no deployment.
+
+The probabilities of an event are the mean of those of its images, without those that failed. Run it again after
+`classify`: only deployments whose results changed are written. On the cluster that RAY_ADDRESS names, if it is set,
+deployments are processed in parallel.
+
+CORRECTIONS is a CSV that corrects clocks, one row per clock and period. `deployment` names whose clock it is, and
+optionally `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
+8766d 03:00:00) is added; or `image` names an image and `true_time` when it was really taken.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,35 +26,46 @@ from trapline.cli.run_job import command, run
 
 app = command("events", __doc__)
 
+# Reasons in the table `unassigned`.
+_REASONS = {
+    "no_time": "no time",
+    "implausible_time": "an impossible time (correct the clock with --corrections)",
+    "no_deployment": "no deployment",
+}
+
 
 @app.default
 def main_events(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; path or URL.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify or rescore; path or URL.")],
     output: Annotated[str, Parameter(name="OUTPUT", help="A separate folder for the events; path or URL.")],
     /,
     *,
     gap: Annotated[
         float,
         Parameter(
-            help="Images of a camera at most this many seconds apart belong to one event.", validator=Number(gte=0)
+            help="Longest time, in seconds, between two consecutive images of an event.", validator=Number(gte=0)
         ),
     ] = 60.0,
     max_frames: Annotated[
-        int | None, Parameter(help="Maximum number of images in an event; default: no limit.", validator=Number(gte=1))
+        int | None, Parameter(help="Most images in an event; default: no limit.", validator=Number(gte=1))
     ] = None,
     deployment_from: Annotated[
         tuple[str, ...],
         Parameter(
             help="Where to find the deployment and the camera of an image: a path pattern such as "
             "`site={site}/{camera}/…`, `metadata:FIELD` of the sidecar, or `serial` (the camera's, in EXIF). Repeat it "
-            "for alternatives: the first that yields something applies."
+            "for alternatives: the first that an image has is used."
         ),
     ] = ("serial",),
+    corrections: Annotated[
+        str | None, Parameter(help="CSV with corrections of clocks, described above; path or URL.")
+    ] = None,
     replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,
 ) -> int:
     """Group images into events."""
     from trapline.analysis import dataset
     from trapline.analysis.events import build
+    from trapline.analysis.events.build import Options
     from trapline.analysis.events.sessions import Gap
 
     console = Console()
@@ -56,14 +74,19 @@ def main_events(
         return track(answers, "deployments", total, console=console, disable=not console.is_terminal, transient=True)
 
     found = dataset.find(results_at)
-    account = build.build(found, output, Gap(gap, max_frames), deployment_from, replace, progress)
+    options = Options(Gap(gap, max_frames), deployment_from, corrections)
+    account = build.build(found, output, options, replace, progress)
     changes = f"{account.unchanged:,} unchanged, {account.removed:,} removed"
     console.print(f"deployments  {account.deployments:,} ({changes})", highlight=False)
     console.print(f"events       {account.events:,} of {account.images:,} images", highlight=False)
-    if account.quarantined:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.quarantined.most_common())
-        console.print(f"in no event  {account.quarantined.total():,} images: {reasons}", highlight=False)
+    if account.unassigned:
+        reasons = "; ".join(f"{count:,} {_in_words(reason)}" for reason, count in account.unassigned.most_common())
+        console.print(f"in no event  {account.unassigned.total():,} images: {reasons}", highlight=False)
     return 0
+
+
+def _in_words(reason: str) -> str:
+    return "with " + " and ".join(_REASONS[each] for each in reason.split(", "))
 
 
 def main(arguments: Sequence[str]) -> int:
