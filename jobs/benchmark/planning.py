@@ -11,9 +11,10 @@ from rich.console import Console
 from trapline.decoding.decode import Facts
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.parquet import commit
-from trapline.results.rows import Columns, image_rows, with_predictions
+from trapline.results.rows import image_rows, with_predictions
+from trapline.results.schema import Columns
 from trapline.run.chunks import Chunk
+from trapline.run.writer import commit
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store

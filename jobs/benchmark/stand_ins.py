@@ -19,7 +19,7 @@ from trapline.decoding.sandbox import Decoded
 from trapline.model.checkpoint import Model
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictions, Predictor
-from trapline.results.rows import Columns
+from trapline.results.schema import Columns
 from trapline.run.job import Job
 from trapline.run.workers import PredictorActor, Reader
 

@@ -8,7 +8,7 @@ from tests.support.checkout import ROOT
 from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import schema_page
 from trapline.cli import schema as job
-from trapline.results.ledger import Footer
+from trapline.results.footer import Footer
 
 PAGE = ROOT / "docs" / "schema.md"
 

@@ -19,9 +19,10 @@ from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_
 from trapline.cli import duplicates, rescore, search
 from trapline.cli.classify import main
 from trapline.cli.verify import main as verify
-from trapline.decoding.crops import Box, Cropping, Crops, Detected
+from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.model import checkpoint
 from trapline.model.predict import Predictor
 from trapline.run.chunks import Chunk, read_chunks
@@ -158,7 +159,7 @@ class TestChunks:
         found = {name: (box(*LEFT),) * abs(count) for name, count in boxes.items()}
         (shard,) = discover((str(path),), str(tmp_path / "out")).shards
         chunks = list(
-            read_chunks(shard, SIZE, images, detected=Detected(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
+            read_chunks(shard, SIZE, images, detected=ShardBoxes(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
         )
         assert all(isinstance(chunk, Chunk) for chunk in chunks)
         return chunks  # type: ignore[return-value]
@@ -328,7 +329,7 @@ class TestARun:
         self, night: Path, tiny_model: Path, options: list[str], name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run(night, tiny_model, *options) == 2
-        assert f"written otherwise ({name}: " in capsys.readouterr().err
+        assert f"written with different settings ({name}: " in capsys.readouterr().err
 
     def test_is_redone_on_request_where_the_detector_has_changed_its_mind(
         self, night: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -19,9 +19,9 @@ from tests.support.archives import jpeg
 from trapline.config import RunConfig
 from trapline.errors import UsageError
 from trapline.model import checkpoint
-from trapline.results.rows import Columns
+from trapline.results.schema import Columns
 from trapline.run.chunks import Chunk
-from trapline.run.job import Job
+from trapline.run.job import Job, columns_of
 from trapline.run.workers import PredictorActor, Reader, Task, unpack
 from trapline.sources.shards import discover
 
@@ -48,7 +48,7 @@ def test_stand_ins_give_what_is_as_large_as_real(tmp_path: Path, tiny_model: Pat
     photographs = [jpeg(seed, (320, 240)) for seed in range(3)]
     config = RunConfig(inputs=(str(write_archive(tmp_path / "in", photographs, 3, 3)),), output="out", model="m")
     model = checkpoint.load(str(tiny_model))
-    job = Job(model.size, 8, "cpu", "fp32", Columns.of(config, model), "mark")
+    job = Job(model.size, 8, "cpu", "fp32", columns_of(config, model), "mark")
     task = pa.table({"task": [pickle.dumps(Task(discover(config.inputs, "out").shards[0]))]})
     (real,), (simulated,) = Reader(job)(task), SleepingReader(job, 0)(task)
     assert simulated.column("pixels").nbytes == real.column("pixels").nbytes

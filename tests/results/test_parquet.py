@@ -8,68 +8,11 @@ import polars
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.support.rows import COLUMNS, MARK, chunk, shard
-from trapline.results.ledger import find
-from trapline.results.parquet import Assembler, commit
+from trapline.results.footer import find
 from trapline.run.chunks import Chunk
-
-
-class TestAssembler:
-    # Of three shards, how many chunks each has.
-    counts = st.lists(st.integers(1, 4), min_size=3, max_size=3)
-
-    @staticmethod
-    def of_these(counts: list[int]) -> list[Chunk]:
-        blank = chunk(shard("out"), images=1)
-        return [
-            replace(blank, shard=shard("out", f"{name}.tar"), index=index, last=index == count - 1)
-            for name, count in enumerate(counts)
-            for index in range(count)
-        ]
-
-    @settings(deadline=None)  # machines are busy at times
-    @given(counts, st.randoms())
-    def test_gives_each_shard_once_and_whole_in_whatever_order_its_chunks_come(
-        self, counts: list[int], random: Any
-    ) -> None:
-        chunks = self.of_these(counts)
-        random.shuffle(chunks)
-        assembler = Assembler()
-        given_back = [found for each in chunks if (found := assembler.add(each))]
-        assert sorted(found[0].shard.uri for found in given_back) == sorted({each.shard.uri for each in chunks})
-        for found in given_back:
-            assert {each.shard for each in found} == {found[0].shard}
-            assert [each.index for each in found] == list(range(len(found)))
-            assert [each.last for each in found] == [False] * (len(found) - 1) + [True]
-
-    @settings(deadline=None)  # machines are busy at times
-    @given(counts, st.randoms())
-    def test_gives_no_shard_incomplete_however_often_its_chunks_come(self, counts: list[int], random: Any) -> None:
-        chunks = self.of_these(counts) * 2
-        random.shuffle(chunks)
-        assembler = Assembler()
-        given_back = [found for each in chunks if (found := assembler.add(each))]
-        assert {found[0].shard.uri for found in given_back} == {each.shard.uri for each in chunks}
-        assert all([each.index for each in found] == list(range(len(found))) and found[-1].last for found in given_back)
-
-    def test_a_repeated_chunk_is_not_another_one(self) -> None:
-        first, second, third = self.of_these([3])
-        assembler = Assembler()
-        assert [assembler.add(each) for each in (third, first, first, third)] == [None] * 4
-        assert assembler.add(second) == [first, second, third]
-
-    def test_what_came_of_a_shard_that_failed_is_forgotten(self) -> None:
-        first, second, other, last = self.of_these([2, 2])
-        assembler = Assembler()
-        assert assembler.add(first) is None
-        assert assembler.add(other) is None
-        assembler.drop(first.shard)
-        assembler.drop(shard("out", "never-seen.tar"))
-        assert assembler.add(second) is None
-        assert assembler.add(last) == [other, last]
+from trapline.run.writer import commit
 
 
 class TestTheFile:
@@ -118,7 +61,7 @@ class TestTheFile:
         split = {name.partition(".")[0] for name, column in columns.items() if "BYTE_STREAM_SPLIT" in column.encodings}
         assert split == {"probabilities", "embedding"}
         words = {name.partition(".")[0] for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
-        assert words == {"status", "format", "camera_make", "camera_model", "camera_serial", "species"}
+        assert words == {"shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species"}
 
     @pytest.mark.parametrize("name", ["captured_at", "species", "probability", "key", "status", "latitude", "energy"])
     def test_tells_for_each_row_group_what_a_query_can_skip(

@@ -5,14 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from tests.support.archives import write_tiny_checkpoint
 from trapline.config import RunConfig
+from trapline.decoding.decode import Facts
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
+from trapline.model.predict import Predictor
 from trapline.results.fingerprint import Fingerprint
+from trapline.results.rows import image_rows, table, with_predictions
 from trapline.run import job as module
-from trapline.run.job import fingerprint
+from trapline.run.job import columns_of, fingerprint
+from trapline.sources.records import Record
 
 # Options that reach the rows by themselves; those that reach them through the model; and those that do not.
 REACH_THE_ROWS: list[dict[str, Any]] = [
@@ -141,3 +148,72 @@ def test_another_process_comes_to_the_same_digest(model: Model, tiny_model: Path
     env = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == fingerprint(config(), model, "fp32").digest
+
+
+class TestColumns:
+    def test_the_columns_of_a_run_are_complete_and_typed(self, tiny_model: Path) -> None:
+        columns = columns_of(config(features=("stage4", "stage3")), checkpoint.load(str(tiny_model)))
+        word = "dictionary<values=string, indices=int32, ordered=0>"
+        assert {field.name: str(field.type) for field in columns.schema} == {
+            "image_uri": "string",
+            "shard": word,
+            "key": "string",
+            "status": word,
+            "error": "string",
+            "content_sha256": "fixed_size_binary[32]",
+            "width": "int32",
+            "height": "int32",
+            "format": word,
+            "captured_at": "timestamp[ms]",
+            "latitude": "double",
+            "longitude": "double",
+            "camera_make": word,
+            "camera_model": word,
+            "camera_serial": word,
+            "metadata": "string",
+            "identity": "string",
+            "species": word,
+            "probability": "float",
+            "top_k": "list<item: struct<species: string, probability: float>>",
+            "energy": "float",
+            "probabilities": "fixed_size_list<item: float>[5]",
+            "embedding": "fixed_size_list<item: float>[128]",
+            "features_stage3": "fixed_size_list<item: halffloat>[1024]",  # 64 channels x 4 x 4
+            "features_stage4": "fixed_size_list<item: halffloat>[512]",  # 128 channels x 2 x 2
+        }
+
+    def test_widths_are_those_of_the_network(self, tiny_model: Path) -> None:
+        model = checkpoint.load(str(tiny_model), size=(96, 64))
+        stages = ("stage1", "stage2", "stage3", "stage4")
+        columns = columns_of(config(features=stages), model)
+        pixels = np.zeros((1, 3, 96, 64), dtype=np.uint8)
+        found = Predictor(model, "cpu", "fp32", 1, stages)(pixels)
+        assert columns.feature_shapes == {stage: map_.shape[1:] for stage, map_ in found.features.items()}
+        assert columns.feature_shapes["stage1"] == (16, 24, 16)
+        assert columns.embedding_size == found.embedding.shape[1]
+
+    def test_top_k_ends_where_the_classes_do(self, tiny_model: Path) -> None:
+        assert columns_of(config(top_k=100), checkpoint.load(str(tiny_model))).top_k == 5
+
+    def test_what_is_not_asked_for_is_not_there(self, tiny_model: Path) -> None:
+        columns = columns_of(config(probabilities="top-k", embedding="none"), checkpoint.load(str(tiny_model)))
+        names = [field.name for field in columns.model_fields]
+        assert names == ["species", "probability", "top_k", "energy"]
+
+    def test_without_classes_the_embedding_remains(self, tmp_path: Path) -> None:
+        model = checkpoint.load(str(write_tiny_checkpoint(tmp_path, classes=0)))
+        columns = columns_of(config(), model)
+        assert [field.name for field in columns.model_fields] == ["embedding"]
+        found = Predictor(model, "cpu", "fp32", 2)(np.zeros((1, 3, 64, 64), dtype=np.uint8))
+        facts = [Facts("failed", "empty: the file has no bytes"), Facts("ok", None)]
+        half = image_rows("s3://b/a.tar", [Record("0.jpg", None), Record("1.jpg", None)], facts)
+        row = table([with_predictions(half, found, columns)], columns)
+        np.testing.assert_array_equal(row.column("embedding")[1].as_py(), found.embedding[0])
+        assert row.column("embedding")[0].as_py() is None
+
+    def test_the_model_is_not_run_to_find_its_widths(self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = checkpoint.load(str(tiny_model))
+        monkeypatch.setattr(model.network, "predict", None)
+        before = torch.get_rng_state()
+        assert columns_of(config(), model).embedding_size == 128
+        assert torch.equal(torch.get_rng_state(), before)

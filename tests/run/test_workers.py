@@ -14,9 +14,8 @@ from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
 from trapline.errors import FatalError
 from trapline.model import checkpoint
-from trapline.results.rows import Columns
 from trapline.run.chunks import Chunk, Failure
-from trapline.run.job import Job
+from trapline.run.job import Job, columns_of
 from trapline.run.workers import Left, PredictorActor, Reader, Remark, Task, pack, unpack
 from trapline.sources.shards import Shard, discover
 
@@ -29,7 +28,7 @@ def model(tiny_model: Path) -> checkpoint.Model:
 @pytest.fixture
 def job(model: checkpoint.Model) -> Job:
     config = RunConfig(inputs=("in",), output="out", model="m")
-    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model), "digest")
+    return Job(model.size, 4, "cpu", "fp32", columns_of(config, model), "digest")
 
 
 @pytest.fixture

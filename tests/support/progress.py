@@ -11,7 +11,8 @@ import pytest
 from trapline.config import RunConfig
 from trapline.decoding.decode import Facts
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer, Result
+from trapline.results.footer import Footer
+from trapline.results.ledger import Result
 from trapline.results.rows import image_rows
 from trapline.run.chunks import Chunk, Failure
 from trapline.run.progress import Account

@@ -7,7 +7,8 @@ import numpy as np
 from trapline.decoding.decode import Facts
 from trapline.model.predict import Predictions
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.rows import Columns, image_rows, with_predictions
+from trapline.results.rows import image_rows, with_predictions
+from trapline.results.schema import Columns
 from trapline.run.chunks import Chunk
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard

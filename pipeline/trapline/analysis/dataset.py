@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from trapline.errors import OutputConflict, StorageError, UsageError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY, Footer, Result
+from trapline.results.footer import CLASSES_KEY, Footer
+from trapline.results.ledger import Result
 from trapline.storage import store
 
 
@@ -74,6 +75,17 @@ def find(output: str) -> Results:
     if footer is None:
         raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
     return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+
+
+def require_columns(results: Results, names: Iterable[str]) -> None:
+    """Raise UsageError where the rows lack one of these columns; raises StorageError, TransientError as well."""
+    with store.open_tail(results.files[0].url) as stream:
+        present = pq.ParquetFile(stream).schema_arrow.names
+    if missing := [name for name in names if name not in present]:
+        raise UsageError(
+            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
+            "`trapline classify`, or `rescore`, again with --replace"
+        )
 
 
 def connect(*urls: str) -> duckdb.DuckDBPyConnection:

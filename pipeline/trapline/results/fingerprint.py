@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-# Raise it when the meaning of a column changes.
-SCHEMA_VERSION = 2
-
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -21,22 +18,27 @@ class Fingerprint:
 
     facts: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Fingerprint":
+        """Make a fingerprint of values that JSON can hold, equal to what is read back from a footer."""
+        return cls.from_json(json.dumps(facts))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Fingerprint":
+        """Read what `to_json` wrote."""
+        return cls(json.loads(text))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Canonical: sorted keys, no spaces."""
+        """Return canonical JSON: sorted keys, no spaces."""
         return json.dumps(self.facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> "Fingerprint":
-        """The inverse of `to_json`."""
-        return cls(json.loads(text))
-
     def differences(self, other: "Fingerprint") -> list[str]:
-        """What differs, as `name: mine -> theirs`; long values are cut."""
+        """List what differs, as `name: mine -> theirs`; long values are cut."""
         names = sorted(set(self.facts) | set(other.facts))
         return [
             f"{name}: {_short(self.facts.get(name))} -> {_short(other.facts.get(name))}"

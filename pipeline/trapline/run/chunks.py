@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from trapline.decoding.crops import Box, Detected
+from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.decoding.sandbox import Decode, decode_or_die
+from trapline.decoding.sandbox import Decode, decode_with_limits
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import ImageError, ShardBroken, TransientError, TraplineError
 from trapline.results.rows import image_rows
 from trapline.run.reuse import Earlier
@@ -65,23 +66,23 @@ class Failure:
         reason: in the store's own words.
         transient: whether another try may help.
         fatal: whether every other shard would fail of it, too.
-        wary: whether one of its images may be to blame, and each is better decoded in a process of its own.
+        isolate: whether one of its images may be to blame, and each is better decoded in a process of its own.
     """
 
     shard: Shard
     reason: str
     transient: bool
     fatal: bool = False
-    wary: bool = False
+    isolate: bool = False
 
 
 def read_chunks(
     shard: Shard,
     size: tuple[int, int],
     images: int,
-    decode: Decode = decode_or_die,
+    decode: Decode = decode_with_limits,
     earlier: Earlier | None = None,
-    detected: Detected | None = None,
+    detected: ShardBoxes | None = None,
 ) -> Iterator[Chunk | Failure]:
     """Read and decode a shard.
 
@@ -107,7 +108,7 @@ def read_chunks(
             if record.unchanged:
                 unchanged.add(record.key)
                 if detected:
-                    detected.of(record.key)
+                    detected.crops(record.key)
             else:
                 yield from builder.add(record)
             started = perf_counter()
@@ -126,7 +127,7 @@ def read_chunks(
         yield Failure(shard, str(error), transient=isinstance(error, TransientError))
         return
     except MemoryError:
-        yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, wary=True)
+        yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, isolate=True)
         return
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
@@ -139,7 +140,7 @@ class _Builder:
     """Collects decoded images until a chunk is full, and numbers the chunks."""
 
     def __init__(
-        self, shard: Shard, size: tuple[int, int], most: int, decode: Decode, detected: Detected | None
+        self, shard: Shard, size: tuple[int, int], most: int, decode: Decode, detected: ShardBoxes | None
     ) -> None:
         self.shard = shard
         self.size = size
@@ -161,7 +162,7 @@ class _Builder:
     def add(self, record: Record) -> Iterator[Chunk]:
         """Takes in an image; gives the chunks that become full by it."""
         started = perf_counter()
-        cut = self.detected.of(record.key) if self.detected else None
+        cut = self.detected.crops(record.key) if self.detected else None
         if record.data is None:
             pixels, facts = None, Facts("failed", str(record.error))
         else:

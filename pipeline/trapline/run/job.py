@@ -1,7 +1,6 @@
 """What a run computes: the job that every worker gets, and the fingerprint that every result file carries."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
@@ -10,8 +9,8 @@ from trapline.config import RunConfig
 from trapline.decoding.crops import Cropping
 from trapline.decoding.decode import PREPROCESSING
 from trapline.model.checkpoint import Model
-from trapline.results.fingerprint import SCHEMA_VERSION, Fingerprint
-from trapline.results.rows import Columns
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.schema import SCHEMA_VERSION, Columns
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,20 @@ def cropping(config: RunConfig) -> Cropping | None:
     return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
 
 
+def columns_of(config: RunConfig, model: Model) -> Columns:
+    """Return the columns that a run writes."""
+    shapes = model.architecture.feature_shapes(model.size)
+    return Columns(
+        classes=model.classes,
+        embedding_size=model.architecture.embedding_size,
+        feature_shapes={stage: shapes[stage] for stage in config.features},
+        top_k=min(config.top_k, len(model.classes)),
+        probabilities=config.probabilities == "full",
+        embedding=config.embedding,
+        crops=config.detections is not None,
+    )
+
+
 def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha256: str | None = None) -> Fingerprint:
     """Return the fingerprint of a run.
 
@@ -82,5 +95,4 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
             "crop_square": config.crop_square,
             "without_boxes": config.without_boxes,
         }
-    # Through JSON, so that a fingerprint that is read back from a footer compares equal.
-    return Fingerprint.from_json(json.dumps(facts))
+    return Fingerprint.of(facts)

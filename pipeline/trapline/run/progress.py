@@ -16,7 +16,8 @@ from trapline import __version__
 from trapline.config import RunConfig
 from trapline.detections.index import EXAMPLES, Index
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer, Result
+from trapline.results.footer import Footer
+from trapline.results.ledger import Result
 from trapline.results.rows import of_images
 from trapline.run.chunks import Chunk, Failure
 from trapline.run.manifest import Manifest, Status

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trapline.errors import TraplineError
-from trapline.results.rows import Columns, as_predicted
+from trapline.results.rows import as_predicted
+from trapline.results.schema import Columns
 from trapline.sources.shards import Shard
 from trapline.storage import store
 from trapline.storage.store import Entry

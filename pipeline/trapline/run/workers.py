@@ -22,14 +22,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from trapline.decoding.crops import Detected
-from trapline.decoding.sandbox import Decode, Sandbox, decode_or_die
+from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.index import Slice
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
-from trapline.results import ledger
-from trapline.results.ledger import Footer
+from trapline.results.footer import Footer, find
 from trapline.results.rows import with_predictions
 from trapline.run.chunks import Chunk, Failure, read_chunks
 from trapline.run.job import Job
@@ -49,12 +48,12 @@ class Task:
 
     Attributes:
         shard: which.
-        wary: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
+        isolate: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
         boxes: where the boxes of its images stand; None where there are none.
     """
 
     shard: Shard
-    wary: bool = False
+    isolate: bool = False
     boxes: Slice | None = None
 
 
@@ -84,7 +83,7 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.decode: Decode = partial(decode_or_die, fast=job.fast_decode)
+        self.decode: Decode = partial(decode_with_limits, fast=job.fast_decode)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Tasks, pickled in a column `task`, in; one dataset row per item out."""
@@ -102,7 +101,7 @@ class Reader:
         if self.job.stop_at and datetime.now(UTC) >= self.job.stop_at:
             yield Left(shard)
             return
-        footer = ledger.find(shard.output)
+        footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
             if footer.identity == shard.identity:  # another run was faster
                 yield footer
@@ -115,13 +114,13 @@ class Reader:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
             return
         with closing(Sandbox(self.job.fast_decode)) as sandbox:
-            decode = sandbox if task.wary else self.decode
+            decode = sandbox if task.isolate else self.decode
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, earlier, detected)
 
-    def _detected(self, task: Task) -> Detected | None:
+    def _detected(self, task: Task) -> ShardBoxes | None:
         if self.job.cropping is None:
             return None
-        return Detected(task.boxes.load() if task.boxes else {}, self.job.cropping)
+        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
 
 
 class PredictorActor:
