@@ -1,49 +1,43 @@
-"""Join consecutive images of a camera into events, with the mean of their predictions.
+"""Group the images of each camera into events.
 
 RESULTS is the OUTPUT of `classify` or `rescore`. OUTPUT gets three tables, each a folder of Parquet files: `events`
 with one row per event, `images` with the event of each image, and `unassigned` with the images that are in no event,
 and why: they have no time, an impossible one (before 2001, as clocks show that were reset, or in the future) or
 no deployment.
 
-The probabilities of an event are the mean of those of its images, failed ones left out. Run it again after `classify`:
-only deployments whose results changed are written. On the cluster that RAY_ADDRESS names, its workers share the
-deployments.
+The probabilities of an event are the mean of those of its images, without those that failed. Run it again after
+`classify`: only deployments whose results changed are written. On the cluster that RAY_ADDRESS names, if it is set,
+deployments are processed in parallel.
 
 CORRECTIONS is a CSV that corrects clocks, one row per clock and period. `deployment` names whose clock it is, and
-perhaps `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
+optionally `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
 8766d 03:00:00) is added; or `image` names an image and `true_time` when it was really taken.
-
-Exit codes: 0 all well; 2 the invocation or a store is at fault; 130 interrupted.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import track
 
-from trapline.analysis import dataset
-from trapline.analysis.events import build, sessions
-from trapline.analysis.events.build import Options
-from trapline.analysis.events.sessions import Gap
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline events", help=__doc__, version_flags=(), result_action="return_value")
+app = command("events", __doc__)
 
-
+# Reasons in the table `unassigned`.
 _REASONS = {
-    sessions.NO_TIME: "no time",
-    sessions.IMPLAUSIBLE_TIME: "an impossible time (correct the clock with --corrections)",
-    sessions.NO_DEPLOYMENT: "no deployment",
+    "no_time": "no time",
+    "implausible_time": "an impossible time (correct the clock with --corrections)",
+    "no_deployment": "no deployment",
 }
 
 
 @app.default
 def main_events(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; any URL.")],
-    output: Annotated[str, Parameter(name="OUTPUT", help="A folder for the events alone.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify or rescore; path or URL.")],
+    output: Annotated[str, Parameter(name="OUTPUT", help="A separate folder for the events; path or URL.")],
     /,
     *,
     gap: Annotated[
@@ -58,17 +52,22 @@ def main_events(
     deployment_from: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Where the deployment and the camera stand: a pattern of the path such as site={site}/{camera}/…, "
-            "metadata:FIELD of the sidecar, or serial (of the camera, in EXIF). Of several, the first that an image "
-            "has is used."
+            help="Where to find the deployment and the camera of an image: a path pattern such as "
+            "`site={site}/{camera}/…`, `metadata:FIELD` of the sidecar, or `serial` (the camera's, in EXIF). Repeat it "
+            "for alternatives: the first that an image has is used."
         ),
     ] = ("serial",),
-    corrections: Annotated[str | None, Parameter(help="CSV with corrections of clocks; see above.")] = None,
-    replace: Annotated[
-        bool, Parameter(help="Overwrite events that were made with other options.", negative=())
-    ] = False,
+    corrections: Annotated[
+        str | None, Parameter(help="CSV with corrections of clocks, described above; path or URL.")
+    ] = None,
+    replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,
 ) -> int:
-    """Join images into events."""
+    """Group images into events."""
+    from trapline.analysis import dataset
+    from trapline.analysis.events import build
+    from trapline.analysis.events.build import Options
+    from trapline.analysis.events.sessions import Gap
+
     console = Console()
 
     def progress(answers: Iterable[int], total: int) -> Iterable[int]:
@@ -91,5 +90,5 @@ def _in_words(reason: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; return the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)
