@@ -1,4 +1,4 @@
-"""Write MegaDetector's batch JSON, for Timelapse or AddaxAI.
+"""Write MegaDetector's JSON, for Timelapse or AddaxAI.
 
 RESULTS is the OUTPUT of `classify` or `rescore`. FILE names each image by the path of its shard below INPUT and its own
 path in it, so a tool that opens the folder INPUT finds loose photographs, and those of an archive that was unpacked
