@@ -5,16 +5,7 @@ import pytest
 
 from tests.support.servers import S3Server
 from trapline.errors import OutputConflict, StorageError, UsageError
-from trapline.sources.shards import (
-    Shard,
-    discover,
-    folder_identity,
-    folder_members,
-    is_image,
-    is_wanted,
-    sample_stem,
-    shard_format,
-)
+from trapline.sources.shards import Shard, discover, folder_identity, folder_members
 from trapline.storage import store
 
 
@@ -39,50 +30,6 @@ def output(tmp_path: Path) -> str:
 def outputs(inputs: list[str], output: str) -> list[str]:
     """Where the shards go, below OUTPUT, in the order of their URIs."""
     return [shard.output.removeprefix(f"{output}/") for shard in discover(inputs, output).shards]
-
-
-# Names
-
-
-@pytest.mark.parametrize(
-    ("name", "format"),
-    [
-        ("a.tar", "tar"),
-        ("a.TAR.GZ", "tar"),
-        ("a.tgz", "tar"),
-        ("a.Zip", "zip"),
-        ("a.parquet", "parquet"),
-        ("a.jpg", None),
-        ("tar", None),
-        ("._a.tar", None),
-        ("__MACOSX/a.tar", None),
-    ],
-)
-def test_a_shard_is_known_by_its_suffix(name: str, format: str | None) -> None:
-    assert shard_format(name) == format
-
-
-@pytest.mark.parametrize(
-    ("name", "image"), [("a.JPG", True), ("x/a.jpeg", True), ("a.tif", True), ("a.jpg.txt", False)]
-)
-def test_an_image_is_known_by_its_suffix(name: str, image: bool) -> None:
-    assert is_image(name) == image
-
-
-def test_an_image_and_its_sidecar_share_a_stem() -> None:
-    for name in ["x/a.jpg", "x/a.json", "x/a.jpg.json", "x/a.JSON", "x/a.png"]:
-        assert sample_stem(name) == "x/a"
-    assert sample_stem("2023.05.01_a.jpg") != sample_stem("2023.05.01_b.jpg")
-
-
-def test_what_is_no_image_is_counted_by_what_it_is() -> None:
-    ignored: Counter[str] = Counter()
-    names = ["a.jpg", "a.json", "b.DAT", "c.dat", "README", "Thumbs.db", "._a.jpg", "._b.jpg", "@eaDir/a.jpg"]
-    assert [name for name in names if is_wanted(name, ignored)] == ["a.jpg", "a.json"]
-    assert ignored == {".dat": 2, "(no suffix)": 1, "Thumbs.db": 1, "._*": 2, "@eaDir": 1}
-
-
-# Discovery
 
 
 def test_outputs_mirror_the_input(archive: Path, output: str) -> None:
@@ -275,3 +222,58 @@ def test_an_s3_list_is_mirrored_with_its_bucket(bucket: str, output: str) -> Non
     store.put(f"{bucket}/cam/a.tar", b"x")
     store.put(f"{bucket}/list.txt", f"{bucket}/cam\n".encode())
     assert outputs([f"@{bucket}/list.txt"], output) == [f"{bucket.removeprefix('s3://')}/cam/a.tar.parquet"]
+
+
+# Junk, and where it is judged
+
+
+def test_junk_folders_are_ignored_and_counted(archive: Path, output: str) -> None:
+    fill(
+        archive,
+        "#recycle/1.jpg",
+        "cam/@Recycle/2.jpg",
+        "cam/1.jpg",
+        ".Trash-1000/files/b.tar",
+        "recycle/3.jpg",
+        "c.tar",
+    )
+    found = discover([str(archive)], output)
+    assert [Path(shard.uri).name for shard in found.shards] == ["c.tar", "cam", "recycle"]
+    assert found.ignored == {"#recycle": 1, "@Recycle": 1, ".Trash-1000": 1}
+
+
+def test_an_input_may_lie_in_a_snapshot(tmp_path: Path, output: str) -> None:
+    fill(tmp_path, ".snapshot/nightly/photos/a.tar", ".snapshot/nightly/photos/cam/1.jpg")
+    root = f"{tmp_path}/.snapshot/nightly/photos"
+    assert outputs([root], output) == ["a.tar.parquet", "cam/images.parquet"]
+    assert outputs([f"{root}/*"], output) == ["a.tar.parquet", "cam/images.parquet"]
+    assert outputs([f"{root}/a.tar"], output) == ["a.tar.parquet"]
+    assert outputs([str(tmp_path / ".snapshot/nightly")], output) == [
+        "photos/a.tar.parquet",
+        "photos/cam/images.parquet",
+    ]
+    with pytest.raises(UsageError, match="holds no shard"):
+        discover([str(tmp_path)], output)
+
+
+def test_lonely_sidecars_are_counted(archive: Path, output: str) -> None:
+    fill(archive, "a.tar", "notes/1.json", "notes/2.json")
+    assert discover([str(archive)], output).ignored == {"(unmatched .json sidecar)": 2}
+
+
+def test_kinds_of_ignored_files_are_limited(archive: Path, output: str) -> None:
+    fill(archive, "a.tar", *(f"x.{number:04d}" for number in range(150)))
+    ignored = discover([str(archive)], output).ignored
+    assert len(ignored) == 101
+    assert ignored["(other)"] == 50
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.tar", "https://host/archive", "http://host/a.tar?x=1"])
+def test_a_web_server_is_no_input(url: str, output: str) -> None:
+    with pytest.raises(UsageError, match="web servers cannot be listed"):
+        discover([url], output)
+
+
+def test_the_image_column_travels_with_the_shard(archive: Path, output: str) -> None:
+    fill(archive, "a.parquet", "b.tar")
+    assert [shard.image_column for shard in discover([str(archive)], output, "photo").shards] == ["photo", "photo"]

@@ -17,7 +17,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.rows import image_rows, with_predictions
 from trapline.results.schema import Columns
-from trapline.run.chunks import Chunk
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.writer import commit
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard
@@ -41,6 +41,7 @@ class Planted:
     error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     crop: int | None = None
+    box: Box = _BOX
 
 
 def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **values: Any) -> Columns:
@@ -58,9 +59,15 @@ def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **value
 
 
 def write_result(
-    output: str, shard_uri: str, name: str, images: Sequence[Planted], of: Columns, mark: Fingerprint = MARK
+    output: str,
+    shard_uri: str,
+    name: str,
+    images: Sequence[Planted],
+    of: Columns,
+    mark: Fingerprint = MARK,
+    loose: bool = False,
 ) -> Footer:
-    """The file `OUTPUT/name.parquet` of a shard with these images."""
+    """The file `OUTPUT/name.parquet` of a shard with these images; with `loose`, of a folder of photographs."""
     shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
     facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
     mask = np.array([image.status != "failed" and (len(image.logits) > 0 or not of.crops) for image in images])
@@ -73,10 +80,15 @@ def write_result(
         embedding=np.array([image.embedding for image in good], np.float32).reshape(len(good), of.embedding_size),
         features={},
     )
-    crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
-    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
+    crops = [image.crop and (image.crop, image.box) for image in images] if of.crops else None
+    rows = image_rows(
+        shard_uri,
+        [Record(image.key, None, image.metadata, identity="1-a" if loose else None) for image in images],
+        facts,
+        crops,
+    )
     rows = with_predictions(rows, predictions if good else None, of, mask)
-    return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)
+    return commit([PredictedChunk(shard, 0, rows, 100, {}, end=EndOfShard())], of, mark)
 
 
 def parquet_with_damaged_footer() -> bytes:

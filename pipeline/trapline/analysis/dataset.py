@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -36,11 +37,16 @@ class Results:
 
     @property
     def has_crops(self) -> bool:
-        """Whether rows of crops stand among those of the images."""
-        facts = self.fingerprint.facts
+        """Return whether rows of crops stand among those of the images."""
+        return "detections_sha256" in self.computed
+
+    @property
+    def computed(self) -> Mapping[str, Any]:
+        """Return the facts of the run of `classify` from which the rows stem, also where they were rescored since."""
+        facts: Mapping[str, Any] = self.fingerprint.facts
         while "rescored" in facts:
             facts = facts["rescored"]
-        return "detections_sha256" in facts
+        return facts
 
     def refuse_crops(self, job: str) -> None:
         """Raises UsageError where there are rows of crops, for a job that takes a row for an image."""
@@ -75,6 +81,17 @@ def find(output: str) -> Results:
     if footer is None:
         raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
     return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+
+
+def require_columns(results: Results, names: Iterable[str]) -> None:
+    """Raise UsageError where the rows lack one of these columns; raises StorageError, TransientError as well."""
+    with store.open_tail(results.files[0].url) as stream:
+        present = pq.ParquetFile(stream).schema_arrow.names
+    if missing := [name for name in names if name not in present]:
+        raise UsageError(
+            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
+            "`trapline classify`, or `rescore`, again with --replace"
+        )
 
 
 def connect(*urls: str) -> duckdb.DuckDBPyConnection:

@@ -5,12 +5,10 @@ import struct
 import subprocess
 import tarfile
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,10 +23,9 @@ from tests.support.reading import (
     read_sound,
     shard_of,
     tar_bytes,
-    zip_bytes,
 )
 from trapline.errors import ShardBroken
-from trapline.sources import archives
+from trapline.sources import limits, tar_archive
 from trapline.sources.records import Record, read
 
 
@@ -40,9 +37,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def noise(size: int) -> bytes:
     """Bytes that no compression makes shorter."""
     return random.Random(size).randbytes(size)
-
-
-# Tar
 
 
 def end_of_data(tar: bytes) -> int:
@@ -175,8 +169,11 @@ def test_links_and_devices_are_counted_and_not_followed(scratch: Path) -> None:
         tar.addfile(tarfile.TarInfo("empty.jpg"))
     outcome = read_bytes(scratch, "a.tar", sink.getvalue())
     assert outcome.error is None
-    assert outcome.images == {"empty.jpg": b""}
-    assert outcome.ignored == {"(link or device)": 5}
+    assert outcome.images == {"1.jpg": None, "empty.jpg": b""}
+    assert str(outcome.records[0].error) == (
+        "unreadable: a hard link to '/etc/passwd', which the tar does not hold before it"
+    )
+    assert outcome.ignored == {"(link or device)": 4}
 
 
 @pytest.mark.parametrize(
@@ -354,132 +351,94 @@ def test_many_members_of_one_name_are_not_held(scratch: Path) -> None:
         assert sum(1 for _ in read(shard_of(scratch / "same.tar"), Counter())) == 60
 
 
-# Zip
+# Hard links
 
 
-ABC = {"a.jpg": b"a" * 500, "b.jpg": b"b" * 500, "c.jpg": b"c" * 500}
+def tar_of(folder: Path, *options: str) -> Path:
+    """What GNU tar makes of a folder's `cards`."""
+    path = folder / ("a.tar.gz" if "-z" in options else "a.tar")
+    subprocess.run(["tar", "--sort=name", "-C", str(folder / "cards"), *options, "-cf", str(path), "."], check=True)
+    return path
 
 
-def test_a_zip_cut_anywhere_is_broken(scratch: Path) -> None:
-    data = zip_bytes(ABC)
-    for cut in {*range(0, len(data), 3), len(data) - 1}:
-        outcome = read_bytes(scratch, "a.zip", data[:cut])
-        assert isinstance(outcome.error, ShardBroken)
-        assert "upload it again" in str(outcome.error)
-        assert outcome.records == []
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with three cameras, of which two hold hard links to the pictures of the first."""
+    for camera in ("cam1", "cam2", "cam3"):
+        (tmp_path / "cards" / camera).mkdir(parents=True)
+    for number in range(3):
+        first = tmp_path / f"cards/cam1/{number}.jpg"
+        first.write_bytes(noise(5000 + number))
+        (tmp_path / f"cards/cam2/{number}.jpg").hardlink_to(first)
+        (tmp_path / f"cards/cam3/{2 - number}.jpg").hardlink_to(first)
+    (tmp_path / "cards/cam2/1.json").write_bytes(b'{"k": 1}')
+    return tmp_path
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_member_with_damaged_data_costs_itself_alone(method: int, scratch: Path) -> None:
-    data = bytearray(zip_bytes({name: noise(500) for name in ABC}, method))
-    data[data.index(b"b.jpg") + 200] ^= 1
-    outcome = read_bytes(scratch, "a.zip", bytes(data))
-    assert outcome.error is None
-    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": None}
+@pytest.mark.parametrize("options", [[], ["-z"], ["--format=posix"], ["--format=ustar", "-z"]])
+def test_a_hard_link_is_a_row_with_the_bytes_of_its_target(options: list[str], linked: Path) -> None:
+    outcome = read_sound(tar_of(linked, *options))
+    expected = {f"./cam{camera}/{number}.jpg": noise(5000 + number) for camera in (1, 2) for number in range(3)}
+    expected |= {f"./cam3/{2 - number}.jpg": noise(5000 + number) for number in range(3)}
+    assert outcome.images == expected
+    assert {key for key, metadata in outcome.metadata.items() if metadata} == {"./cam2/1.jpg"}
+    assert not outcome.ignored
 
 
-def lie(**facts: Any) -> Callable[[zipfile.ZipFile], None]:
-    def edit(archive: zipfile.ZipFile) -> None:
-        for name, value in facts.items():
-            setattr(archive.filelist[1], name, value)
-
-    return edit
-
-
-def point_back(archive: zipfile.ZipFile) -> None:
-    archive.filelist[1].header_offset = archive.filelist[0].header_offset + 10
-
-
-def point_beyond(archive: zipfile.ZipFile) -> None:
-    archive.filelist[1].header_offset = 2**31 - 1
-
-
-@pytest.mark.parametrize(
-    ("edit", "kind"),
-    [
-        (lie(flag_bits=1), "encrypted"),
-        (lie(flag_bits=0x41), "encrypted"),
-        (lie(flag_bits=0x20), "unreadable"),
-        (lie(CRC=0), "unreadable"),
-        (lie(file_size=10), "unreadable"),
-        (lie(compress_size=3), "unreadable"),
-        (lie(file_size=2**31 - 1), "too_large"),
-        (lie(compress_type=12), "unreadable"),
-        (lie(compress_type=99), "unreadable"),
-        (point_back, "unreadable"),
-        (point_beyond, "unreadable"),
-    ],
-    ids=[
-        "encrypted",
-        "strongly encrypted",
-        "patch",
-        "CRC",
-        "short",
-        "cut",
-        "huge",
-        "bzip2",
-        "unknown",
-        "overlap",
-        "out",
-    ],
-)
-def test_a_zip_member_that_lies_costs_itself_alone(
-    edit: Callable[[zipfile.ZipFile], None], kind: str, scratch: Path
+def test_hard_links_in_a_gzipped_tar_do_not_unpack_it_without_end(
+    linked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=edit))
-    assert outcome.error is None
-    assert outcome.kinds == {"a.jpg": None, "b.jpg": kind, "c.jpg": None}
+    monkeypatch.setattr(tar_archive, "_MAX_REWINDS", 1)
+    outcome = read_sound(tar_of(linked, "-z"))
+    assert Counter(outcome.kinds.values()) == {None: 7, "unreadable": 2}
+    failed = next(record for record in outcome.records if record.error)
+    assert "unpack it" in str(failed.error)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_compression_without_bound_is_refused(method: int, scratch: Path) -> None:
-    outcome = read_bytes(scratch, "a.zip", zip_bytes({"a.jpg": bytes(1000)}, method))
-    assert outcome.kinds == {"a.jpg": "unreadable"}
-
-
-def test_a_zip_bomb_that_lies_about_its_size_does_not_unfold(scratch: Path) -> None:
-    members = {"a.jpg": b"a", "b.jpg": bytes(100 * 2**20)}
-    path = scratch / "a.zip"
-    path.write_bytes(zip_bytes(members, edit=lie(file_size=1000)))
-    with memory_below(2 * 2**20):
-        outcome = read_sound(path)
-    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable"}
-
-
-def test_a_zip_bomb_of_overlapping_members_unfolds_once(scratch: Path) -> None:
-    def repeat(archive: zipfile.ZipFile) -> None:
-        archive.filelist.extend(archive.filelist[:1] * 99)
-
-    outcome = read_bytes(scratch, "a.zip", zip_bytes({"a.jpg": bytes(1000)}, edit=repeat))
-    assert Counter(outcome.kinds.values()) == {None: 1, "unreadable": 99}
-
-
-def test_a_zip_directory_beyond_the_limit_is_refused(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "_MAX_ZIP_DIRECTORY_BYTES", 1000)
-    data = zip_bytes({f"{number}.jpg": b"x" for number in range(100)})
-    outcome = read_bytes(scratch, "a.zip", data)
-    assert isinstance(outcome.error, ShardBroken)
-    assert "more headers" in str(outcome.error)
-
-
-def test_hostile_zip_names_are_keys_and_nothing_more(scratch: Path) -> None:
-    names = ["../../etc/a.jpg", "/etc/b.jpg", "c.jpg", f"{'h/' * 2040}h.jpg", "f\ng.jpg", "ü.jpg", "folder.jpg/"]
-    outcome = read_bytes(scratch, "a.zip", zip_bytes(dict.fromkeys(names, b"x")))
-    assert outcome.error is None
-    assert list(outcome.images) == names[:-1]
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_zip_names_that_repeat_get_ordinals(scratch: Path) -> None:
+def test_a_hard_link_to_a_hard_link_and_one_under_another_spelling_are_found(scratch: Path) -> None:
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for number in range(3):
-            archive.writestr("a.jpg", bytes([number]))
-    outcome = read_bytes(scratch, "a.zip", sink.getvalue())
-    assert outcome.images == {"a.jpg": b"\0", "a.jpg@2": b"\1", "a.jpg@3": b"\2"}
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        info = tarfile.TarInfo("./a.jpg")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"a"))
+        for name, target in [("b.jpg", "a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "/c.jpg")]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
+    outcome = read_bytes(scratch, "a.tar", sink.getvalue())
+    assert outcome.images == {"./a.jpg": b"a", "b.jpg": b"a", "c.jpg": b"a", "d.jpg": b"a"}
 
 
-@settings(max_examples=80, derandomize=True, deadline=None)
-@given(st.data())
-def test_a_zip_with_flipped_bits_never_escapes_the_contract(scratch: Path, data: st.DataObject) -> None:
-    assert_contract_under_flips(scratch, "a.zip", zip_bytes(ABC | {"a.json": b"{}"}), data)
+# GNU tar
+
+
+def test_the_times_of_an_incremental_tar_are_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "cards/DCIM").mkdir(parents=True)
+    (tmp_path / "cards/IMG_0.JPG").write_bytes(b"a")
+    (tmp_path / "cards/DCIM/IMG_1.JPG").write_bytes(b"b")
+    outcome = read_sound(tar_of(tmp_path, "--format=gnu", "-g", str(tmp_path / "snapshot")))
+    assert outcome.images == {"./DCIM/IMG_1.JPG": b"b", "./IMG_0.JPG": b"a"}
+    assert not outcome.ignored
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_long_name_is_whole_in_every_format(kind: int, scratch: Path) -> None:
+    name = f"{'folder/' * 20}IMG_1.JPG"
+    assert list(read_bytes(scratch, "a.tar", tar_bytes({name: b"x"}, format=kind)).images) == [name]
+
+
+def test_the_rest_of_a_file_from_another_volume_is_a_failed_row(scratch: Path) -> None:
+    rest = raw_header(b"IMG_1.JPG", 600, b"M") + padded(bytes(600))
+    outcome = read_bytes(scratch, "a.tar", rest + AFTER)
+    assert outcome.kinds == {"IMG_1.JPG": "unreadable", "after.jpg": None}
+
+
+def test_zeros_beyond_measure_are_not_unpacked(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_UNPACKED_BYTES", 2**20)
+    zeros = raw_header(b"clip.avi", 2**28) + bytes(2**28)
+    outcome = read_bytes(scratch, "a.tar.gz", gzip.compress(BEFORE + zeros + AFTER, 1))
+    assert isinstance(outcome.error, ShardBroken)
+    assert "unpacks to more than" in str(outcome.error)
+    assert outcome.images == {"before.jpg": b"x"}
+    sound = read_bytes(scratch, "a.tar.gz", gzip.compress(BEFORE + zeros[: 512 + 2**20] + AFTER, 1))
+    assert isinstance(sound.error, ShardBroken)  # which says 2**28 in its header
