@@ -13,6 +13,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -44,9 +45,10 @@ class Options(BaseModel):
     )
     device: Device = Field(default="auto", description="Where inference runs; auto: GPUs where the cluster has any.")
     precision: Precision = Field(default="auto", description="auto: fp32 on CPUs, bf16 on GPUs; bf16 rounds to 8 bits.")
-    decode: Literal["exact", "fast"] = Field(
+    decode: DecodeMode = Field(
         default="exact",
-        description="exact: the pixels of birder's transform; fast: JPEGs shrunk by their decoder, almost the same.",
+        description="exact: the pixels of birder's transform; else JPEGs shrunk by their decoder: close differs by 0.4 "
+        "of 255 on average at 1.3 times the speed, fast by 0.6 at 1.5, fastest by 1.3 at 1.7.",
     )
     detections: str | None = Field(
         default=None,

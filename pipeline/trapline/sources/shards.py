@@ -16,7 +16,9 @@ from trapline.storage.store import Entry
 
 Format = Literal["tar", "zip", "parquet", "folder"]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
+)
 
 _SHARD_SUFFIXES: dict[str, Format] = {
     ".tar": "tar",
