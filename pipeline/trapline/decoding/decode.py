@@ -76,13 +76,13 @@ class Facts:
     height: int | None = None
     format: str | None = None  # "jpeg", "png", "webp", "tiff", "gif", "bmp", "avif" or "heic"
     captured_at: datetime | None = None  # by the camera's clock
-    captured_at_tag: str | None = None  # the EXIF tag that it was read from
-    captured_at_offset: str | None = None  # of the camera's clock from UTC, "+02:00"
     latitude: float | None = None
     longitude: float | None = None
     camera_make: str | None = None
     camera_model: str | None = None
     camera_serial: str | None = None
+    captured_at_tag: str | None = None  # the EXIF tag that `captured_at` was read from
+    captured_at_offset: str | None = None  # of the camera's clock from UTC, "+02:00"
 
 
 def decode(
