@@ -7,13 +7,13 @@ which lets libjpeg-turbo scale by eighths while it decodes.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import torch
-from torchcodec.decoders import decode_jpeg
+from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]
 
 from trapline.errors import ImageError, is_out_of_memory
 
@@ -154,7 +154,7 @@ def decode(data: bytes, header: Header) -> torch.Tensor:
             unnamed[at] = _APP2
         data = bytes(unnamed)
     try:
-        return decode_jpeg(data)
+        return cast(torch.Tensor, decode_jpeg(data))
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
