@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 from rich.console import Console
 
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.search import duplicates as found_in
 from trapline.analysis.search import listing
 from trapline.cli.run_job import run
@@ -43,7 +43,7 @@ def duplicates(
     found = dataset.find(output)
     if near:
         found.refuse_crops("duplicates --near")
-    connection = dataset.connect(found.output, *filter(None, (csv, json, parquet)))
+    connection = sql.connect()
     dataset.view(connection, found)
     if near:
         compared = found_in.near(connection, found, threshold, window)

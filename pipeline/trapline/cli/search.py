@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 from rich.console import Console
 
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.search import listing, similarity
 from trapline.cli.run_job import run
 
@@ -41,7 +41,7 @@ def search(
     """Find the images most like an example."""
     found = dataset.find(output)
     found.refuse_crops("search")
-    connection = dataset.connect(found.output, *filter(None, (csv, json, parquet)))
+    connection = sql.connect()
     dataset.view(connection, found)
     examples = similarity.examples(connection, found, like, model)
     nearest = f"FROM {similarity.nearest(connection, found, examples, k, where)} ORDER BY rank"

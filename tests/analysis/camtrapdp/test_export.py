@@ -203,7 +203,7 @@ def test_a_table_of_taxa_names_the_classes(tmp_path: Path) -> None:
     plain = json.loads((tmp_path / "package/datapackage.json").read_text())
     assert plain["taxonomic"][0] == {"scientificName": "Ardea", "taxonID": "32FH"}
     for broken, words in {
-        "class\nArdea\n": "lacks the columns class and scientificName",
+        "class\nArdea\n": "has no column 'scientificName'",
         taxa.replace("Ardea,Ardea", "Heron,Ardea"): "lacks the class Ardea",
         taxa + "Ardea,Ardea,,\n": "names twice the class Ardea",
         taxa.replace("human", "bird"): "none of animal, human, vehicle, blank, of the class person",
@@ -236,7 +236,7 @@ def test_parquet_holds_the_same_rows_in_types(tmp_path: Path) -> None:
         ("-3.25", "-93.25", "deployment d2: latitude -93.25 is below -90"),
         ("culvert", "bridge", "deployment d1: featureType bridge is none of roadPaved"),
         ("2025-02-01T00:00:00", "February", "deployment d2: deploymentEnd February is no"),
-        ("longitude", "lon", "lacks the columns longitude"),
+        ("longitude", "lon", "has no column 'longitude'"),
         ("notes", "cameraTilt", "deployment d1: cameraTilt mine is no integer"),
         ("notes", "baitUse", "deployment d1: baitUse mine is no boolean"),
         ("notes", "timezone", "mine: no time zone"),

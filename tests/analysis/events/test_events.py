@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.result_files import MARK, Planted, columns, write_result
+from tests.support.result_files import as_a_user, MARK, Planted, columns, write_result
 from tests.support.servers import S3Server
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.events import build as module
 from trapline.analysis.events import event_tables
 from trapline.analysis.events.build import Account
@@ -54,7 +54,7 @@ def build(place: str, gap: Gap = Gap(), sources: Sequence[str] = PATTERN, replac
 
 
 def table(place: str, name: str = "events", select: str = "*") -> list[tuple[Any, ...]]:
-    connection = dataset.connect(place)
+    connection = as_a_user(place)
     order = "started_at, camera" if name == "events" else "all"
     return connection.sql(f"select {select} from '{place}/events/*/{name}.parquet' order by {order}").fetchall()
 

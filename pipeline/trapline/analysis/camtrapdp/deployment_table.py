@@ -10,8 +10,9 @@ from typing import Any
 
 import duckdb
 
-from trapline.analysis.deployments import literal
-from trapline.errors import UsageError, in_one_line
+from trapline.analysis import csv_input
+from trapline.analysis.sql import literal
+from trapline.errors import UsageError
 
 _SQL_TYPES = {"number": "double", "integer": "bigint", "boolean": "boolean", "datetime": "timestamptz"}
 _DESIGNATOR = r"(Z|[+-]\d\d:?\d\d)$"
@@ -47,17 +48,12 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
         UsageError: it cannot be read, lacks a zone, or says what the standard does not allow.
     """
     connection.execute(_MACROS)
-    try:
-        connection.execute(f"""
-            create or replace temp table given as
-            from read_csv({literal(url)}, all_varchar = true, header = true, strict_mode = true)""")
-    except (duckdb.Error, OSError) as error:
-        raise UsageError(f"{url}: no table of deployments: {in_one_line(error)}") from error
-    present = connection.sql("from given").columns
     of_standard = schema("deployments")["fields"]
-    missing = [each["name"] for each in of_standard if each["constraints"]["required"] and each["name"] not in present]
-    if missing:
-        raise UsageError(f"{url}: lacks the columns {', '.join(missing)}; name columns as Camtrap DP does")
+    names = {required: [each["name"] for each in of_standard if each["constraints"]["required"] is required]
+             for required in (True, False)}  # fmt: skip
+    table = csv_input.read(url, names[True], [*names[False], "timezone"])
+    connection.register("given", table)
+    present = table.column_names
     zone = f"coalesce({_cell('timezone') if 'timezone' in present else 'null'}, {literal(timezone or '')})"
     connection.execute(f"""
         create or replace temp table zoned as select *,
@@ -69,8 +65,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
 
 
 def _cell(name: str) -> str:
-    # The standard's missing values.
-    return f"""case when trim("{name}") not in ('', 'NaN', 'nan') then trim("{name}") end"""
+    return f'"{name}"'
 
 
 def _column(field: dict[str, Any], present: bool) -> str:

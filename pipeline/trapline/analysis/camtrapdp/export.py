@@ -16,12 +16,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, tables
+from trapline.analysis import csv_input, tables
 from trapline.analysis.camtrapdp import deployment_table, descriptor
 from trapline.analysis.camtrapdp.descriptor import TABLES, Description
 from trapline.analysis.dataset import Results
-from trapline.analysis.deployments import literal
-from trapline.errors import OutputConflict, UsageError, in_one_line
+from trapline.analysis.sql import connect, literal, read_parquet, translated
+from trapline.errors import OutputConflict, UsageError
 from trapline.storage import store
 
 DESCRIPTOR = "datapackage.json"
@@ -93,8 +93,8 @@ def export(
     there = {entry.url for entry in store.list_files(package, missing_ok=True)}
     if store.join(package, DESCRIPTOR) in there and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
-        connection = dataset.connect(source.output, events, deployments, taxa or events)
+    with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
+        connection = connect()
         connection.execute(f"set temp_directory = {literal(scratch)}; set TimeZone = 'UTC'")
         deployment_table.load(connection, deployments, how.timezone)
         _load_taxa(connection, taxa, source.classes)
@@ -128,14 +128,9 @@ def _load_taxa(connection: duckdb.DuckDBPyConnection, url: str | None, classes: 
         plain = "class, class as scientificName, 'animal' as observationType, null as taxonID, null as taxonRank"
         connection.execute(f"create temp table taxa as select {plain} from class_names")
         return
-    try:
-        connection.execute(f"""create temp table named as
-            from read_csv({literal(url)}, all_varchar = true, header = true, strict_mode = true)""")
-    except (duckdb.Error, OSError) as error:
-        raise UsageError(f"{url}: no table of taxa: {in_one_line(error)}") from error
-    present = connection.sql("from named").columns
-    if not {"class", "scientificName"} <= set(present):
-        raise UsageError(f"{url}: lacks the columns class and scientificName")
+    table = csv_input.read(url, columns[:2], columns[2:])
+    connection.register("named", table)
+    present = table.column_names
     picked = ", ".join(f"nullif(trim({name}), '') as {name}" if name in present else f"null::varchar as {name}"
                        for name in columns)  # fmt: skip
     connection.execute(f"""
@@ -177,7 +172,7 @@ def _define(
         .joinpath("export.sql")
         .read_text("utf-8")
         .format(
-            images=f"read_parquet([{', '.join(map(literal, names))}], hive_partitioning = false, filename = true)",
+            images=read_parquet(names),
             mapping=read["images"],
             events=read["events"],
             lost=read["quarantine"],
@@ -191,10 +186,10 @@ def _define(
 
 
 def _files(urls: Sequence[str], name: str) -> str:
-    wanted = [literal(url) for url in urls if url.endswith(f"/{name}.parquet")]
+    wanted = [url for url in urls if url.endswith(f"/{name}.parquet")]
     if not wanted:
         raise UsageError("the events are of no image; nothing to export")
-    return f"read_parquet([{', '.join(wanted)}], hive_partitioning = false)"
+    return read_parquet(wanted)
 
 
 def _quarantined(connection: duckdb.DuckDBPyConnection, events: str, deployments: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployments, parallel, tables
+from trapline.analysis import deployments, parallel, sql, tables
 from trapline.analysis.dataset import Results
 from trapline.analysis.events import sessions
 from trapline.analysis.events.event_tables import FEW_WORDS, MOMENT, Deployment, EventTables
@@ -87,7 +87,7 @@ def build(
     tables.refuse_nested(source.output, output)
     if not source.classes:
         raise UsageError(f"{source.output}: its model has no classes, so there is nothing to say of an event")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
+    with TemporaryDirectory(prefix="trapline-") as scratch, sql.translated(source.output):
         return _Builder(source, output, gap, deployment_from, scratch).run(replace, progress)
 
 
@@ -98,8 +98,8 @@ class _Builder:
         self.scratch = scratch
         self.files = {file.url: file for file in source.files}
         self.mark = _fingerprint(source, gap, deployment_from)
-        self.connection = dataset.connect(source.output)
-        self.connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
+        self.connection = sql.connect()
+        self.connection.execute(f"set temp_directory = {sql.literal(scratch)}")
         sessions.read(self.connection, list(self.files), self.sources)
         self.died: list[str] = []
         names = self.connection.sql("from located limit 0").columns
@@ -194,10 +194,10 @@ class _Builder:
         if there and there.made(origin.fingerprint, origin.identity):
             return
         sessions.read(self.connection, everything, self.sources)
-        sql = f"""
+        query = f"""
             select {", ".join(QUARANTINE_SCHEMA.names)} from located where reason is not null
             order by filename, file_row_number"""
-        lost = dataset.stream(self.connection, sql, FEW_WORDS, self.source.output)
+        lost = sql.stream(self.connection, query, FEW_WORDS, self.source.output)
         tables.publish(self._quarantine, QUARANTINE_SCHEMA, lost, origin, self.scratch)
 
     @property

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployments, tables
+from trapline.analysis import sql, tables
 from trapline.analysis.deployments import Source
 from trapline.analysis.events import sessions
 from trapline.analysis.events.pooling import pool
@@ -86,15 +86,15 @@ class EventTables:
 
     def __call__(self, deployment: Deployment) -> int:
         """Raises StorageError or TransientError where a store refuses, or does not answer."""
-        connection = dataset.connect(self.results)
-        with TemporaryDirectory(prefix="trapline-") as scratch, connection, dataset.reading(self.results):
-            connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
+        connection = sql.connect()
+        with TemporaryDirectory(prefix="trapline-") as scratch, connection, sql.translated(self.results):
+            connection.execute(f"set temp_directory = {sql.literal(scratch)}")
             if self.threads:
                 connection.execute(f"set threads = {self.threads}")
             sessions.read(connection, deployment.files, self.sources)
             sessions.split(connection, deployment.name, self.gap)
             origin = Origin(self.fingerprint, deployment.identity, deployment.name)
-            images = dataset.stream(connection, sessions.mapping(), FEW_WORDS, self.results)
+            images = sql.stream(connection, sessions.mapping(), FEW_WORDS, self.results)
             tables.publish(deployment.images, IMAGE_SCHEMA, images, origin, scratch)
             classes = {CLASSES_KEY: json.dumps(self.classes)} if self.column == "probabilities" else {}
             # Last: it is what a person looks for.
@@ -123,7 +123,7 @@ class EventTables:
             files = [name for (name,) in connection.sql(some).fetchall()]
             sessions.read(connection, sorted(files), self.sources)
             predicted = sessions.predicted(self.column, begin, end)
-            yield from dataset.stream(connection, predicted, ROWS_PER_GROUP, self.results)
+            yield from sql.stream(connection, predicted, ROWS_PER_GROUP, self.results)
 
     def _events(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         for pooled in pool(self._frames(connection), self.classes):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import duckdb
 
 from trapline.analysis import deployments
-from trapline.analysis.deployments import Source, literal
+from trapline.analysis.deployments import Source
+from trapline.analysis.sql import literal, read_parquet
 
 NO_TIME = "no_time"
 NO_DEPLOYMENT = "no_deployment"
@@ -32,11 +33,7 @@ class Gap:
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Sequence[Source]) -> None:
     """Makes `stored` and `located` views of these result files; reads nothing yet."""
-    files = ", ".join(map(literal, urls))
-    connection.execute(f"""
-        create or replace temp view stored as
-        select * from read_parquet([{files}], hive_partitioning = false, filename = true, file_row_number = true)
-    """)
+    connection.execute(f"create or replace temp view stored as from {read_parquet(urls)}")
     has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as
