@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from trapline.config import RunConfig, parse_deadline, parse_since
 
+NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)  # half past ten in Berlin
+
 
 def config(**options: Any) -> RunConfig:
     return RunConfig(**{"inputs": ("archive",), "output": "results", "model": "model.pt"} | options)
@@ -85,10 +87,7 @@ def test_a_run_can_be_repeated_from_the_options_in_its_manifest() -> None:
     assert RunConfig(**json.loads(json.dumps(original.model_dump(mode="json")))) == original
 
 
-NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)  # half past ten in Berlin
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
@@ -97,7 +96,6 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -111,11 +109,10 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("2026-11-01 06:00:30+05:30", "2026-11-01T00:30:30Z"),
     ],
 )
-def test_since_when(text: str, moment: str) -> None:
+def test_the_start_of_a_period(text: str, moment: str) -> None:
     assert parse_since(text, NOW) == datetime.fromisoformat(moment)
 
 
-@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -129,11 +126,10 @@ def test_since_when(text: str, moment: str) -> None:
         ("2026-11-01T06:00", "2026-11-01T05:00Z"),  # over, which is for the caller to mind
     ],
 )
-def test_until_when(text: str, moment: str) -> None:
+def test_a_deadline(text: str, moment: str) -> None:
     assert parse_deadline(text, NOW) == datetime.fromisoformat(moment)
 
 
-@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize(
     ("now", "moment"),
     [
@@ -146,14 +142,12 @@ def test_six_in_the_morning_is_six_also_when_the_clocks_change(now: str, moment:
     assert parse_deadline("06:00", datetime.fromisoformat(now)) == datetime.fromisoformat(moment)
 
 
-@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize("text", ["", "7", "7y", "-7d", "yesterday", "999999w", "2026-13-01"])
 def test_what_is_no_past_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="neither a date"):
         parse_since(text, NOW)
 
 
-@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize("text", ["", "6", "24:00", "06:60", "1350", "7d", "tomorrow"])
 def test_what_is_no_future_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="neither a time"):

@@ -96,7 +96,7 @@ def sleeping_actor(seconds: float) -> type[PredictorActor]:
         def __init__(self, job: Job, load: Callable[[], Model]) -> None:
             self.job = job
             self.busy = Busy()
-            self.remarks = SimpleQueue()
+            self.notes = SimpleQueue()
             self.predictor = SleepingPredictor(job.columns, seconds)
 
     return SleepingActor

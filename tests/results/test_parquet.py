@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.rows import COLUMNS, MARK, chunk, shard
 from trapline.results.footer import find
-from trapline.run.chunks import Chunk
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.writer import commit
 
 
@@ -20,19 +20,19 @@ class TestTheFile:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def chunks(cls, tmp_path_factory: pytest.TempPathFactory) -> list[Chunk]:
+    def chunks(cls, tmp_path_factory: pytest.TempPathFactory) -> list[PredictedChunk]:
         of = shard(str(tmp_path_factory.mktemp("results")))
         return [chunk(of, 0, False, images=2400), chunk(of, 1, True, images=2400)]
 
     @pytest.fixture(scope="class")
     @classmethod
-    def path(cls, chunks: list[Chunk]) -> Path:
+    def path(cls, chunks: list[PredictedChunk]) -> Path:
         commit(chunks, COLUMNS, MARK)
         return Path(chunks[0].shard.output)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def rows(cls, chunks: list[Chunk]) -> list[dict[str, Any]]:
+    def rows(cls, chunks: list[PredictedChunk]) -> list[dict[str, Any]]:
         return [row for chunk in chunks for row in chunk.rows.to_pylist()]
 
     def test_is_read_by_arrow_as_it_was_made(self, path: Path, rows: list[dict[str, Any]]) -> None:
@@ -87,7 +87,7 @@ class TestTheFile:
         assert described == set(COLUMNS.schema.names)
 
     def test_its_footer_says_what_commit_said(
-        self, path: Path, chunks: list[Chunk], rows: list[dict[str, Any]]
+        self, path: Path, chunks: list[PredictedChunk], rows: list[dict[str, Any]]
     ) -> None:
         footer = find(str(path))
         assert footer is not None
@@ -104,7 +104,7 @@ class TestTheFile:
 
     def test_says_why_its_shard_broke_off(self, tmp_path: Path) -> None:
         of = shard(str(tmp_path))
-        footer = commit([replace(chunk(of), broken="0007.tar: »cut«")], COLUMNS, MARK)
+        footer = commit([replace(chunk(of), end=EndOfShard(broken="0007.tar: »cut«"))], COLUMNS, MARK)
         assert footer.broken == "0007.tar: »cut«"
         assert find(of.output) == footer
 

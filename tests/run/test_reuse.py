@@ -12,9 +12,10 @@ from tests.support.archives import jpeg, pictures, sidecar, write_folder
 from trapline.config import RunConfig
 from trapline.model import checkpoint
 from trapline.results.verify import reconcile
-from trapline.run.chunks import Chunk
 from trapline.run.job import Job, columns_of, fingerprint
-from trapline.run.workers import PredictorActor, Reader, Task, unpack
+from trapline.run.messages import PredictedChunk, Task
+from trapline.run.packing import unpack
+from trapline.run.workers import PredictorActor, Reader
 from trapline.run.writer import commit
 from trapline.sources.shards import discover
 
@@ -33,11 +34,11 @@ class Folder:
         inputs, output = [str(self.loose.parent)], str(self.output)
         (shard,) = discover(inputs, output).shards
         read = pa.concat_tables(Reader(job)(pa.table({"task": [pickle.dumps(Task(shard))]})))
-        chunks = [item for item, _ in unpack(PredictorActor(job, lambda: self.model)(read))]
-        assert all(isinstance(chunk, Chunk) for chunk in chunks), chunks
+        chunks = list(unpack(PredictorActor(job, lambda: self.model)(read)))
+        assert all(isinstance(chunk, PredictedChunk) for chunk in chunks), chunks
         commit(chunks, columns, mark)  # type: ignore[arg-type]
         assert all(finding.good for finding in reconcile(inputs, output))
-        return sum(len(chunk.rows) for chunk in chunks if isinstance(chunk, Chunk) and chunk.carried)
+        return sum(len(chunk.rows) for chunk in chunks if isinstance(chunk, PredictedChunk) and chunk.carried)
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         found = duckdb.sql(f"select key, status, * from read_parquet('{self.output}/**/*.parquet')").fetchall()

@@ -1,4 +1,4 @@
-"""Chunks become the files of shards: files are written beside the flow: each is accounted for, and a store that takes none ends the run."""
+"""Files are written beside the flow: each is accounted for, and a store that takes none ends the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.progress import account
 from tests.support.rows import COLUMNS, chunk, shard
 from trapline.errors import StorageError
-from trapline.run.chunks import Chunk
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.progress import Account
 from trapline.run.writer import Assembler, Writer
 
@@ -57,10 +57,12 @@ class TestAssembler:
     counts = st.lists(st.integers(1, 4), min_size=3, max_size=3)
 
     @staticmethod
-    def of_these(counts: list[int]) -> list[Chunk]:
+    def of_these(counts: list[int]) -> list[PredictedChunk]:
         blank = chunk(shard("out"), images=1)
         return [
-            replace(blank, shard=shard("out", f"{name}.tar"), index=index, last=index == count - 1)
+            replace(
+                blank, shard=shard("out", f"{name}.tar"), index=index, end=EndOfShard() if index == count - 1 else None
+            )
             for name, count in enumerate(counts)
             for index in range(count)
         ]
@@ -78,7 +80,7 @@ class TestAssembler:
         for found in given_back:
             assert {each.shard for each in found} == {found[0].shard}
             assert [each.index for each in found] == list(range(len(found)))
-            assert [each.last for each in found] == [False] * (len(found) - 1) + [True]
+            assert [each.end is not None for each in found] == [False] * (len(found) - 1) + [True]
 
     @settings(deadline=None)  # machines are busy at times
     @given(counts, st.randoms())
@@ -88,7 +90,7 @@ class TestAssembler:
         assembler = Assembler()
         given_back = [found for each in chunks if (found := assembler.add(each))]
         assert {found[0].shard.uri for found in given_back} == {each.shard.uri for each in chunks}
-        assert all([each.index for each in found] == list(range(len(found))) and found[-1].last for found in given_back)
+        assert all([each.index for each in found] == list(range(len(found))) and found[-1].end for found in given_back)
 
     def test_a_repeated_chunk_is_not_another_one(self) -> None:
         first, second, third = self.of_these([3])

@@ -19,7 +19,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.rows import image_rows, with_predictions
 from trapline.results.schema import Columns
-from trapline.run.chunks import Chunk
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.writer import commit
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard
@@ -78,7 +78,7 @@ def write_result(
     crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
     rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
     rows = with_predictions(rows, predictions if good else None, of, mask)
-    return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)
+    return commit([PredictedChunk(shard, 0, rows, 100, {}, end=EndOfShard())], of, mark)
 
 
 def parquet_with_damaged_footer() -> bytes:
@@ -94,5 +94,5 @@ def as_a_user(url: str) -> duckdb.DuckDBPyConnection:
     """DuckDB as people have it, which reads the store of a URL through fsspec."""
     connection = duckdb.connect()
     if url.startswith("s3://"):
-        connection.register_filesystem(fsspec.filesystem("s3"))
+        connection.register_filesystem(fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True))
     return connection

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -75,6 +75,21 @@ def find(output: str) -> Results:
     return Results(output, files, said.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
 
 
+def require_columns(results: Results, names: Iterable[str]) -> None:
+    """Raise UsageError where the rows lack one of these columns.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    file = footer.read_metadata(store.stat(results.files[0].url))
+    present = file.schema.to_arrow_schema().names if file else []
+    if missing := [name for name in names if name not in present]:
+        raise UsageError(
+            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
+            "`trapline classify`, or `rescore`, again with --replace"
+        )
+
+
 def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images", crops: bool = False) -> None:
     """Make the rows of all images a view, after counting them.
 
@@ -91,13 +106,9 @@ def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "i
         OutputConflict: the files hold other rows than the ledger says.
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    require_columns(results, ["shard"])
     rows = sql.read_parquet(file.url for file in results.files)
     with sql.translated(results.output):
-        if "shard" not in connection.sql(f"FROM {rows} LIMIT 0").columns:
-            raise UsageError(
-                f"{results.output}: was written by an earlier version of Trapline, whose rows have no column `shard`; "
-                "run `trapline classify` over all of it with --replace"
-            )
         images = f"(FROM {rows} WHERE crop IS NULL)" if results.has_crops else rows
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {rows if crops else images}")
         counted = connection.execute(f"SELECT filename, count(*) FROM {images} GROUP BY filename").fetchall()

@@ -1,6 +1,6 @@
 """The page that documents the row and the footer, `docs/schema.md`, drawn from the code that writes them.
 
-`trapline schema > docs/schema.md` renews it; a test fails where page and code differ.
+`python -m jobs.docs` writes it; a test fails where page and code differ.
 """
 
 import inspect

@@ -28,17 +28,17 @@ from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
 from trapline.ray_session import connect
 from trapline.results import layout, ledger
-from trapline.results.footer import Footer
 from trapline.results.rows import classes_csv
 from trapline.results.schema import Columns
 from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
-from trapline.run.chunks import Failure
 from trapline.run.heartbeat import Heartbeat
 from trapline.run.job import Job, columns_of, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
+from trapline.run.messages import AlreadyDone, Failure, FromPredictor, NotStarted, Task, WorkerNote
+from trapline.run.packing import unpack
 from trapline.run.progress import Account
-from trapline.run.workers import Item, Left, PredictorActor, Reader, Remark, Task, unpack
+from trapline.run.workers import PredictorActor, Reader
 from trapline.run.writer import Assembler, Writer
 from trapline.sources.selection import newest_first, select
 from trapline.sources.shards import Shard, discover
@@ -194,7 +194,7 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
         tasks = _left(tasks, account)
 
 
-def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch: Watch) -> None:
+def _one_pass(stream: Iterator[FromPredictor], columns: Columns, account: Account, watch: Watch) -> None:
     """Commit each shard once all of its chunks have come."""
     assembler = Assembler()
     stopping = False
@@ -205,11 +205,11 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
                     raise FatalError(item.reason)
                 assembler.drop(item.shard)
                 account.fail(item)
-            elif isinstance(item, Footer):
-                account.found_done(item)
-            elif isinstance(item, Remark):
+            elif isinstance(item, AlreadyDone):
+                account.found_done(item.footer)
+            elif isinstance(item, WorkerNote):
                 watch.note(item.text)
-            elif isinstance(item, Left):
+            elif isinstance(item, NotStarted):
                 assembler.drop(item.shard)
                 stopping = True
             else:
@@ -256,7 +256,7 @@ def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
         return None
 
 
-def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Crew) -> Generator[Item]:
+def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Crew) -> Generator[FromPredictor]:
     """Shards through the cluster, as predicted chunks, in whatever order they come."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -299,8 +299,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Cr
     )
     try:
         for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for item, _ in unpack(batch):
-                yield item
+            yield from unpack(batch)  # type: ignore[misc]  # predictors leave no decoded chunk
     except ExecutionTimeoutError:
         return  # half an hour without any step: the nodes are gone, and the next pass waits for others
     except ray.exceptions.RayError as error:

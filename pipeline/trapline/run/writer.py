@@ -11,7 +11,7 @@ from trapline.results import parquet, rows
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.schema import Columns
-from trapline.run.chunks import Chunk, Failure
+from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Account
 from trapline.sources.shards import Shard
 
@@ -25,16 +25,16 @@ class Assembler:
     """Put the chunks of shards together, in whatever order they come and however often."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, dict[int, Chunk]] = {}
+        self._parts: dict[str, dict[int, PredictedChunk]] = {}
         self._settled: set[str] = set()
 
-    def add(self, chunk: Chunk) -> list[Chunk] | None:
+    def add(self, chunk: PredictedChunk) -> list[PredictedChunk] | None:
         """Add a chunk; return all chunks of its shard, in order, once they are complete, and once only."""
         if chunk.shard.uri in self._settled:
             return None
         parts = self._parts.setdefault(chunk.shard.uri, {})
         parts[chunk.index] = chunk
-        end = next((index for index, part in parts.items() if part.last), None)
+        end = next((index for index, part in parts.items() if part.end), None)
         if end is None or len(parts) <= end:
             return None
         self.drop(chunk.shard)
@@ -42,7 +42,7 @@ class Assembler:
 
     @property
     def under_way(self) -> int:
-        """Shards of which some chunks have come, and not all."""
+        """Return the number of shards of which some chunks have come, and not all."""
         return len(self._parts)
 
     def drop(self, shard: Shard) -> None:
@@ -75,7 +75,7 @@ class Writer:
         with self._threads:
             self.settle(at_most=0)
 
-    def write(self, chunks: list[Chunk]) -> None:
+    def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""
         future = self._threads.submit(commit, chunks, self._columns, self._account.fingerprint)
         self._writing[future] = chunks[0].shard
@@ -104,7 +104,7 @@ class Writer:
                 raise
 
 
-def commit(chunks: Sequence[Chunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
+def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
     """Write the Parquet file of a shard.
 
     Args:
@@ -116,7 +116,7 @@ def commit(chunks: Sequence[Chunk], columns: Columns, fingerprint: Fingerprint) 
         StorageError: the store refuses the file.
         TransientError: the store did not answer, after retries.
     """
-    shard, last = chunks[0].shard, chunks[-1]
+    shard, end = chunks[0].shard, chunks[-1].end or EndOfShard()
     table = rows.table([chunk.rows for chunk in chunks], columns)
     images = rows.of_images(table)
     statuses = Counter(images.column("status").to_pylist())
@@ -127,11 +127,11 @@ def commit(chunks: Sequence[Chunk], columns: Columns, fingerprint: Fingerprint) 
         images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
         reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
         species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
-        ignored=last.ignored,
-        broken=last.broken,
+        ignored=end.ignored,
+        broken=end.broken,
         size=shard.size,
         crops=len(table) - len(images),
-        unmatched=len(last.unmatched),
+        unmatched=len(end.unmatched),
     )
     parquet.write(shard.output, table, footer, columns.classes)
     return footer

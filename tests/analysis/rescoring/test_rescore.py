@@ -179,7 +179,7 @@ def test_a_second_run_writes_nothing_and_a_new_or_changed_file_is_done_alone(
     after = versions(output)
     changed = {url.removeprefix(output) for url, version in after.items() if before.get(url) != version}
     assert changed == {"/site=0/cam4/a.tar.parquet", "/site=1/cam5/a.tar.parquet"}
-    assert "2 files scored anew, 4 done before" in capsys.readouterr().out
+    assert "2 files rescored, 4 done before" in capsys.readouterr().out
 
 
 def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: Path, capsys: Any) -> None:
@@ -192,7 +192,7 @@ def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: 
     capsys.readouterr()
     archive(stored, [8])
     assert main(command) == 0
-    assert "has learned is taken as it stands" in capsys.readouterr().out
+    assert "that an earlier run trained" in capsys.readouterr().out
     # A head that somebody exchanged is not believed.
     learned = head.load(place)
     store.put(place, replace(learned, weight=learned.weight + 1).to_bytes())
@@ -448,7 +448,7 @@ def test_it_runs_as_a_submitted_job(here: str, tmp_path: Path) -> None:
         command = ["python", "-m", "jobs.rescore", f"{here}/results", f"{here}/again", "--temperature", "2"]
         result = head_node.submit(*command, working_dir=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files scored anew" in result.stdout
+    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files rescored" in result.stdout
     assert len(versions(f"{here}/again")) == CAMERAS
 
 
