@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from trapline.analysis.sql import literal
 from trapline.errors import UsageError
-from trapline.sources.shards import shard_format
+from trapline.sources.file_types import shard_format
 
 _METADATA = "metadata:"
 _SERIAL = "serial"
