@@ -82,7 +82,7 @@ def rescore_(
     ] = False,
 ) -> int:
     """Compute new scores from stored results."""
-    from trapline.analysis import dataset
+    from trapline.analysis import dataset, tables
     from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
     from trapline.analysis.rescoring.artifacts import side_files
     from trapline.analysis.rescoring.training import Lesson, learn
@@ -100,7 +100,7 @@ def rescore_(
         raise UsageError(f"--threshold {threshold}: must be above 0 and at most 1")
     if not any((labels, head_, calibrate, temperature, species, taxonomy_)):
         raise UsageError("rescore: nothing to change; give --labels, --head, --calibrate, --species or --taxonomy")
-    rescore.refuse_nested(results_, output)
+    tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
     rescore.refuse_lacking(found, "embedding" if labels or head_ else "probabilities")

@@ -25,6 +25,9 @@ def resolve(url: str) -> tuple[Any, str]:
     try:
         if url.startswith(("s3://", "s3a://")):
             return s3_files(), S3Files._strip_protocol(url)
+        if "://" not in url and not url.startswith("file:"):
+            # Not through fsspec, which takes `a::b` for a chain of filesystems: here it is the name of a file.
+            return LOCAL, os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error

@@ -213,7 +213,9 @@ class TestAgain:
         place = str(tmp_path)
         self.plant(place)
         before = self.files(place)
-        with pytest.raises(OutputConflict, match=r"5 of its 5 tables were made otherwise \(gap: 60.0 -> 5"):
+        with pytest.raises(
+            OutputConflict, match=r"5 of its 5 tables were made with different settings \(gap: 60.0 -> 5"
+        ):
             build(place, Gap(5))
         write(f"{place}/results", "site=a/c1/1.tar", [at(0)], mark=Fingerprint({"top_k": 3}))
         write(f"{place}/results", "site=b/c1/1.tar", [at(0)], mark=Fingerprint({"top_k": 3}))

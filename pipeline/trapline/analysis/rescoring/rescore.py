@@ -25,7 +25,7 @@ from trapline.results.footer import Footer, find
 from trapline.results.ledger import Plan
 from trapline.results.parquet import ROWS_PER_GROUP, file_metadata, parquet_writer
 from trapline.results.rows import of_images
-from trapline.sources.shards import Shard, is_below
+from trapline.sources.shards import Shard
 from trapline.storage import store
 
 # Raise it when the same options would give other rows.
@@ -68,15 +68,6 @@ def fingerprint(
         "top_k": scorer.top_k,
     }
     return Fingerprint({name: value for name, value in facts.items() if value is not None})
-
-
-def refuse_nested(results: str, output: str) -> None:
-    """Raises UsageError where one of the two places lies in the other."""
-    results, output = store.absolute(results), store.absolute(output)
-    if is_below(output, results) or is_below(results, output):
-        raise UsageError(
-            f"{output}: lies in {results}, or the other way round; choose an OUTPUT outside of the results"
-        )
 
 
 def refuse_lacking(results: Results, column: str) -> None:
