@@ -72,19 +72,12 @@ class ImageMatcher:
         """Find the longest run of segments, not at the name's beginning, that ends one shard's URI and no other's."""
         name = composed(name)
         bounds = [found.start() for found in _BOUNDARY.finditer(name)]
-        runs = sorted(
-            (
-                (stop - start, start, end)
-                for start, first in enumerate(bounds)
-                for stop, end in enumerate(bounds)
-                if first < end
-            ),
-            reverse=True,
-        )
-        for _, start, end in runs:
-            rank, index = self._composed.get(name[bounds[start] + 1 : end], (0, None))
-            if index is not None and rank >= 1 and self._may_hold(index, name[end + 1 :]):
-                return index, name[end + 1 :], self._INSIDE
+        pairs = [(start, end) for start in range(len(bounds)) for end in range(start + 1, len(bounds))]
+        for start, end in sorted(pairs, key=lambda pair: pair[0] - pair[1]):
+            key = name[bounds[end] + 1 :]
+            rank, index = self._composed.get(name[bounds[start] + 1 : bounds[end]], (0, None))
+            if index is not None and rank and self._may_hold(index, key):
+                return index, key, self._INSIDE
         return None
 
     def _may_hold(self, index: int, key: str) -> bool:

@@ -123,17 +123,14 @@ class Detections:
         """
         with closing(self._parsed(lambda stream: ijson.parse(stream, use_float=True))) as events:  # type: ignore[type-var]
             for prefix, event, value in events:
-                if prefix == "" and event == "start_array":
+                if (prefix, event) == ("", "start_array"):
                     return _LIST
-                if prefix == "" and event == "map_key" and value == "predictions":
-                    return _SPECIESNET
-                if prefix == "" and event == "map_key" and value == "annotations":
-                    raise self._malformed(
-                        "PytorchWildlife's boxes, in pixels",
-                        "write them by its `save_detection_timelapse_json` instead",
-                    )
-                if prefix == "" and event == "map_key" and value == "images":
-                    break
+                if (prefix, event) != ("", "map_key"):
+                    continue
+                if value == "annotations":
+                    raise self._malformed("has boxes in pixels (PytorchWildlife)", "use save_detection_timelapse_json")
+                if value in ("images", "predictions"):
+                    return _SPECIESNET if value == "predictions" else _BATCH
         return _BATCH
 
     def _categories(self, layout: _Layout) -> dict[str, str]:

@@ -35,7 +35,7 @@ class ShardBoxes:
     @cached_property
     def _composed(self) -> dict[str, str]:
         """Keys by their composed form, NFC: macOS decomposes names that others compose."""
-        return {unicodedata.normalize("NFC", key): key for key in reversed(self.boxes)}
+        return {unicodedata.normalize("NFC", key): key for key in reversed([*self.boxes])}
 
     @property
     def unmatched(self) -> list[str]:
