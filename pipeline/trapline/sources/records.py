@@ -1,4 +1,4 @@
-"""Shards become records: one per image, streamed, so that memory is bounded by a few images and never by the shard.
+"""Turn shards into records, one per image, streamed: memory is bounded by a few images and never by the shard.
 
 What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
 off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
@@ -18,7 +18,7 @@ from trapline.sources.file_types import count_ignored, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
-from trapline.sources.shards import Shard, folder_identity, folder_members
+from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
 from trapline.sources.sidecars import SidecarIndex, json_text, webdataset_key
 from trapline.sources.tar_archive import tar_members
 from trapline.sources.zip_archive import read_directory
@@ -179,6 +179,8 @@ def _read_parquet(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator
         for other in table.alternatives:
             count_ignored(ignored, f"(column {other!a}; {table.image_column!a} was taken)", table.rows_in_all)
         for group in range(table.groups):
+            for name in table.oversized(group):
+                count_ignored(ignored, f"(column {name!a}, too large)")
             for row in table.rows(group):
                 metadata = row.metadata
                 if metadata and len(metadata) > limits.MAX_SIDECAR_BYTES:
@@ -208,7 +210,7 @@ def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) 
 
 
 def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
-    images, sidecars = folder_members(store.list_folder(shard.uri), ignored)
+    images, sidecars = folder_members(list_loose(shard.uri), ignored)
     if folder_identity(images, sidecars) != shard.identity:
         raise TransientError(f"{shard.uri}: images or sidecars came, went or changed since it was listed; try again")
     return images, sidecars
@@ -261,7 +263,7 @@ def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:
 
 @contextmanager
 def _breaking(shard: Shard, stream: IO[bytes], what: str, remedy: str) -> Iterator[None]:
-    """Around a format's reader: what it stumbles over is where the shard breaks.
+    """Turn what a format's reader raises into the break of its shard.
 
     In hostile bytes these readers raise whatever they come upon, IndexErrors and MemoryErrors included; what the store
     raises comes as our own (`storage.StoreFile`).
