@@ -16,7 +16,8 @@ from tests.support.archives import write_tiny_checkpoint
 from trapline.config import RunConfig
 from trapline.decoding.decode import Facts
 from trapline.model import checkpoint
-from trapline.model.predict import Predictions, Predictor
+from trapline.model.predict import Predictor
+from trapline.model.predictions import Predictions
 from trapline.results import rows
 from trapline.results.rows import IMAGE_FIELDS, Columns, image_rows, table, usable, with_predictions
 from trapline.sources.records import Record

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Footer
 from trapline.results.parquet import commit

@@ -12,7 +12,7 @@ from trapline.config import RunConfig
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.model.checkpoint import Model
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.sources.records import Record
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
