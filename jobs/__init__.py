@@ -1,4 +1,4 @@
-"""One entry point per job, for a checkout: `python -m jobs.classify …` needs the dependencies, and not Trapline itself."""
+"""One entry point per job, for a checkout: `python -m jobs.classify …` needs the dependencies, not Trapline itself."""
 
 import os
 import sys

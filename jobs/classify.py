@@ -2,7 +2,7 @@
 
 import sys
 
-from trapline.cli.classify import main
+from trapline.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["classify", *sys.argv[1:]]))

@@ -5,15 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
 from rich.console import Console
 
 from trapline.decoding.decode import Facts
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.parquet import commit
-from trapline.results.rows import Columns, image_rows, with_predictions
-from trapline.run.chunks import Chunk
+from trapline.results.rows import image_rows, with_predictions
+from trapline.results.schema import Columns
+from trapline.run.messages import EndOfShard, PredictedChunk
+from trapline.run.writer import commit
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
@@ -82,8 +82,7 @@ def measure(console: Console, place: str, shards: int) -> list[Row]:
 
 def _commit(shard: Shard) -> None:
     rows = image_rows(shard.uri, [Record("a.jpg", None)], [Facts("failed", "empty: the file has no bytes")])
-    chunk = Chunk(shard, 0, True, with_predictions(rows, None, _COLUMNS), np.empty((0, 3, 1, 1), np.uint8), 0, {})
-    commit([chunk], _COLUMNS, _MARK)
+    commit([PredictedChunk(shard, 0, with_predictions(rows, None, _COLUMNS), 0, {}, end=EndOfShard())], _COLUMNS, _MARK)
 
 
 def _in_parallel(work: Callable[..., None], items: list[str] | list[Shard]) -> None:

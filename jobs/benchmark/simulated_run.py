@@ -25,7 +25,7 @@ from jobs.benchmark.growth import held_alone
 from jobs.benchmark.simulation import Scenario, Seen
 from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
 from trapline.config import RunConfig
-from trapline.results import ledger
+from trapline.results import layout, ledger
 from trapline.run import classify
 from trapline.run.periodic import Periodic
 from trapline.run.progress import Account
@@ -132,7 +132,7 @@ def run(scenario: Scenario) -> Seen:
     cpu = meter.cpu(process_time() - process, thread_time() - thread)
     rate, growth = watch.steady()
     ledger.remember(scenario.output, ledger.survey(scenario.output))
-    side = Path(scenario.output) / ledger.SIDE_FOLDER
+    side = Path(scenario.output) / layout.SIDE_FOLDER
     return Seen(
         shards=manifest.shards_committed,
         images=sum(manifest.images.values()),

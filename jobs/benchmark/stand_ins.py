@@ -20,8 +20,9 @@ from trapline.model.checkpoint import Model
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
-from trapline.results.rows import Columns
-from trapline.run.workers import Job, PredictorActor, Reader
+from trapline.results.schema import Columns
+from trapline.run.job import Job
+from trapline.run.workers import PredictorActor, Reader
 
 
 class SleepingDecoder:
@@ -96,7 +97,7 @@ def sleeping_actor(seconds: float) -> type[PredictorActor]:
         def __init__(self, job: Job, load: Callable[[], Model]) -> None:
             self.job = job
             self.busy = Busy()
-            self.remarks = SimpleQueue()
+            self.notes = SimpleQueue()
             self.predictor = SleepingPredictor(job.columns, seconds)
 
     return SleepingActor

@@ -1,139 +1,208 @@
-"""One description of a run: frozen, validated, and the only place where options are declared."""
+"""The configuration of a run: frozen, validated, and the only place where the options of `classify` are declared."""
 
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
-
-from trapline import moments
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
+# Headings of `trapline classify --help`, in their order there.
+INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS = (
+    Parameter(group=Group(name, sort_key=order))
+    for order, name in enumerate(("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections"), start=1)
+)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 class Options(BaseModel):
-    """How to classify. The command line, a config file and the tests all build this."""
+    """How to classify. The command line, a config file and the Python API all build this."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(
+    model: Annotated[str, MODEL] = Field(
         min_length=1,
         description="Checkpoint: a path, a URL, or a hub name such as birder-project/hiera_abswin_base_mim.",
     )
-    architecture: str | None = Field(
-        default=None, description="Name of the Hiera variant, where the checkpoint does not tell."
+    architecture: Annotated[str | None, MODEL] = Field(
+        default=None, description="Name of the Hiera variant, for a checkpoint that does not contain it."
     )
-    size: int | None = Field(
+    size: Annotated[int | None, MODEL] = Field(
         default=None, ge=32, multiple_of=32, description="Side of the input in pixels; default: the checkpoint's."
     )
-    top_k: int = Field(default=5, ge=1, le=100, description="How many species to list per image.")
-    probabilities: Literal["full", "top-k"] = Field(
-        default="full", description="Write the whole distribution over the classes, or only the top-k."
+    precision: Annotated[Precision, MODEL] = Field(
+        default="auto", description="auto: fp32 on CPUs, bf16 on GPUs. bf16 keeps 8 significant bits."
     )
-    embedding: Literal["float32", "float16", "none"] = Field(default="float32", description="Type of the embedding.")
-    features: tuple[Stage, ...] = Field(
-        default=(), description="Detection feature maps to write, float16; stage4 at 384 pixels is 221 KB an image."
-    )
-    batch_size: int | None = Field(
-        default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
-    )
-    device: Device = Field(default="auto", description="Where inference runs; auto: GPUs where the cluster has any.")
-    precision: Precision = Field(default="auto", description="auto: fp32 on CPUs, bf16 on GPUs; bf16 rounds to 8 bits.")
-    decode: Literal["exact", "fast"] = Field(
+    decode: Annotated[Literal["exact", "fast"], MODEL] = Field(
         default="exact",
-        description="exact: the pixels of birder's transform; fast: JPEGs shrunk by their decoder, almost the same.",
+        description="exact: the same pixels as birder's transform. fast: let the JPEG decoder shrink large images, "
+        "with almost the same pixels.",
     )
-    detections: str | None = Field(
+    limit: Annotated[int | None, INPUT] = Field(
+        default=None, ge=1, description="Classify at most this many shards in this run."
+    )
+    since: Annotated[str | None, INPUT] = Field(
         default=None,
-        min_length=1,
-        description="What a detector found: MegaDetector's batch output, or Parquet; its boxes are classified.",
+        description="Only shards added or changed since: a date, an ISO 8601 time, or an age such as 36h or 7d.",
     )
-    detection_threshold: float = Field(default=0.2, ge=0, le=1, description="Least confidence of a box.")
-    detection_categories: tuple[str, ...] = Field(
-        default=("animal",), min_length=1, description="Which boxes to classify, by name or number."
+    where: Annotated[tuple[str, ...], INPUT] = Field(
+        default=(),
+        description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
     )
-    crop_padding: float = Field(
-        default=0.1, ge=0, le=10, description="Added on each side of a box, as a fraction of its longer side."
+    top_k: Annotated[int, OUTPUT] = Field(default=5, ge=1, le=100, description="Number of species to list per image.")
+    probabilities: Annotated[Literal["full", "top-k"], OUTPUT] = Field(
+        default="full", description="Write the probabilities of all classes, or only the top k."
     )
-    crop_square: Annotated[bool, Parameter(negative="--no-crop-square")] = Field(
-        default=True, description="Grow crops to squares, as far as the picture allows."
+    embedding: Annotated[Literal["float32", "float16", "none"], OUTPUT] = Field(
+        default="float32", description="Data type of the embedding column; none leaves it out."
     )
-    without_boxes: Literal["whole", "skip"] = Field(
-        default="whole", description="Classify an image without a box whole, or not at all."
+    features: Annotated[tuple[Stage, ...], OUTPUT] = Field(
+        default=(),
+        description="Also write the feature maps of these stages, as float16; stage4 at 384 pixels is 221 KB an image.",
     )
-    decode_workers: int | None = Field(
-        default=None, ge=1, description="Decode tasks at the same time; default: what the cluster's cores allow."
-    )
-    predict_workers: int | None = Field(
-        default=None, ge=1, description="Inference actors; default: what the cluster's GPUs or cores allow."
-    )
-    gpus_per_actor: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that one actor takes.")
-    limit: int | None = Field(default=None, ge=1, description="Classify at most this many shards in this run.")
-    since: str | None = Field(
-        default=None,
-        description="Only shards that came or changed since: a date, an ISO time, or how long ago, such as 36h or 7d.",
-    )
-    where: tuple[str, ...] = Field(
-        default=(), description="Only shards in folders name=value, such as site=12; of one name, any of the values."
-    )
-    stop_at: str | None = Field(
-        default=None,
-        description="Begin no shard after this time, such as 06:00, and finish what is begun; newest shards first.",
-    )
-    notify: str | None = Field(
-        default=None, min_length=1, description="Shell command to run at the end, with the manifest on its input."
-    )
-    log: Literal["text", "json"] = Field(
-        default="text", description="json: an object a line, with the run's id, for a log collector."
-    )
-    keep_runs: int = Field(default=400, ge=1, description="Of how many runs the manifests are kept.")
-    replace: bool = Field(
+    replace: Annotated[bool, OUTPUT] = Field(
         default=False, description="Overwrite results that were written with another model or other options."
     )
-    dry_run: bool = Field(default=False, description="Say what would be done, and do nothing.")
-    max_failed_fraction: float = Field(
-        default=1.0, ge=0, le=1, description="Stop once more than this fraction of the images has failed."
+    detections: Annotated[str | None, DETECTIONS] = Field(
+        default=None,
+        min_length=1,
+        description="Boxes to classify: the batch output of MegaDetector, or a Parquet file; a path or URL.",
+    )
+    detection_threshold: Annotated[float, DETECTIONS] = Field(
+        default=0.2, ge=0, le=1, description="Minimum confidence of a box."
+    )
+    detection_categories: Annotated[tuple[str, ...], DETECTIONS] = Field(
+        default=("animal",), min_length=1, description="Categories of boxes to classify, by name or number."
+    )
+    crop_padding: Annotated[float, DETECTIONS] = Field(
+        default=0.1, ge=0, le=10, description="Margin on each side of a box, as a fraction of its longer side."
+    )
+    crop_square: Annotated[bool, DETECTIONS, Parameter(negative="--no-crop-square")] = Field(
+        default=True, description="Extend crops to squares where the image has room."
+    )
+    without_boxes: Annotated[Literal["whole", "skip"], DETECTIONS] = Field(
+        default="whole", description="Classify an image without boxes as a whole, or skip it."
+    )
+    stop_at: Annotated[str | None, NIGHTLY] = Field(
+        default=None,
+        description="Start no shard after this time, such as 06:00; finish those under way. Newest shards come first.",
+    )
+    notify: Annotated[str | None, NIGHTLY] = Field(
+        default=None,
+        min_length=1,
+        description="Shell command to run at the end of the run, with the run's manifest on standard input.",
+    )
+    log: Annotated[Literal["text", "json"], NIGHTLY] = Field(
+        default="text", description="json: one JSON object per line with the run's id, for log collectors."
+    )
+    keep_runs: Annotated[int, NIGHTLY] = Field(
+        default=400, ge=1, description="Number of run manifests to keep in OUTPUT."
+    )
+    max_failed_fraction: Annotated[float, NIGHTLY] = Field(
+        default=1.0, ge=0, le=1, description="Stop when more than this fraction of the images has failed."
+    )
+    dry_run: Annotated[bool, NIGHTLY] = Field(
+        default=False, description="Print what the run would do, and write nothing."
+    )
+    device: Annotated[Device, CLUSTER] = Field(
+        default="auto", description="Where inference runs. auto: on GPUs if the cluster has any, else on CPUs."
+    )
+    batch_size: Annotated[int | None, CLUSTER] = Field(
+        default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
+    )
+    decode_workers: Annotated[int | None, CLUSTER] = Field(
+        default=None, ge=1, description="Number of parallel decode tasks; default: chosen from the cluster's cores."
+    )
+    predict_workers: Annotated[int | None, CLUSTER] = Field(
+        default=None, ge=1, description="Number of inference actors; default: chosen from the cluster's GPUs or cores."
+    )
+    gpus_per_actor: Annotated[float, CLUSTER] = Field(
+        default=1.0, gt=0, le=1, description="Fraction of a GPU that one inference actor takes."
     )
 
     @field_validator("detection_categories")
     @classmethod
-    def _once_each(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+    def _sorted_categories(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(categories)))
 
     @field_validator("features")
     @classmethod
-    def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _sorted_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         return tuple(sorted(set(stages)))
 
     @field_validator("since", "stop_at")
     @classmethod
-    def _is_a_moment(cls, text: str | None, info: ValidationInfo) -> str | None:
-        read: Callable[[str, datetime], datetime] = moments.past if info.field_name == "since" else moments.coming
+    def _is_a_time(cls, text: str | None, info: ValidationInfo) -> str | None:
+        parse: Callable[[str, datetime], datetime] = parse_since if info.field_name == "since" else parse_deadline
         try:
             if text is not None:
-                read(text, datetime.now(UTC))
+                parse(text, datetime.now(UTC))
         except ValueError as error:
-            raise PydanticCustomError("moment", "{why}", {"why": str(error)}) from error
+            raise PydanticCustomError("time", "{why}", {"why": str(error)}) from error
         return text
 
     @field_validator("where")
     @classmethod
-    def _are_parts(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        for part in parts:
-            name, equals, value = part.partition("=")
+    def _are_partitions(cls, partitions: tuple[str, ...]) -> tuple[str, ...]:
+        for partition in partitions:
+            name, equals, value = partition.partition("=")
             if not (name and equals and value):
-                raise PydanticCustomError("part", "must be name=value, such as site=12")
-        return parts
+                raise PydanticCustomError("partition", "must be name=value, such as site=12")
+        return partitions
 
 
 class RunConfig(Options):
-    """A whole run: from where, to where, and how."""
+    """A whole run: what to read, where to write, and how to classify."""
 
     inputs: tuple[str, ...] = Field(
         min_length=1, description="Archives, folders, patterns, or @FILE with one of these a line; any fsspec URL."
     )
     output: str = Field(min_length=1, description="Folder that mirrors the input, one Parquet file per shard.")
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Return the start of a period that ends now; without an offset, a time is by this machine's clock.
+
+    Args:
+        text: a date, a date and time (ISO 8601), or an age: `90m`, `36h`, `7d`, `2w`.
+        now: the end of the period, with a time zone.
+
+    Raises:
+        ValueError: the text is none of these.
+    """
+    age = re.fullmatch(r"(\d+)([mhdw])", text)
+    try:
+        if age:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise ValueError("neither a date such as 2026-11-01 nor a duration such as 36h or 7d") from None
+
+
+def parse_deadline(text: str, now: datetime) -> datetime:
+    """Return the deadline; without an offset, a time is by this machine's clock.
+
+    Args:
+        text: a time of day, whose next occurrence is meant, or a date and time (ISO 8601), which may have passed.
+        now: the current time, with a time zone.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    try:
+        clock = re.fullmatch(r"(\d{1,2}):(\d\d)", text)
+        if not clock:
+            return datetime.fromisoformat(text).astimezone()
+        at = time(int(clock[1]), int(clock[2]))
+    except (ValueError, OverflowError):
+        raise ValueError("neither a time such as 06:00 nor 2026-11-01T06:00; in YAML, put it in quotes") from None
+    today = now.astimezone().date()
+    # By the calendar and not by 24 hours: one night of the year has 23 hours, another has 25.
+    days = (datetime.combine(today + timedelta(days=days), at).astimezone() for days in (0, 1))
+    return next(moment for moment in days if moment > now)

@@ -1,7 +1,7 @@
 import duckdb
 import pytest
 
-from trapline.analysis.deployments import located, parse
+from trapline.analysis.deployments import located, parse, suggest
 from trapline.errors import UsageError
 
 URI = "s3://archive/2024/site=12/cam3/0007.tar#DCIM/100/IMG_1.JPG"
@@ -79,3 +79,19 @@ def test_sidecars_say_deployment_and_camera() -> None:
 def test_what_is_no_source_is_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"(?s)^[^\n]*{words}[^\n]*$"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("shard", "pattern"),
+    [
+        ("s3://in/site=a/c1/1.tar", "site=a/{deployment}/…"),
+        ("/photos/2024/cam3", "2024/{deployment}/…"),
+        ("s3://in/1.tar", None),
+        ("/1.tar", None),
+        ("/a*b/cam3/1.tar", None),
+    ],
+)
+def test_a_pattern_is_suggested_from_a_path(shard: str, pattern: str | None) -> None:
+    assert suggest(shard) == pattern
+    if pattern:
+        assert look_up(pattern, uri=f"{shard}#1.jpg")[0] is not None

@@ -20,10 +20,12 @@ from tests.support.numerics import assert_as_exact, birders
 from trapline.cli import duplicates, rescore, search
 from trapline.cli.classify import main
 from trapline.cli.verify import main as verify
-from trapline.decoding.crops import Box, Cropping, Crops, Detected
+from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
-from trapline.run.chunks import Chunk, read_chunks
+from trapline.detections.shard_boxes import ShardBoxes
+from trapline.run.chunks import read_chunks
+from trapline.run.messages import DecodedChunk
 from trapline.sources.shards import discover
 
 SIZE = (64, 64)
@@ -152,14 +154,14 @@ class TestPixels:
 
 
 class TestChunks:
-    def read(self, tmp_path: Path, boxes: dict[str, int], whole: bool = True, images: int = 4) -> list[Chunk]:
+    def read(self, tmp_path: Path, boxes: dict[str, int], whole: bool = True, images: int = 4) -> list[DecodedChunk]:
         path = write_tar(tmp_path / "a.tar", {name: jpeg(7) if count >= 0 else b"" for name, count in boxes.items()})
         found = {name: (box(*LEFT),) * abs(count) for name, count in boxes.items()}
         (shard,) = discover((str(path),), str(tmp_path / "out")).shards
         chunks = list(
-            read_chunks(shard, SIZE, images, detected=Detected(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
+            read_chunks(shard, SIZE, images, detected=ShardBoxes(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
         )
-        assert all(isinstance(chunk, Chunk) for chunk in chunks)
+        assert all(isinstance(chunk, DecodedChunk) for chunk in chunks)
         return chunks  # type: ignore[return-value]
 
     def test_stay_bounded_where_one_image_has_many_boxes(self, tmp_path: Path) -> None:
@@ -174,9 +176,8 @@ class TestChunks:
         expected = [("a.jpg", None), ("a.jpg", 1), ("b.jpg", None), *(("b.jpg", n) for n in range(1, 51))]
         assert rows == [*expected, ("c.jpg", None), ("d.jpg", None), ("d.jpg", 1), ("d.jpg", 2)]
         for chunk in chunks:
-            assert chunk.with_pixels is not None
             assert chunk.with_pixels.sum() == len(chunk.pixels)
-        assert [chunk.unmatched for chunk in chunks] == [[]] * (len(chunks) - 1) + [["gone.jpg"]]
+        assert [chunk.end and chunk.end.unmatched for chunk in chunks] == [None] * (len(chunks) - 1) + [["gone.jpg"]]
         assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
 
     def test_stay_bounded_where_nothing_is_to_be_predicted(self, tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ class TestARun:
         self, night: Path, tiny_model: Path, options: list[str], name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run(night, tiny_model, *options) == 2
-        assert f"written otherwise ({name}: " in capsys.readouterr().err
+        assert f"written with different settings ({name}: " in capsys.readouterr().err
 
     def test_is_redone_on_request_where_the_detector_has_changed_its_mind(
         self, night: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

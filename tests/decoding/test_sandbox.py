@@ -21,9 +21,9 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a 
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """Whose children have a faulty decoder, and little patience."""
+    """Whose children have a faulty decoder, and little timeout."""
     monkeypatch.setenv("PYTHONPATH", write_saboteur(tmp_path), prepend=os.pathsep)
-    sandbox = Sandbox(patience=2)
+    sandbox = Sandbox(timeout=2)
     yield sandbox
     sandbox.close()
 
@@ -53,7 +53,7 @@ def test_an_image_that_its_decoder_does_not_finish_fails_alone(sandbox: Sandbox)
 
 @LINUX
 def test_an_image_that_takes_all_memory_fails_alone(sandbox: Sandbox) -> None:
-    sandbox._patience = 60
+    sandbox._timeout = 60
     _, facts = sandbox(bmp(STARVE), SIZE)
     assert (facts.status, facts.error) == (
         "failed",
@@ -79,17 +79,21 @@ def test_a_closed_sandbox_leaves_no_process(sandbox: Sandbox) -> None:
 @pytest.fixture
 def worker(tmp_path: Path) -> Callable[..., int]:
     """A process that decodes an image as workers do; gives its exit code."""
-    env = os.environ | {"PYTHONPATH": f"{write_saboteur(tmp_path)}{os.pathsep}{ROOT}"}
+    env = os.environ | {"PYTHONPATH": f"{write_saboteur(tmp_path)}{os.pathsep}{ROOT / 'pipeline'}"}
 
     def decode_in_process(data: bytes, program: str) -> int:
-        command = [sys.executable, "-c", f"import sys; from trapline.decoding.sandbox import decode_or_die\n{program}"]
+        command = [
+            sys.executable,
+            "-c",
+            f"import sys; from trapline.decoding.sandbox import decode_with_limits\n{program}",
+        ]
         return subprocess.run(command, input=data, env=env, check=False, stderr=subprocess.DEVNULL).returncode
 
     return decode_in_process
 
 
 def test_a_worker_that_hangs_ends_itself(worker: Callable[..., int]) -> None:
-    program = "assert decode_or_die(sys.stdin.buffer.read(), (64, 64), patience=1)[1].status == 'ok'"
+    program = "assert decode_with_limits(sys.stdin.buffer.read(), (64, 64), timeout=1)[1].status == 'ok'"
     assert [worker(data, program) for data in (bmp(40), bmp(HANG))] == [0, 1]
 
 
@@ -99,7 +103,7 @@ def test_a_worker_that_starves_lives_on_with_all_memory_to_itself(worker: Callab
 import resource
 before = resource.getrlimit(resource.RLIMIT_DATA)
 try:
-    decode_or_die(sys.stdin.buffer.read(), (64, 64))
+    decode_with_limits(sys.stdin.buffer.read(), (64, 64))
 except MemoryError:
     sys.exit(7 if resource.getrlimit(resource.RLIMIT_DATA) == before else 8)
 """

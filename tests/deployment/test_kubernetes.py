@@ -47,7 +47,7 @@ def scaling(cluster: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_kuberay_knows_every_field(documents: dict[str, Any]) -> None:
-    schema = json.loads((ROOT / "tests/kuberay_schema.json").read_text())
+    schema = json.loads((ROOT / "tests/deployment/kuberay_schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(documents["RayCronJob"], schema)
     documents["RayCronJob"]["spec"]["jobTemplate"]["rayClusterSpec"]["autoscalerOptions"]["idleTimeout"] = 600

@@ -19,9 +19,11 @@ from tests.support.archives import jpeg
 from trapline.config import RunConfig
 from trapline.errors import UsageError
 from trapline.model import checkpoint
-from trapline.results.rows import Columns
-from trapline.run.chunks import Chunk
-from trapline.run.workers import Job, PredictorActor, Reader, Task, unpack
+from trapline.results.schema import Columns
+from trapline.run.job import Job, columns_of
+from trapline.run.messages import PredictedChunk, Task
+from trapline.run.packing import unpack
+from trapline.run.workers import PredictorActor, Reader
 from trapline.sources.shards import discover
 
 SIZES = [Size(100, 1), Size(1000, 1), Size(100, 64), Size(300, 64), Size(100, 256), Size(3000, 1), Size(1000, 64)]
@@ -47,14 +49,14 @@ def test_stand_ins_give_what_is_as_large_as_real(tmp_path: Path, tiny_model: Pat
     photographs = [jpeg(seed, (320, 240)) for seed in range(3)]
     config = RunConfig(inputs=(str(write_archive(tmp_path / "in", photographs, 3, 3)),), output="out", model="m")
     model = checkpoint.load(str(tiny_model))
-    job = Job(model.size, 8, "cpu", "fp32", Columns.of(config, model), "mark")
+    job = Job(model.size, 8, "cpu", "fp32", columns_of(config, model), "mark")
     task = pa.table({"task": [pickle.dumps(Task(discover(config.inputs, "out").shards[0]))]})
     (real,), (simulated,) = Reader(job)(task), SleepingReader(job, 0)(task)
     assert simulated.column("pixels").nbytes == real.column("pixels").nbytes
 
-    def predicted(actor: PredictorActor, read: pa.Table) -> Chunk:
-        ((chunk, _),) = unpack(actor(read))
-        assert isinstance(chunk, Chunk)
+    def predicted(actor: PredictorActor, read: pa.Table) -> PredictedChunk:
+        (chunk,) = unpack(actor(read))
+        assert isinstance(chunk, PredictedChunk)
         return chunk
 
     real_chunk = predicted(PredictorActor(job, lambda: model), real)

@@ -1,5 +1,3 @@
-import io
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,70 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
+from tests.support.result_files import parquet_with_damaged_footer
 from tests.support.rows import COLUMNS, MARK, chunk, shard
-from trapline.errors import OutputConflict, StorageError
+from trapline.errors import OutputConflict
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import SIDE_FOLDER, Footer, Result, find, plan, read_footer, remember, survey
-from trapline.results.parquet import commit
+from trapline.results.layout import SIDE_FOLDER
+from trapline.results.ledger import Result, plan, remember, survey
+from trapline.run.writer import commit
 from trapline.sources.shards import Shard
 from trapline.storage import local, store
-
-
-class TestReadFooter:
-    @staticmethod
-    def damaged() -> bytes:
-        """Parquet by its first and last bytes, with nonsense for a footer."""
-        sink = io.BytesIO()
-        pq.write_table(pa.table({"a": [1]}), sink)
-        data = sink.getvalue()
-        length = int.from_bytes(data[-8:-4], "little")
-        return data[: -8 - length] + b"\xff" * length + data[-8:]
-
-    @staticmethod
-    def by_others(metadata: dict[str, str]) -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), sink)
-        return sink.getvalue()
-
-    def test_takes_no_other_file_for_a_result(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.parquet"
-        halves = {"trapline.shard": "{}", "trapline.fingerprint": "{}"}
-        others = [b"", b"x" * 100, self.damaged(), *map(self.by_others, ({}, {"trapline.shard": "{"}, halves))]
-        for data in others:
-            path.write_bytes(data)
-            assert read_footer(store.stat(str(path))) is None
-
-    def test_does_not_take_a_missing_file_or_a_broken_line_for_one_of_others(self, tmp_path: Path) -> None:
-        ours = shard(str(tmp_path))
-        commit([chunk(ours)], COLUMNS, MARK)
-        entry = store.stat(ours.output)
-        Path(ours.output).unlink()
-        with pytest.raises(StorageError, match=r"0007\.tar\.parquet: not found"):
-            read_footer(entry)
-
-    def test_reads_a_footer_longer_than_the_first_request(self, tmp_path: Path) -> None:
-        ours = shard(str(tmp_path))
-        footer = replace(
-            commit([chunk(ours)], COLUMNS, MARK), species={f"{number:03}{'x' * 500}": number for number in range(300)}
-        )
-        path = tmp_path / "long.parquet"
-        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(footer.to_metadata()), path)
-        assert path.stat().st_size > 2 * 65_536
-        assert find(str(path)) == footer
-
-    def test_of_another_version_is_read_as_far_as_it_is_known(self) -> None:
-        footer = Footer("s3://b/a.tar", "1-e", MARK, {"ok": 1})
-        metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
-        plain = json.loads(metadata[b"trapline.shard"])
-        del plain["broken"]
-        plain["mood"] = "fine"
-        assert Footer.from_metadata(metadata | {b"trapline.shard": json.dumps(plain).encode()}) == footer
-
-    @pytest.mark.parametrize("broken", [None, "cut"])
-    def test_metadata_and_back_is_the_same(self, broken: str | None) -> None:
-        footer = Footer("s3://b/ü.tar", "1-e", MARK, {"ok": 1}, {"empty": 2}, {"wren": 1}, {".mp4": 3}, broken, 7)
-        metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
-        assert Footer.from_metadata(metadata) == footer
+from trapline.storage.filesystems import resolve
 
 
 class TestPlan:
@@ -102,9 +46,7 @@ class TestPlanOnConflict:
         shards = [shard(output, f"{name}.tar") for name in "abc"]
         for each, top_k in zip(shards, (2, 3, 3), strict=True):
             commit([chunk(each)], COLUMNS, Fingerprint({**MARK.facts, "top_k": top_k}))
-        message = (
-            rf"^{output}: 2 of 3 results were written otherwise \(top_k: 3 -> 2\); choose another OUTPUT.*--replace$"
-        )
+        message = rf"^{output}: 2 of 3 results were written with different settings \(top_k: 3 -> 2\); choose another OUTPUT.*--replace$"
         with pytest.raises(OutputConflict, match=message):
             plan(shards, output, MARK, replace=False)
         found = plan(shards, output, MARK, replace=True)
@@ -114,10 +56,12 @@ class TestPlanOnConflict:
     def test_also_those_of_shards_that_are_no_longer_in_the_input(self, tmp_path: Path) -> None:
         gone, ours = shard(str(tmp_path), "gone.tar"), shard(str(tmp_path), "a.tar")
         commit([chunk(gone)], COLUMNS, Fingerprint({**MARK.facts, "top_k": 3}))
-        with pytest.raises(OutputConflict, match=r"1 of 1 results were written otherwise \(top_k: 3 -> 2\)"):
+        with pytest.raises(
+            OutputConflict, match=r"1 of 1 results were written with different settings \(top_k: 3 -> 2\)"
+        ):
             plan([ours], str(tmp_path), MARK, replace=False)
-        assert plan([ours], str(tmp_path), MARK, replace=True).otherwise == 1
-        assert plan([gone], str(tmp_path), MARK, replace=True).otherwise == 0
+        assert plan([ours], str(tmp_path), MARK, replace=True).results_with_other_fingerprint == 1
+        assert plan([gone], str(tmp_path), MARK, replace=True).results_with_other_fingerprint == 0
 
     @pytest.mark.parametrize("may_replace", [False, True])
     def test_a_shard_never_stands_under_two_names(self, tmp_path: Path, may_replace: bool) -> None:
@@ -137,7 +81,7 @@ class TestPlanOnConflict:
             plan([ours], str(tmp_path), MARK, replace=may_replace)
 
     @pytest.mark.parametrize("may_replace", [False, True])
-    @pytest.mark.parametrize("data", [b"somebody's", TestReadFooter.damaged()])
+    @pytest.mark.parametrize("data", [b"somebody's", parquet_with_damaged_footer()])
     def test_nor_is_a_file_that_is_not_ours(self, tmp_path: Path, may_replace: bool, data: bytes) -> None:
         ours = shard(str(tmp_path), "a.tar")
         Path(ours.output).write_bytes(data)
@@ -224,7 +168,7 @@ class TestTheCache:
         for each in shards:
             commit([chunk(each)], COLUMNS, MARK)
         remember(output, survey(output))
-        fs, path = store._filesystem(shards[0].output)
+        fs, path = resolve(shards[0].output)
         fs.rm_file(path)
         assert plan(shards, output, MARK, replace=False).todo == shards[:1]
 

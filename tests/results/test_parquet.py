@@ -8,68 +8,11 @@ import polars
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.support.rows import COLUMNS, MARK, chunk, shard
-from trapline.results.ledger import find
-from trapline.results.parquet import Assembler, commit
-from trapline.run.chunks import Chunk
-
-
-class TestAssembler:
-    # Of three shards, how many chunks each has.
-    counts = st.lists(st.integers(1, 4), min_size=3, max_size=3)
-
-    @staticmethod
-    def of_these(counts: list[int]) -> list[Chunk]:
-        blank = chunk(shard("out"), images=1)
-        return [
-            replace(blank, shard=shard("out", f"{name}.tar"), index=index, last=index == count - 1)
-            for name, count in enumerate(counts)
-            for index in range(count)
-        ]
-
-    @settings(deadline=None)  # machines are busy at times
-    @given(counts, st.randoms())
-    def test_gives_each_shard_once_and_whole_in_whatever_order_its_chunks_come(
-        self, counts: list[int], random: Any
-    ) -> None:
-        chunks = self.of_these(counts)
-        random.shuffle(chunks)
-        assembler = Assembler()
-        given_back = [found for each in chunks if (found := assembler.add(each))]
-        assert sorted(found[0].shard.uri for found in given_back) == sorted({each.shard.uri for each in chunks})
-        for found in given_back:
-            assert {each.shard for each in found} == {found[0].shard}
-            assert [each.index for each in found] == list(range(len(found)))
-            assert [each.last for each in found] == [False] * (len(found) - 1) + [True]
-
-    @settings(deadline=None)  # machines are busy at times
-    @given(counts, st.randoms())
-    def test_gives_no_shard_incomplete_however_often_its_chunks_come(self, counts: list[int], random: Any) -> None:
-        chunks = self.of_these(counts) * 2
-        random.shuffle(chunks)
-        assembler = Assembler()
-        given_back = [found for each in chunks if (found := assembler.add(each))]
-        assert {found[0].shard.uri for found in given_back} == {each.shard.uri for each in chunks}
-        assert all([each.index for each in found] == list(range(len(found))) and found[-1].last for found in given_back)
-
-    def test_a_repeated_chunk_is_not_another_one(self) -> None:
-        first, second, third = self.of_these([3])
-        assembler = Assembler()
-        assert [assembler.add(each) for each in (third, first, first, third)] == [None] * 4
-        assert assembler.add(second) == [first, second, third]
-
-    def test_what_came_of_a_shard_that_failed_is_forgotten(self) -> None:
-        first, second, other, last = self.of_these([2, 2])
-        assembler = Assembler()
-        assert assembler.add(first) is None
-        assert assembler.add(other) is None
-        assembler.drop(first.shard)
-        assembler.drop(shard("out", "never-seen.tar"))
-        assert assembler.add(second) is None
-        assert assembler.add(last) == [other, last]
+from trapline.results.footer import find
+from trapline.run.messages import EndOfShard, PredictedChunk
+from trapline.run.writer import commit
 
 
 class TestTheFile:
@@ -77,19 +20,19 @@ class TestTheFile:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def chunks(cls, tmp_path_factory: pytest.TempPathFactory) -> list[Chunk]:
+    def chunks(cls, tmp_path_factory: pytest.TempPathFactory) -> list[PredictedChunk]:
         of = shard(str(tmp_path_factory.mktemp("results")))
         return [chunk(of, 0, False, images=2400), chunk(of, 1, True, images=2400)]
 
     @pytest.fixture(scope="class")
     @classmethod
-    def path(cls, chunks: list[Chunk]) -> Path:
+    def path(cls, chunks: list[PredictedChunk]) -> Path:
         commit(chunks, COLUMNS, MARK)
         return Path(chunks[0].shard.output)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def rows(cls, chunks: list[Chunk]) -> list[dict[str, Any]]:
+    def rows(cls, chunks: list[PredictedChunk]) -> list[dict[str, Any]]:
         return [row for chunk in chunks for row in chunk.rows.to_pylist()]
 
     def test_is_read_by_arrow_as_it_was_made(self, path: Path, rows: list[dict[str, Any]]) -> None:
@@ -118,7 +61,7 @@ class TestTheFile:
         split = {name.partition(".")[0] for name, column in columns.items() if "BYTE_STREAM_SPLIT" in column.encodings}
         assert split == {"probabilities", "embedding"}
         words = {name.partition(".")[0] for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
-        assert words == {"status", "format", "camera_make", "camera_model", "camera_serial", "species"}
+        assert words == {"shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species"}
 
     @pytest.mark.parametrize("name", ["captured_at", "species", "probability", "key", "status", "latitude", "energy"])
     def test_tells_for_each_row_group_what_a_query_can_skip(
@@ -144,7 +87,7 @@ class TestTheFile:
         assert described == set(COLUMNS.schema.names)
 
     def test_its_footer_says_what_commit_said(
-        self, path: Path, chunks: list[Chunk], rows: list[dict[str, Any]]
+        self, path: Path, chunks: list[PredictedChunk], rows: list[dict[str, Any]]
     ) -> None:
         footer = find(str(path))
         assert footer is not None
@@ -161,7 +104,7 @@ class TestTheFile:
 
     def test_says_why_its_shard_broke_off(self, tmp_path: Path) -> None:
         of = shard(str(tmp_path))
-        footer = commit([replace(chunk(of), broken="0007.tar: »cut«")], COLUMNS, MARK)
+        footer = commit([replace(chunk(of), end=EndOfShard(broken="0007.tar: »cut«"))], COLUMNS, MARK)
         assert footer.broken == "0007.tar: »cut«"
         assert find(of.output) == footer
 

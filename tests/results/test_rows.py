@@ -1,25 +1,17 @@
-from dataclasses import fields
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.archives import write_tiny_checkpoint
-from trapline.config import RunConfig
 from trapline.decoding.decode import Facts
-from trapline.model import checkpoint
-from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 from trapline.results import rows
-from trapline.results.rows import IMAGE_FIELDS, Columns, image_rows, table, usable, with_predictions
+from trapline.results.rows import image_rows, table, usable, with_predictions
+from trapline.results.schema import Columns
 from trapline.sources.records import Record
 
 OK = Facts(
@@ -54,75 +46,6 @@ def predictions(probabilities: npt.ArrayLike) -> Predictions:
     )
 
 
-def config(**options: Any) -> RunConfig:
-    return RunConfig(**{"inputs": ("archive",), "output": "results", "model": "model.pt"} | options)
-
-
-class TestSchema:
-    def test_the_columns_of_a_run_are_complete_and_typed(self, tiny_model: Path) -> None:
-        columns = Columns.of(config(features=("stage4", "stage3")), checkpoint.load(str(tiny_model)))
-        word = "dictionary<values=string, indices=int32, ordered=0>"
-        assert {field.name: str(field.type) for field in columns.schema} == {
-            "image_uri": "string",
-            "key": "string",
-            "status": word,
-            "error": "string",
-            "content_sha256": "fixed_size_binary[32]",
-            "width": "int32",
-            "height": "int32",
-            "format": word,
-            "captured_at": "timestamp[ms]",
-            "latitude": "double",
-            "longitude": "double",
-            "camera_make": word,
-            "camera_model": word,
-            "camera_serial": word,
-            "metadata": "string",
-            "identity": "string",
-            "species": word,
-            "probability": "float",
-            "top_k": "list<item: struct<species: string, probability: float>>",
-            "energy": "float",
-            "probabilities": "fixed_size_list<item: float>[5]",
-            "embedding": "fixed_size_list<item: float>[128]",
-            "features_stage3": "fixed_size_list<item: halffloat>[1024]",  # 64 channels x 4 x 4
-            "features_stage4": "fixed_size_list<item: halffloat>[512]",  # 128 channels x 2 x 2
-        }
-
-    def test_every_column_is_described(self) -> None:
-        assert all(field.metadata[b"description"] for field in COLUMNS.schema)
-
-    def test_every_fact_is_a_column(self) -> None:
-        assert {field.name for field in fields(Facts)} < {field.name for field in IMAGE_FIELDS}
-
-    def test_widths_are_those_of_the_network(self, tiny_model: Path) -> None:
-        model = checkpoint.load(str(tiny_model), size=(96, 64))
-        stages = ("stage1", "stage2", "stage3", "stage4")
-        columns = Columns.of(config(features=stages), model)
-        pixels = np.zeros((1, 3, 96, 64), dtype=np.uint8)
-        found = Predictor(model, "cpu", "fp32", 1, stages)(pixels)
-        assert columns.feature_shapes == {stage: map_.shape[1:] for stage, map_ in found.features.items()}
-        assert columns.feature_shapes["stage1"] == (16, 24, 16)
-        assert columns.embedding_size == found.embedding.shape[1]
-
-    def test_top_k_ends_where_the_classes_do(self, tiny_model: Path) -> None:
-        assert Columns.of(config(top_k=100), checkpoint.load(str(tiny_model))).top_k == 5
-
-    def test_what_is_not_asked_for_is_not_there(self, tiny_model: Path) -> None:
-        columns = Columns.of(config(probabilities="top-k", embedding="none"), checkpoint.load(str(tiny_model)))
-        names = [field.name for field in columns.model_fields]
-        assert names == ["species", "probability", "top_k", "energy"]
-
-    def test_without_classes_the_embedding_remains(self, tmp_path: Path) -> None:
-        model = checkpoint.load(str(write_tiny_checkpoint(tmp_path, classes=0)))
-        columns = Columns.of(config(), model)
-        assert [field.name for field in columns.model_fields] == ["embedding"]
-        found = Predictor(model, "cpu", "fp32", 2)(np.zeros((1, 3, 64, 64), dtype=np.uint8))
-        row = table([with_predictions(batch([FAILED, OK]), found, columns)], columns)
-        np.testing.assert_array_equal(row.column("embedding")[1].as_py(), found.embedding[0])
-        assert row.column("embedding")[0].as_py() is None
-
-
 class TestTheDecodersHalf:
     def test_facts_keys_and_sidecars_are_columns(self) -> None:
         whole = image_rows(
@@ -134,6 +57,7 @@ class TestTheDecodersHalf:
         assert first == {
             **vars(OK),
             "image_uri": "s3://b/a.tar#DCIM/1.jpg",
+            "shard": "s3://b/a.tar",
             "key": "DCIM/1.jpg",
             "metadata": '{"site": "fen"}',
             "identity": None,
@@ -210,11 +134,3 @@ class TestTable:
         whole = table([with_predictions(batch([]), None, COLUMNS)], COLUMNS)
         assert whole.num_rows == 0
         assert whole.schema.equals(COLUMNS.schema)
-
-
-def test_the_model_is_not_run_to_find_its_widths(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = checkpoint.load(str(tiny_model))
-    monkeypatch.setattr(model.network, "predict", None)
-    before = torch.get_rng_state()
-    assert Columns.of(config(), model).embedding_size == 128
-    assert torch.equal(torch.get_rng_state(), before)

@@ -10,7 +10,8 @@ import pytest
 from tests.support.archives import jpeg, pictures, sidecar, write_parquet, write_tar, write_zip
 from trapline.results.rows import usable
 from trapline.run import chunks
-from trapline.run.chunks import Chunk, Failure, read_chunks
+from trapline.run.chunks import read_chunks
+from trapline.run.messages import DecodedChunk, Failure, PredictedChunk
 from trapline.sources import records
 from trapline.sources.shards import Shard, discover
 
@@ -21,13 +22,13 @@ def shard(path: Path) -> Shard:
     return discover((str(path),), str(path.parent / "results")).shards[0]
 
 
-def read(path: Path, images: int = 4) -> list[Chunk]:
+def read(path: Path, images: int = 4) -> list[DecodedChunk]:
     found = list(read_chunks(shard(path), SIZE, images))
-    assert all(isinstance(item, Chunk) for item in found)
+    assert all(isinstance(item, DecodedChunk) for item in found)
     return found  # type: ignore[return-value]
 
 
-def keys(found: list[Chunk]) -> list[str]:
+def keys(found: list[DecodedChunk]) -> list[str]:
     return [key for chunk in found for key in chunk.rows.column("key").to_pylist()]
 
 
@@ -39,7 +40,7 @@ def test_a_shard_is_cut_into_chunks_and_only_its_end_is_marked(tmp_path: Path, i
     assert [len(chunk.rows) for chunk in found] == sizes
     assert [len(chunk.pixels) for chunk in found] == sizes
     assert [chunk.index for chunk in found] == list(range(len(sizes)))
-    assert [chunk.last for chunk in found] == [False] * (len(sizes) - 1) + [True]
+    assert [chunk.end is not None for chunk in found] == [False] * (len(sizes) - 1) + [True]
     assert keys(found) == list(pictures(images))
 
 
@@ -88,7 +89,7 @@ def test_a_null_cell_is_a_failed_row(tmp_path: Path) -> None:
 def test_what_is_ignored_is_told_once_with_the_last_chunk(tmp_path: Path) -> None:
     others = {"Thumbs.db": b"x", "clip.mp4": b"x", "clip2.mp4": b"x"}
     found = read(write_zip(tmp_path / "a.zip", others | pictures(9)))
-    assert [chunk.ignored for chunk in found] == [{}, {}, {"Thumbs.db": 1, ".mp4": 2}]
+    assert [chunk.end and chunk.end.ignored for chunk in found] == [None, None, {"Thumbs.db": 1, ".mp4": 2}]
 
 
 class TestABrokenShard:
@@ -106,20 +107,21 @@ class TestABrokenShard:
         found = read(broken, images)
         assert keys(found) == [*list(pictures(9))[:8], ""]
         assert max(len(chunk.pixels) for chunk in found) <= images
-        assert [chunk.last for chunk in found] == [False] * (len(found) - 1) + [True]
+        assert [chunk.end is not None for chunk in found] == [False] * (len(found) - 1) + [True]
         row = found[-1].rows.to_pylist()[-1]
         assert row["status"] == "failed"
         assert row["image_uri"] == f"{broken}#"
-        assert row["error"] == f"broken_shard: {found[-1].broken}"
-        assert [chunk.broken is None for chunk in found] == [True] * (len(found) - 1) + [False]
+        assert found[-1].end is not None
+        assert row["error"] == f"broken_shard: {found[-1].end.broken}"
 
     def test_a_shard_that_cannot_be_read_at_all_is_one_row(self, tmp_path: Path) -> None:
         path = tmp_path / "a.zip"
         path.write_bytes(b"no zip at all")
         (chunk,) = read(path)
         assert keys([chunk]) == [""]
-        assert chunk.broken is not None
-        assert chunk.broken.startswith(f"{path}: no readable zip directory")
+        assert chunk.end is not None
+        assert chunk.end.broken is not None
+        assert chunk.end.broken.startswith(f"{path}: no readable zip directory")
 
 
 class TestAShardThatDoesNotStay:
@@ -136,10 +138,10 @@ class TestAShardThatDoesNotStay:
     def test_one_that_changes_as_we_read_ends_in_a_failure(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "a.tar", pictures(9))
         reading = read_chunks(shard(path), SIZE, 4)
-        assert isinstance(next(reading), Chunk)
+        assert isinstance(next(reading), DecodedChunk)
         os.utime(path, (1, 1))
         *others, end = reading
-        assert [type(item) for item in others] == [Chunk]
+        assert [type(item) for item in others] == [DecodedChunk]
         assert isinstance(end, Failure)
         assert end.transient
 
@@ -159,10 +161,10 @@ def test_time_is_counted_by_step_and_not_while_the_consumer_takes_its_own(
     asleep = 0.0
     monkeypatch.setattr(chunks, "perf_counter", lambda: perf_counter() + asleep)
 
-    def slowly(items: Iterator[Chunk | Failure]) -> Iterator[Chunk]:
+    def slowly(items: Iterator[DecodedChunk | PredictedChunk | Failure]) -> Iterator[DecodedChunk]:
         nonlocal asleep
         for item in items:
-            assert isinstance(item, Chunk)
+            assert isinstance(item, DecodedChunk)
             yield item
             asleep += 1000
 
@@ -175,7 +177,7 @@ def test_the_bytes_of_one_image_at_a_time_are_held(tmp_path: Path, monkeypatch: 
     held: list[int] = []
     add = chunks._Builder.add
 
-    def watched(builder: chunks._Builder, record: records.Record) -> Iterator[Chunk]:
+    def watched(builder: chunks._Builder, record: records.Record) -> Iterator[DecodedChunk]:
         yield from add(builder, record)
         held.append(sum(len(kept.data or b"") for kept in builder.records))
 

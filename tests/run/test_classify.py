@@ -31,7 +31,7 @@ from tests.support.numerics import assert_as_exact, birders
 from tests.support.progress import Silent
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, OutputConflict, UsageError
-from trapline.results.ledger import find
+from trapline.results.footer import find
 from trapline.run.classify import classify
 from trapline.run.manifest import Manifest
 from trapline.run.progress import Account

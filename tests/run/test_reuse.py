@@ -11,12 +11,12 @@ import pytest
 from tests.support.archives import jpeg, pictures, sidecar, write_folder
 from trapline.config import RunConfig
 from trapline.model import checkpoint
-from trapline.results.fingerprint import fingerprint
-from trapline.results.parquet import commit
-from trapline.results.rows import Columns
 from trapline.results.verify import reconcile
-from trapline.run.chunks import Chunk
-from trapline.run.workers import Job, PredictorActor, Reader, Task, unpack
+from trapline.run.job import Job, columns_of, fingerprint
+from trapline.run.messages import PredictedChunk, Task
+from trapline.run.packing import unpack
+from trapline.run.workers import PredictorActor, Reader
+from trapline.run.writer import commit
 from trapline.sources.shards import discover
 
 
@@ -29,20 +29,20 @@ class Folder:
 
     def __call__(self, **options: Any) -> int:
         config = RunConfig(inputs=("in",), output="out", model="m", **options)
-        columns, mark = Columns.of(config, self.model), fingerprint(config, self.model, "fp32")
+        columns, mark = columns_of(config, self.model), fingerprint(config, self.model, "fp32")
         job = Job(self.model.size, 4, "cpu", "fp32", columns, mark.digest)
         inputs, output = [str(self.loose.parent)], str(self.output)
         (shard,) = discover(inputs, output).shards
         read = pa.concat_tables(Reader(job)(pa.table({"task": [pickle.dumps(Task(shard))]})))
-        chunks = [item for item, _ in unpack(PredictorActor(job, lambda: self.model)(read))]
-        assert all(isinstance(chunk, Chunk) for chunk in chunks), chunks
+        chunks = list(unpack(PredictorActor(job, lambda: self.model)(read)))
+        assert all(isinstance(chunk, PredictedChunk) for chunk in chunks), chunks
         commit(chunks, columns, mark)  # type: ignore[arg-type]
         assert all(finding.good for finding in reconcile(inputs, output))
-        return sum(len(chunk.rows) for chunk in chunks if isinstance(chunk, Chunk) and chunk.carried)
+        return sum(len(chunk.rows) for chunk in chunks if isinstance(chunk, PredictedChunk) and chunk.carried)
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
-        found = duckdb.sql(f"select * from read_parquet('{self.output}/**/*.parquet')").fetchall()
-        return {row[1]: row for row in found}
+        found = duckdb.sql(f"select key, status, * from read_parquet('{self.output}/**/*.parquet')").fetchall()
+        return {row[0]: row for row in found}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_added_images_alone_are_read(folder: Folder, first: dict[str, tuple[Any,
     rows = folder.rows()
     assert len(rows) == 23
     assert {key: rows[key] for key in first} == first
-    assert [rows[key][2] for key in ("new.jpg", "cut.jpg")] == ["ok", "salvaged"]
+    assert [rows[key][1] for key in ("new.jpg", "cut.jpg")] == ["ok", "salvaged"]
 
 
 def test_what_changed_with_its_sidecar_is_read_again_and_what_went_is_gone(

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,9 +13,10 @@ from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
 from trapline.errors import FatalError
 from trapline.model import checkpoint
-from trapline.results.rows import Columns
-from trapline.run.chunks import Chunk, Failure
-from trapline.run.workers import Job, Left, PredictorActor, Reader, Remark, Task, pack, unpack
+from trapline.run.job import Job, columns_of
+from trapline.run.messages import DecodedChunk, Failure, NotStarted, PredictedChunk, Task, WorkerNote
+from trapline.run.packing import unpack
+from trapline.run.workers import PredictorActor, Reader
 from trapline.sources.shards import Shard, discover
 
 
@@ -28,7 +28,7 @@ def model(tiny_model: Path) -> checkpoint.Model:
 @pytest.fixture
 def job(model: checkpoint.Model) -> Job:
     config = RunConfig(inputs=("in",), output="out", model="m")
-    return Job(model.size, 4, "cpu", "fp32", Columns.of(config, model), "digest")
+    return Job(model.size, 4, "cpu", "fp32", columns_of(config, model), "digest")
 
 
 @pytest.fixture
@@ -43,22 +43,28 @@ def read(job: Job, shard: Shard) -> pa.Table:
 
 def test_a_shard_is_read_and_predicted_chunk_by_chunk(job: Job, shard: Shard, model: checkpoint.Model) -> None:
     chunks = read(job, shard)
-    assert [len(pixels) // (3 * 64 * 64) for _, pixels in unpack(chunks)] == [4, 2]
-    predicted = [item for item, pixels in unpack(PredictorActor(job, lambda: model)(chunks)) if not len(pixels)]
-    assert [item.rows.num_rows for item in predicted if isinstance(item, Chunk)] == [4, 3]
-    assert predicted[1].rows.column("species").null_count == 1
-    assert set(predicted[1].seconds) == {"read", "decode", "predict"}
+    assert [item.pixels.shape for item in unpack(chunks) if isinstance(item, DecodedChunk)] == [
+        (4, 3, 64, 64),
+        (2, 3, 64, 64),
+    ]
+    first, second = unpack(PredictorActor(job, lambda: model)(chunks))
+    assert isinstance(first, PredictedChunk)
+    assert isinstance(second, PredictedChunk)
+    assert (first.rows.num_rows, second.rows.num_rows) == (4, 3)
+    assert (first.end is None, second.end is None) == (True, False)
+    assert second.rows.column("species").null_count == 1
+    assert set(second.seconds) == {"read", "decode", "predict"}
 
 
 def test_what_a_person_should_know_travels_behind_the_chunks_once(
     job: Job, shard: Shard, model: checkpoint.Model
 ) -> None:
     actor, chunks = PredictorActor(job, lambda: model), read(job, shard)
-    actor.remarks.put("slow today")
-    assert [isinstance(item, Chunk) for item, _ in unpack(actor(chunks))] == [True, True, False]
-    actor.remarks.put("slow today")
-    *_, (remark, _) = unpack(actor(chunks))
-    assert remark == Remark("slow today")
+    actor.notes.put("slow today")
+    assert [isinstance(item, PredictedChunk) for item in unpack(actor(chunks))] == [True, True, False]
+    actor.notes.put("slow today")
+    *_, note = unpack(actor(chunks))
+    assert note == WorkerNote("slow today")
     assert len(list(unpack(actor(chunks)))) == 2
 
 
@@ -66,8 +72,8 @@ def test_two_calls_at_once_predict_what_they_would_in_turn(job: Job, shard: Shar
     actor, chunks = PredictorActor(job, lambda: model), read(job, shard)
 
     def probabilities(_: int) -> list[pa.ChunkedArray]:
-        items = [item for item, _ in unpack(actor(chunks))]
-        return [item.rows.column("probability") for item in items if isinstance(item, Chunk)]
+        items = unpack(actor(chunks))
+        return [item.rows.column("probability") for item in items if isinstance(item, PredictedChunk)]
 
     expected = probabilities(0)
     with ThreadPoolExecutor(2) as threads:
@@ -77,27 +83,16 @@ def test_two_calls_at_once_predict_what_they_would_in_turn(job: Job, shard: Shar
 def test_a_shard_whose_time_has_come_is_not_begun(job: Job, shard: Shard, model: checkpoint.Model) -> None:
     now = datetime.now(UTC)
     left = read(replace(job, stop_at=now), shard)
-    assert [item for item, _ in unpack(PredictorActor(job, lambda: model)(left))] == [Left(shard)]
+    assert list(unpack(PredictorActor(job, lambda: model)(left))) == [NotStarted(shard)]
     soon = read(replace(job, stop_at=now + timedelta(hours=1)), shard)
     assert soon.num_rows == 2
-
-
-def test_pixels_travel_unchanged_and_without_a_copy(job: Job, shard: Shard) -> None:
-    chunk = next(item for item, _ in unpack(read(job, shard)))
-    assert isinstance(chunk, Chunk)
-    pixels = np.arange(2 * 3 * 64 * 64, dtype=np.uint8).reshape(2, 3, 64, 64)
-    packed = pack(replace(chunk, index=7), pixels)
-    (item, arrived), (other, none) = unpack(pa.concat_tables([packed, pack(Failure(shard, "why", transient=True))]))
-    assert (item.index, other, len(none)) == (7, Failure(shard, "why", transient=True), 0)
-    np.testing.assert_array_equal(arrived.reshape(pixels.shape), pixels)
-    assert np.shares_memory(next(unpack(packed))[1], pixels)
 
 
 def test_a_shard_that_cannot_be_read_is_a_failure_that_passes_through(
     job: Job, shard: Shard, model: checkpoint.Model
 ) -> None:
     Path(shard.uri).unlink()
-    ((failure, _),) = unpack(PredictorActor(job, lambda: model)(read(job, shard)))
+    (failure,) = unpack(PredictorActor(job, lambda: model)(read(job, shard)))
     assert isinstance(failure, Failure)
     assert "not found" in failure.reason
 
@@ -111,5 +106,5 @@ def test_a_predictor_that_gives_up_costs_the_shard_and_says_why(
         raise FatalError("out of memory with a single image")
 
     monkeypatch.setattr(actor, "predictor", refuse)
-    items = [item for item, _ in unpack(actor(read(job, shard)))]
+    items = list(unpack(actor(read(job, shard))))
     assert all(isinstance(item, Failure) and "with a single image" in item.reason for item in items)

@@ -1,14 +1,19 @@
 """Files are written beside the flow: each is accounted for, and a store that takes none ends the run."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.progress import account
 from tests.support.rows import COLUMNS, chunk, shard
 from trapline.errors import StorageError
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.progress import Account
-from trapline.run.writer import Writer
+from trapline.run.writer import Assembler, Writer
 
 
 def write(night: Account, output: Path, *names: str, interrupted: bool = False) -> None:
@@ -45,3 +50,60 @@ def test_a_file_that_is_refused_fails_alone(output: Path) -> None:
 def test_three_refusals_and_nothing_accepted_end_it(output: Path) -> None:
     with pytest.raises(StorageError, match="blocked"):
         write(account(), output, *(f"blocked/{number}.tar" for number in range(3)))
+
+
+class TestAssembler:
+    # Of three shards, how many chunks each has.
+    counts = st.lists(st.integers(1, 4), min_size=3, max_size=3)
+
+    @staticmethod
+    def of_these(counts: list[int]) -> list[PredictedChunk]:
+        blank = chunk(shard("out"), images=1)
+        return [
+            replace(
+                blank, shard=shard("out", f"{name}.tar"), index=index, end=EndOfShard() if index == count - 1 else None
+            )
+            for name, count in enumerate(counts)
+            for index in range(count)
+        ]
+
+    @settings(deadline=None)  # machines are busy at times
+    @given(counts, st.randoms())
+    def test_gives_each_shard_once_and_whole_in_whatever_order_its_chunks_come(
+        self, counts: list[int], random: Any
+    ) -> None:
+        chunks = self.of_these(counts)
+        random.shuffle(chunks)
+        assembler = Assembler()
+        given_back = [found for each in chunks if (found := assembler.add(each))]
+        assert sorted(found[0].shard.uri for found in given_back) == sorted({each.shard.uri for each in chunks})
+        for found in given_back:
+            assert {each.shard for each in found} == {found[0].shard}
+            assert [each.index for each in found] == list(range(len(found)))
+            assert [each.end is not None for each in found] == [False] * (len(found) - 1) + [True]
+
+    @settings(deadline=None)  # machines are busy at times
+    @given(counts, st.randoms())
+    def test_gives_no_shard_incomplete_however_often_its_chunks_come(self, counts: list[int], random: Any) -> None:
+        chunks = self.of_these(counts) * 2
+        random.shuffle(chunks)
+        assembler = Assembler()
+        given_back = [found for each in chunks if (found := assembler.add(each))]
+        assert {found[0].shard.uri for found in given_back} == {each.shard.uri for each in chunks}
+        assert all([each.index for each in found] == list(range(len(found))) and found[-1].end for found in given_back)
+
+    def test_a_repeated_chunk_is_not_another_one(self) -> None:
+        first, second, third = self.of_these([3])
+        assembler = Assembler()
+        assert [assembler.add(each) for each in (third, first, first, third)] == [None] * 4
+        assert assembler.add(second) == [first, second, third]
+
+    def test_what_came_of_a_shard_that_failed_is_forgotten(self) -> None:
+        first, second, other, last = self.of_these([2, 2])
+        assembler = Assembler()
+        assert assembler.add(first) is None
+        assert assembler.add(other) is None
+        assembler.drop(first.shard)
+        assembler.drop(shard("out", "never-seen.tar"))
+        assert assembler.add(second) is None
+        assert assembler.add(last) == [other, last]

@@ -34,7 +34,7 @@ from tests.support.servers import S3Server
 from trapline.errors import ShardBroken, StorageError, TransientError
 from trapline.sources import records
 from trapline.sources.records import read
-from trapline.storage import store
+from trapline.storage import retry, store
 
 IMAGES = {f"DCIM/IMG_{number}.JPG": bytes([number]) * (200 * number) for number in range(1, 6)}
 
@@ -435,7 +435,7 @@ def test_an_object_replaced_as_it_is_read_is_to_be_tried_again(kind: str, large_
 def troubled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, range], None]:
     """Makes some of the requests of streams fail, counted from now on; pauses between tries are short."""
     fetch = s3fs.core.S3File._fetch_range
-    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
 
     def trouble(error: Exception, at: range) -> None:
         requests = count()

@@ -1,93 +1,16 @@
-import errno
 import os
-import random
-import re
-import resource
-import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 
 from tests.support.servers import S3Server
+from tests.support.store_files import names, one_line, parquet, write
 from trapline.errors import PermanentError, ShardBroken, StorageError, TransientError, TraplineError
-from trapline.storage import store
-
-
-def write(path: Path, data: bytes = b"x") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def names(url: str, below: str) -> list[str]:
-    return [entry.url.removeprefix(f"{below}/") for entry in store.list_files(url)]
-
-
-def said_by_a_child(action: Callable[[], object]) -> str:
-    """What a forked child raised, who may change its limits and its user without harm to us."""
-    reader, writer = os.pipe()
-    process = os.fork()
-    if process == 0:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001  # it is what we want to hear
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as said:
-        text = said.read()
-    os.waitpid(process, 0)
-    return text
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert "\n" not in text
-    assert len(text) < 500
-    return text
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_PAUSES", (0.0,) * 5)
-
-
-# URLs
-
-
-@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "{}/../{name}", "{}//", "{}/./"])
-def test_a_folder_has_one_url_however_it_is_written(form: str, tmp_path: Path) -> None:
-    folder = tmp_path / "SD card #1"
-    write(folder / "a.tar")
-    url = form.format(folder, name=folder.name)
-    assert store.absolute(url) == str(folder)
-    assert names(url, str(folder)) == ["a.tar"]
-
-
-@pytest.mark.parametrize("form", ["cards", "./cards", "cards/", "../{}/cards"])
-def test_a_relative_path_starts_where_the_user_is(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "cards" / "a.tar")
-    monkeypatch.chdir(tmp_path)
-    assert store.absolute(form.format(tmp_path.name)) == f"{tmp_path}/cards"
-
-
-def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert store.absolute("~/cards") == f"{tmp_path}/cards"
-
-
-def test_a_store_that_is_not_installed_is_named() -> None:
-    with pytest.raises(StorageError, match="nosuch://a/b"):
-        store.list_files("nosuch://a/b")
-
+from trapline.storage import retry, store
 
 # Listing
 
@@ -136,44 +59,6 @@ def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists(tmp_path: Pa
     assert store.read_many([f"{tmp_path}/cam[1]/what?.tar"]) == [b"x"]
 
 
-def test_links_are_followed_but_not_around_in_circles(tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    write(tmp_path / "elsewhere" / "a.tar")
-    (archive / "cam").mkdir(parents=True)
-    (archive / "folder").symlink_to(tmp_path / "elsewhere")
-    (archive / "file.tar").symlink_to(tmp_path / "elsewhere" / "a.tar")
-    (archive / "cam" / "up").symlink_to(archive)
-    (tmp_path / "elsewhere" / "across").symlink_to(archive / "cam")
-    assert names(str(archive), str(archive)) == ["file.tar", "folder/a.tar"]
-    assert names(f"{archive}/**/*.tar", str(archive)) == ["file.tar", "folder/a.tar"]
-
-
-def test_a_link_that_leads_nowhere_is_listed_so_that_its_absence_shows(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").symlink_to(tmp_path / "unmounted" / "a.tar")
-    (entry,) = store.list_files(str(tmp_path))
-    with pytest.raises(StorageError, match="not found"), store.open_unchanged(entry.url, entry.identity):
-        pass
-
-
-def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.tar")
-    assert store.list_files(str(tmp_path)) == []
-
-
-def test_a_folder_that_may_not_be_read_is_an_error_and_not_passed_over() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        write(Path(name, "closed", "a.tar"))
-        Path(name).chmod(0o755)
-        Path(name, "closed").chmod(0)
-
-        def look() -> None:
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            store.list_files(name)
-
-        assert re.match(r"StorageError: .*access denied .*closed", said_by_a_child(look))
-
-
 @pytest.mark.parametrize("name", ["missing", "missing/*.tar", "*.zip"])
 def test_nothing_there_is_an_error_unless_expected(name: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"not found|no match") as caught:
@@ -187,15 +72,6 @@ def test_an_empty_folder_is_there(tmp_path: Path) -> None:
 
 
 # Reading what must not change
-
-
-def test_identity_changes_with_the_content_though_size_and_second_stay(tmp_path: Path) -> None:
-    file = write(tmp_path / "a", b"one")
-    identities = set()
-    for nanosecond in range(1, 4):
-        os.utime(file, ns=(0, 1_700_000_000_000_000_000 + nanosecond * 1000))
-        identities.add(store.stat(str(file)).identity)
-    assert len(identities) == 3
 
 
 def test_what_stays_the_same_can_be_read(tmp_path: Path) -> None:
@@ -293,29 +169,6 @@ def test_a_file_of_this_machine_is_published_whole_and_can_be_deleted(kind: str,
         assert store.list_files(place, missing_ok=True) == []
 
 
-def test_a_file_that_breaks_off_while_it_is_published_keeps_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = write(tmp_path / "store" / "a", b"old")
-    source = write(tmp_path / "large", b"new" * 2**20)
-
-    def breaking(source: object, sink: Any, length: int) -> None:
-        sink.write(b"new")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfileobj", breaking)
-    with pytest.raises(StorageError, match="No space left"):
-        store.put_file(str(target), str(source))
-    assert target.read_bytes() == b"old"
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_put_takes_names_as_long_as_the_file_system_does(tmp_path: Path) -> None:
-    store.put(f"{tmp_path}/{'n' * 255}", b"x")
-    with pytest.raises(StorageError, match="too long"):
-        store.put(f"{tmp_path}/{'n' * 256}", b"x")
-
-
 def test_put_where_something_else_is_says_so(tmp_path: Path) -> None:
     write(tmp_path / "folder" / "a")
     with pytest.raises(StorageError, match="choose another path"):
@@ -323,105 +176,6 @@ def test_put_where_something_else_is_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="choose another path"):
         store.put(f"{tmp_path}/folder/a/b", b"x")
     assert names(str(tmp_path), str(tmp_path)) == ["folder/a"]
-
-
-def test_a_disk_that_takes_no_more_keeps_the_old_file_and_no_rest(tmp_path: Path) -> None:
-    target = write(tmp_path / "a", b"old")
-
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        store.put(str(target), bytes(2000))
-
-    assert said_by_a_child(fill).startswith("StorageError")
-    assert names(str(tmp_path), str(tmp_path)) == ["a"]
-    assert target.read_bytes() == b"old"
-
-
-def test_a_writer_killed_at_any_moment_leaves_no_partial_file(memory_disk: Path) -> None:
-    target = memory_disk / "site=1" / "a.parquet"
-    contents = [parquet(rows) for rows in (200_000, 300_000)]
-    rng = random.Random(5)
-    seen, rests = set(), 0
-    for _ in range(20):
-        writer = os.fork()
-        if writer == 0:
-            while True:
-                for data in contents:
-                    store.put(str(target), data)
-        time.sleep(rng.uniform(0.002, 0.03))
-        os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
-        if target.exists():
-            assert target.read_bytes() in contents
-            query = f"SELECT count(*) FROM read_parquet('{memory_disk}/**/*.parquet', hive_partitioning = true)"
-            seen.update(duckdb.sql(query).fetchall())
-        for rest in memory_disk.rglob("_*"):
-            rests += 1
-            rest.unlink()
-    assert seen == {(200_000,), (300_000,)}
-    assert rests, "no kill hit a file half written: the test proves nothing"
-
-
-@pytest.fixture
-def memory_disk(tmp_path: Path) -> Iterator[Path]:
-    """Where a file is written fast and synced at once, so that most of the time goes into writing."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else tmp_path) as name:
-        yield Path(name)
-
-
-def parquet(rows: int) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table({"x": pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(os.urandom(8 * rows))])}), sink
-    )
-    return bytes(sink.getvalue())
-
-
-# Trouble
-
-
-class ClientOfSomeStoreError(Exception):
-    """As gcsfs and Azure have: no OSError."""
-
-
-@pytest.mark.parametrize(
-    "trouble", [ConnectionResetError("reset"), TimeoutError(), ClientOfSomeStoreError("busy\nnow")]
-)
-def test_trouble_that_passes_costs_nothing_but_time(trouble: Exception, no_pauses: None) -> None:
-    left = [trouble] * 5
-
-    def action() -> str:
-        if left:
-            raise left.pop()
-        return "done"
-
-    assert store.retrying("s3://a/b", action) == "done"
-
-
-@pytest.mark.parametrize("trouble", [ConnectionResetError("reset"), ClientOfSomeStoreError("busy\nnow")])
-def test_trouble_that_stays_is_named_after_six_tries(trouble: Exception, no_pauses: None) -> None:
-    tries = []
-
-    def action() -> None:
-        tries.append(1)
-        raise trouble
-
-    with pytest.raises(TransientError, match=r"s3://a/b: (reset|busy now)") as caught:
-        store.retrying("s3://a/b", action)
-    one_line(caught.value)
-    assert len(tries) == 6
-
-
-def test_trouble_that_no_pause_mends_is_not_tried_again() -> None:
-    tries = []
-
-    def action() -> None:
-        tries.append(1)
-        raise PermissionError("no")
-
-    with pytest.raises(StorageError):
-        store.retrying("s3://a/b", action)
-    assert len(tries) == 1
 
 
 # S3
@@ -589,7 +343,7 @@ def test_a_missing_prefix_is_named(bucket: str) -> None:
 def test_a_server_that_is_down_is_given_up_after_some_seconds(
     bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PAUSES", (0.1,))
+    monkeypatch.setattr(retry, "_PAUSES", (0.1,))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(TransientError) as caught:

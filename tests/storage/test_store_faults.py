@@ -15,13 +15,13 @@ from tests.support.rows import COLUMNS, MARK, chunk, shard
 from tests.support.servers import S3Server
 from trapline.config import RunConfig
 from trapline.errors import StorageError, TransientError
-from trapline.results.ledger import find
-from trapline.results.parquet import commit
+from trapline.results.footer import find
 from trapline.results.verify import reconcile
 from trapline.run.classify import classify
 from trapline.run.progress import Account
+from trapline.run.writer import commit
 from trapline.sources.shards import discover
-from trapline.storage import store
+from trapline.storage import filesystems, retry, store
 
 DATA = bytes(range(256)) * 4096
 
@@ -29,7 +29,7 @@ DATA = bytes(range(256)) * 4096
 @pytest.fixture
 def faulty(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """The way to the store leads through a proxy, for this test; pauses between tries are short."""
-    monkeypatch.setattr(store, "_PAUSES", (0.05,) * 5)
+    monkeypatch.setattr(retry, "_PAUSES", (0.05,) * 5)
     s3fs.S3FileSystem.clear_instance_cache()
     with faulty_store(s3) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", faulty.server.endpoint)
@@ -102,7 +102,7 @@ def test_what_is_denied_is_told_at_once(way: str, faulty: FaultyStore, bucket: s
 
 
 def test_a_store_that_stalls_is_asked_again(faulty: FaultyStore, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(store._S3_OPTIONS["config_kwargs"], "read_timeout", 1)
+    monkeypatch.setitem(filesystems._S3_OPTIONS["config_kwargs"], "read_timeout", 1)
     s3fs.S3FileSystem.clear_instance_cache()
     store.put(f"{bucket}/x/a", DATA)
     faulty.faults.append(Fault("stall", r"GET .*/x/a", times=3, seconds=3))

@@ -7,7 +7,8 @@ from dataclasses import replace
 from trapline.cli import classify
 from trapline.model.checkpoint import Model
 from trapline.run import classify as flow
-from trapline.run.workers import Job, PredictorActor
+from trapline.run.job import Job
+from trapline.run.workers import PredictorActor
 
 
 class OnCores(PredictorActor):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.archives import RGB_STATS
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 
 # Of the root mean square and of the largest error, how many times the peer's. Over draws of 64 images and three
 # instruction sets the first was 0.9 to 1.5 times birder's for every part of the answer, the second up to 2.

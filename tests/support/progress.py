@@ -5,15 +5,15 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from trapline.config import RunConfig
 from trapline.decoding.decode import Facts
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer, Result
+from trapline.results.footer import Footer
+from trapline.results.ledger import Result
 from trapline.results.rows import image_rows
-from trapline.run.chunks import Chunk, Failure
+from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Account
 from trapline.sources.records import Record
 from trapline.sources.shards import Discovery, Shard
@@ -76,11 +76,11 @@ def failure(of: Shard, reason: str = "busy") -> Failure:
     return Failure(of, f"{of.uri}: {reason}", transient=True)
 
 
-def chunk(of: Shard, ok: int = 8, failed: int = 0, encoded_bytes: int = 0, **seconds: float) -> Chunk:
+def chunk(of: Shard, ok: int = 8, failed: int = 0, encoded_bytes: int = 0, **seconds: float) -> PredictedChunk:
     """As it comes back from prediction."""
     facts = [Facts("ok", None)] * ok + [Facts("failed", "empty: no bytes")] * failed
     rows = image_rows(of.uri, [Record(str(number), None) for number in range(len(facts))], facts)
-    return Chunk(of, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), encoded_bytes, seconds)
+    return PredictedChunk(of, 0, rows, encoded_bytes, seconds, end=EndOfShard())
 
 
 def stopped_clock(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Callable[[float], None]:

@@ -1,20 +1,24 @@
 """Results with planted rows, written as `classify` writes them, for tests of the jobs that come after it."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.model.predictions import Predictions
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer
-from trapline.results.parquet import commit
-from trapline.results.rows import Columns, image_rows, with_predictions
-from trapline.run.chunks import Chunk
+from trapline.results.footer import Footer
+from trapline.results.rows import image_rows, with_predictions
+from trapline.results.schema import Columns
+from trapline.run.messages import EndOfShard, PredictedChunk
+from trapline.run.writer import commit
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard
 
@@ -72,4 +76,13 @@ def write_result(
     crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
     rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
     rows = with_predictions(rows, predictions if good else None, of, mask)
-    return commit([Chunk(shard, 0, True, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {})], of, mark)
+    return commit([PredictedChunk(shard, 0, rows, 100, {}, end=EndOfShard())], of, mark)
+
+
+def parquet_with_damaged_footer() -> bytes:
+    """Parquet by its first and last bytes, with nonsense for a footer."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"a": [1]}), sink)
+    data = sink.getvalue()
+    length = int.from_bytes(data[-8:-4], "little")
+    return data[: -8 - length] + b"\xff" * length + data[-8:]

@@ -7,8 +7,9 @@ import numpy as np
 from trapline.decoding.decode import Facts
 from trapline.model.predictions import Predictions
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.rows import Columns, image_rows, with_predictions
-from trapline.run.chunks import Chunk
+from trapline.results.rows import image_rows, with_predictions
+from trapline.results.schema import Columns
+from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.sources.records import Record
 from trapline.sources.shards import Shard
 
@@ -27,7 +28,7 @@ def shard(output: str, name: str = "site=fen/0007.tar") -> Shard:
     return Shard(f"s3://archive/{name}", "tar", 12_345, "12345-e1", f"{output}/{name}.parquet")
 
 
-def chunk(of: Shard, index: int = 0, last: bool = True, images: int = 3, columns: Columns = COLUMNS) -> Chunk:
+def chunk(of: Shard, index: int = 0, last: bool = True, images: int = 3, columns: Columns = COLUMNS) -> PredictedChunk:
     """Images of which every third failed and the others are as varied as real ones."""
     rng = np.random.default_rng(index)
     first = index * images
@@ -58,6 +59,4 @@ def chunk(of: Shard, index: int = 0, last: bool = True, images: int = 3, columns
     keys = [f"DCIM/{number}.jpg" for number in range(first, first + images)]
     rows = image_rows(of.uri, [Record(key, None, '{"site": "fen"}') for key in keys], facts)
     rows = with_predictions(rows, predictions if usable else None, columns)
-    return Chunk(
-        of, index, last, rows, np.empty((0, 3, 64, 64), np.uint8), 100, {}, ignored={".mp4": 2} if last else {}
-    )
+    return PredictedChunk(of, index, rows, 100, {}, end=EndOfShard(ignored={".mp4": 2}) if last else None)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from trapline.errors import OutputConflict, StorageError, UsageError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY, Footer, Result
+from trapline.results.footer import CLASSES_KEY, Footer
+from trapline.results.ledger import Result
 from trapline.storage import store
 
 
@@ -76,6 +77,17 @@ def find(output: str) -> Results:
     return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
 
 
+def require_columns(results: Results, names: Iterable[str]) -> None:
+    """Raise UsageError where the rows lack one of these columns; raises StorageError, TransientError as well."""
+    with store.open_tail(results.files[0].url) as stream:
+        present = pq.ParquetFile(stream).schema_arrow.names
+    if missing := [name for name in names if name not in present]:
+        raise UsageError(
+            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
+            "`trapline classify`, or `rescore`, again with --replace"
+        )
+
+
 def connect(*urls: str) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that reads and writes the stores of these URLs, through the same clients as all of Trapline.
 
@@ -89,7 +101,7 @@ def connect(*urls: str) -> duckdb.DuckDBPyConnection:
 
 
 def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images") -> None:
-    """Makes the rows of all images a view, in the schema of `results/rows.py` and without those of crops; reads nothing yet."""
+    """Make the rows of all images a view, in the schema of `results/rows.py`, without those of crops; read nothing."""
     urls = [result.url for result in results.files]
     rows = connection.read_parquet(urls, hive_partitioning=False, union_by_name=False)
     (rows.filter("crop IS NULL") if results.has_crops else rows).create_view(name)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trapline.errors import UsageError
+from trapline.sources.shards import shard_format
 
 _METADATA = "metadata:"
 _SERIAL = "serial"
@@ -85,6 +86,13 @@ def located(sources: Sequence[Source]) -> str:
         for column in ("deployment", "camera")
     }
     return ", ".join(f"case {whens} end as {column}" for column, whens in cases.items())
+
+
+def suggest(shard: str) -> str | None:
+    """Return a pattern that takes the folder of a shard for the deployment; None where there is none."""
+    *_, parent, folder = ["", "", *(shard.rpartition("/")[0] if shard_format(shard) else shard).split("/")]
+    usable = parent and folder and not set("{}*…:") & set(parent) and ".." not in parent
+    return f"{parent}/{{deployment}}/…" if usable else None
 
 
 def literal(text: str) -> str:

@@ -3,12 +3,12 @@
 Ray moves the work, and is never believed: of what a worker took with it when it died, the caller says what became.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from trapline.errors import in_one_line
+from trapline.ray_session import connect, on_shared_cluster
 
 Thing = TypeVar("Thing")
 Answer = TypeVar("Answer")
@@ -19,11 +19,6 @@ _RETRIES = 3
 _AT_ONCE = 1000
 # To look at so many takes Ray milliseconds: not for each one that comes, but for those of a tenth of a second.
 _PAUSE = 0.1
-
-
-def on_cluster() -> bool:
-    """Whether RAY_ADDRESS names a cluster, as `ray job submit` sets it."""
-    return "RAY_ADDRESS" in os.environ
 
 
 def each(
@@ -43,7 +38,7 @@ def each(
     Raises:
         Exception: what `function` raises; the rest is left. What a cluster has under way ends with this process.
     """
-    if on_cluster():
+    if on_shared_cluster():
         yield from _on_cluster(function, things, lost)
     elif threads == 1:
         yield from map(function, things)
@@ -59,8 +54,6 @@ def _on_cluster(
     function: Callable[[Thing], Answer], things: Sequence[Thing], lost: Callable[[Thing, str], Answer]
 ) -> Iterator[Answer]:
     import ray
-
-    from trapline.run.capacity import connect
 
     connect()
     # Once for all, as a thing of its own: a head is some MB.

@@ -1,6 +1,6 @@
 """The page that documents the row and the footer, `docs/schema.md`, drawn from the code that writes them.
 
-`trapline schema > docs/schema.md` renews it; a test fails where page and code differ.
+`python -m jobs.docs` writes it; a test fails where page and code differ.
 """
 
 import inspect
@@ -14,9 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trapline.results.fingerprint import SCHEMA_VERSION
-from trapline.results.ledger import Footer
-from trapline.results.rows import CROP_FIELDS, IMAGE_FIELDS, Columns
+from trapline.results.footer import Footer
+from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, SCHEMA_VERSION, Columns
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _ALL = Columns(

@@ -20,6 +20,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Result
 from trapline.results.parquet import ROWS_PER_GROUP
 from trapline.storage import store
+from trapline.storage.retry import translated_errors
 
 _FINGERPRINT_KEY = "trapline.fingerprint"
 _TABLE_KEY = "trapline.table"
@@ -111,7 +112,7 @@ def publish(
     path = str(Path(scratch, "table.parquet"))
     floats = [f"{field.name}.list.element" for field in schema if pa.types.is_fixed_size_list(field.type)]
     count = 0
-    with store.translated(path), pq.ParquetWriter(
+    with translated_errors(path), pq.ParquetWriter(
         path,
         schema,
         compression="zstd",

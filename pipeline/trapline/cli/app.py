@@ -1,21 +1,52 @@
-"""`trapline JOB …`: the jobs under one name; `python -m jobs.JOB …` is the same."""
+"""`trapline COMMAND …`: all commands under one name."""
 
 import sys
-from importlib import import_module
+from collections.abc import Sequence
 
-JOBS = (
-    "classify", "verify", "rescore", "events", "export-camtrapdp", "search", "duplicates", "report",
-    "schema",
-)  # fmt: skip
+from cyclopts import App
+
+from trapline import __version__
+from trapline.cli import (
+    classify,
+    duplicates,
+    events,
+    export_camtrapdp,
+    report,
+    rescore,
+    schema,
+    search,
+    verify,
+)
+from trapline.cli.run_job import run
+
+COMMANDS = {
+    "classify": classify.app,
+    "verify": verify.app,
+    "rescore": rescore.app,
+    "events": events.app,
+    "export-camtrapdp": export_camtrapdp.app,
+    "search": search.app,
+    "duplicates": duplicates.app,
+    "report": report.app,
+    "schema": schema.app,
+}
+
+app = App(
+    name="trapline",
+    help="Classify camera-trap archives: image shards in, one Parquet file per shard out.",
+    help_epilogue="`trapline COMMAND --help` explains a command. Exit code 2: unknown command or option.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+)
+for order, (name, command) in enumerate(COMMANDS.items()):
+    command.sort_key = order
+    app.command(command, name=name)
+app.register_install_completion_command(help="Set up tab completion for bash, zsh or fish.")
 
 
-def main() -> int:
-    """Run the job that the first argument names."""
-    if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
-        print(f"usage: trapline {{{','.join(JOBS)}}} …   (trapline JOB --help says more)", file=sys.stderr)
-        return 2
-    code: int = import_module(f"trapline.cli.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
-    return code
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; return the exit code."""
+    return run(app, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,65 @@
-"""Classify an archive of image shards: one Parquet file per shard, mirrored below OUTPUT.
+"""Classify an archive: one Parquet file per shard.
 
-Exit codes: 0 all well, also where --stop-at left shards for another night; 2 the invocation, the model or a store is at
-fault; 3 some shards failed, and the next run tries them again; 4 more images failed than --max-failed-fraction allows;
-130 interrupted. What was committed stays in every case, and the same command carries on from there.
+The files mirror the input below OUTPUT. INPUT is an archive (.tar, .zip, .parquet), a folder, a pattern, or @FILE with
+one of these a line; INPUT and OUTPUT are paths or URLs such as s3://bucket/folder. Shards that OUTPUT already has
+results for are skipped, so the same command carries on after an interruption and classifies only what is new on the
+next night.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Yaml
-from rich.console import Console
 
-from trapline.cli.run_job import run
-from trapline.config import Options, RunConfig
+from trapline.cli.run_job import command, run
+from trapline.config import INPUT, Options, RunConfig
 from trapline.errors import UsageError
-from trapline.monitoring.console import Watch, print_plan, print_summary
-from trapline.monitoring.json_log import Log
-from trapline.run import classify as run_classify
-from trapline.run.manifest import latest
 
 EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_budget": 4}
 
-app = App(
-    name="trapline classify",
-    help=__doc__,
-    default_parameter=Parameter(negative=()),
-    suppress_keyboard_interrupt=False,  # what is to be said then is said by `run`
-    version_flags=(),
-    result_action="return_value",
+
+def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take the options that the command line does not give from the file that --config names."""
+    (given,) = (argument for argument in arguments if "--config" in argument.names)
+    if given.tokens:
+        path = Path(given.tokens[-1].value)
+        if not path.is_file():
+            raise UsageError(f"{path}: no such config file")
+        Yaml(path, use_commands_as_keys=False)(app, commands, arguments)
+
+
+app = command(
+    "classify",
+    __doc__,
+    {
+        0: "complete, or --stop-at left shards for the next run.",
+        2: "the command line, the model or a store is at fault; the message says what to do.",
+        3: "some shards failed; the next run tries them again.",
+        4: "more images failed than --max-failed-fraction allows.",
+        130: "interrupted. Whatever the exit code, finished shards stay, and the same command carries on from there.",
+    },
+    usage="Usage: trapline classify INPUT... OUTPUT --model MODEL [OPTIONS]",
+    config=_read_config_file,
 )
 
 
 @app.default
 def classify(
-    *paths: Annotated[str, Parameter(help="INPUT... OUTPUT: archives, folders, patterns or @FILE lists; any URL.")],
-    inputs: Annotated[tuple[str, ...], Parameter(help="In a config file, in place of the INPUT arguments.")] = (),
-    output: Annotated[str, Parameter(help="In a config file, in place of the OUTPUT argument.")] = "",
+    *paths: Annotated[str, Parameter(name="INPUT... OUTPUT", help="What to read, then where to write.")],
+    inputs: Annotated[tuple[str, ...], Parameter(show=False)] = (),
+    output: Annotated[str, Parameter(show=False)] = "",
+    config: Annotated[
+        Path | None,
+        INPUT,
+        Parameter(
+            help="YAML file with any of these options, and with inputs and output; the command line takes precedence."
+        ),
+    ] = None,
     options: Annotated[Options, Parameter(name="*")],
 ) -> int:
-    """Classify an archive of image shards."""
+    """Classify an archive."""
     if len(paths) == 1:
         raise UsageError(f"classify {paths[0]}: names one place only; give INPUT... and then OUTPUT")
     if paths:
@@ -48,7 +67,17 @@ def classify(
         inputs = tuple(inputs_given)
     if not inputs or not output:
         raise UsageError("classify: nothing to read or nowhere to write; give INPUT... and then OUTPUT")
-    config = RunConfig(inputs=inputs, output=output, **options.model_dump())
+    return _run(RunConfig(inputs=inputs, output=output, **options.model_dump()))
+
+
+def _run(config: RunConfig) -> int:
+    from rich.console import Console
+
+    from trapline.monitoring.console import Watch, print_plan, print_summary
+    from trapline.monitoring.json_log import Log
+    from trapline.run import classify as run_classify
+    from trapline.run.manifest import latest
+
     console = Console()
     if config.log == "json":
         log = Log(console)
@@ -64,19 +93,6 @@ def classify(
     return EXIT_CODES[manifest.status]
 
 
-@app.meta.default
-def configured(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[Path | None, Parameter(help="YAML file of these options; the command line wins.")] = None,
-) -> int:
-    """Take options from a file too."""
-    if config and not config.is_file():
-        raise UsageError(f"{config}: no such config file")
-    app.config = [Yaml(config)] if config else []
-    code: int = app(tokens, exit_on_error=False, print_error=False)
-    return code
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
-    return run(app.meta, arguments)
+    """Run the command; return the exit code."""
+    return run(app, arguments)

@@ -1,45 +1,44 @@
-"""Images that an archive holds more than once: the same bytes, in whichever shards, or with --near almost the same.
+"""List images that an archive holds more than once.
 
-With --near, images of one camera (EXIF make, model and serial number) that were taken within --window of each other are
-compared, by the cosine between their embeddings; those without a time, within their shard.
+RESULTS is the OUTPUT of `classify`. Duplicates have the same bytes. With --near, images of one camera (EXIF make, model
+and serial number) taken within --window of each other are compared by the cosine similarity of their embeddings; images
+without a time, within their shard.
 """
 
 from collections.abc import Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter, validators
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
-from trapline.analysis import dataset
-from trapline.analysis.search import duplicates as found_in
-from trapline.analysis.search import listing
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline duplicates", help=__doc__, version_flags=(), result_action="return_value")
+app = command("duplicates", __doc__)
 
 
 @app.default
 def duplicates(
-    output: Annotated[str, Parameter(name="RESULTS", help="Where `classify` wrote; any URL.")],
+    output: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; path or URL.")],
     /,
     *,
-    near: Annotated[
-        bool, Parameter(negative=(), help="Pairs that are almost the same, not only the same bytes.")
-    ] = False,
+    near: Annotated[bool, Parameter(help="List pairs that are almost the same, not only the same bytes.")] = False,
     threshold: Annotated[
-        float, Parameter(validator=validators.Number(gt=-1, lte=1), help="With --near: the least cosine.")
+        float, Parameter(validator=Number(gt=-1, lte=1), help="Minimum cosine similarity of a pair, with --near.")
     ] = 0.98,
     window: Annotated[
-        float, Parameter(validator=validators.Number(gte=0), help="With --near: seconds between the two, at most.")
+        float, Parameter(validator=Number(gte=0), help="Maximum time between the two, in seconds, with --near.")
     ] = 60.0,
-    k: Annotated[
-        int, Parameter(name=("-k", "--count"), validator=validators.Number(gte=1), help="How many rows to print.")
-    ] = 20,
-    csv: Annotated[str | None, Parameter(help="Write all of them to this file; any URL.")] = None,
-    json: Annotated[str | None, Parameter(help="Likewise.")] = None,
-    parquet: Annotated[str | None, Parameter(help="Likewise.")] = None,
+    k: Annotated[int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of rows to print.")] = 20,
+    csv: Annotated[str | None, Parameter(help="Write all rows to this file as CSV; path or URL.")] = None,
+    json: Annotated[str | None, Parameter(help="Also write the rows as JSON.")] = None,
+    parquet: Annotated[str | None, Parameter(help="Also write the rows as Parquet.")] = None,
 ) -> int:
     """List images that an archive holds more than once."""
+    from trapline.analysis import dataset
+    from trapline.analysis.search import duplicates as found_in
+    from trapline.analysis.search import listing
+
     found = dataset.find(output)
     if near:
         found.refuse_crops("duplicates --near")
@@ -76,5 +75,5 @@ def duplicates(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

@@ -1,40 +1,49 @@
-"""Join the images of a camera that follow each other into events, with what they show as a whole.
+"""Group the images of each camera into events.
 
-RESULTS is the OUTPUT of `classify`. For each deployment OUTPUT gets deployment=NAME/events.parquet, one row per event,
-and beside it images.parquet, which says of each image in which event it is; images without time or deployment are
-listed in OUTPUT/quarantine.parquet. The probabilities of an event are the mean of those of its frames, failed ones left
-out. Run it again after `classify`: only deployments whose results changed are written. They are shared among the
-workers of the cluster that RAY_ADDRESS names, where it names one.
+RESULTS is the OUTPUT of `classify` or `rescore`. OUTPUT gets three tables, each a folder of Parquet files: `events`
+with one row per event, `images` with the event of each image, and `unassigned` with the images that are in no event,
+and why: they have no time, an impossible one (before 2001, as clocks show that were reset, or in the future) or
+no deployment.
 
-Exit codes: 0 all well; 2 the invocation or a store is at fault; 130 interrupted.
+The probabilities of an event are the mean of those of its images, without those that failed. Run it again after
+`classify`: only deployments whose results changed are written. On the cluster that RAY_ADDRESS names, if it is set,
+deployments are processed in parallel.
+
+CORRECTIONS is a CSV that corrects clocks, one row per clock and period. `deployment` names whose clock it is, and
+optionally `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
+8766d 03:00:00) is added; or `image` names an image and `true_time` when it was really taken.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import track
 
-from trapline.analysis import dataset
-from trapline.analysis.events import build
-from trapline.analysis.events.sessions import Gap
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline events", help=__doc__, version_flags=(), result_action="return_value")
+app = command("events", __doc__)
+
+# Reasons in the table `unassigned`.
+_REASONS = {
+    "no_time": "no time",
+    "implausible_time": "an impossible time (correct the clock with --corrections)",
+    "no_deployment": "no deployment",
+}
 
 
 @app.default
 def main_events(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; any URL.")],
-    output: Annotated[str, Parameter(name="OUTPUT", help="A folder of its own for the events.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify or rescore; path or URL.")],
+    output: Annotated[str, Parameter(name="OUTPUT", help="A separate folder for the events; path or URL.")],
     /,
     *,
     gap: Annotated[
         float,
         Parameter(
-            help="Seconds between two images of a camera up to which they are one event.", validator=Number(gte=0)
+            help="Longest time, in seconds, between two consecutive images of an event.", validator=Number(gte=0)
         ),
     ] = 60.0,
     max_frames: Annotated[
@@ -43,32 +52,43 @@ def main_events(
     deployment_from: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Where the deployment and the camera stand: a pattern of the path such as site={site}/{camera}/…, "
-            "metadata:FIELD of the sidecar, or serial (of the camera, in EXIF). Give several, and the first that says "
-            "something of an image holds."
+            help="Where to find the deployment and the camera of an image: a path pattern such as "
+            "`site={site}/{camera}/…`, `metadata:FIELD` of the sidecar, or `serial` (the camera's, in EXIF). Repeat it "
+            "for alternatives: the first that an image has is used."
         ),
     ] = ("serial",),
-    replace: Annotated[
-        bool, Parameter(help="Overwrite events that were made with other options.", negative=())
-    ] = False,
+    corrections: Annotated[
+        str | None, Parameter(help="CSV with corrections of clocks, described above; path or URL.")
+    ] = None,
+    replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,
 ) -> int:
-    """Join images into events."""
+    """Group images into events."""
+    from trapline.analysis import dataset
+    from trapline.analysis.events import build
+    from trapline.analysis.events.build import Options
+    from trapline.analysis.events.sessions import Gap
+
     console = Console()
 
     def progress(answers: Iterable[int], total: int) -> Iterable[int]:
         return track(answers, "deployments", total, console=console, disable=not console.is_terminal, transient=True)
 
     found = dataset.find(results_at)
-    account = build.build(found, output, Gap(gap, max_frames), deployment_from, replace, progress)
+    options = Options(Gap(gap, max_frames), deployment_from, corrections)
+    account = build.build(found, output, options, replace, progress)
     changes = f"{account.unchanged:,} unchanged, {account.removed:,} removed"
     console.print(f"deployments  {account.deployments:,} ({changes})", highlight=False)
     console.print(f"events       {account.events:,} of {account.images:,} images", highlight=False)
-    if account.quarantined:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.quarantined.most_common())
-        console.print(f"in no event  {account.quarantined.total():,} images: {reasons}", highlight=False)
+    if account.unassigned:
+        reasons = "; ".join(f"{count:,} {_in_words(reason)}" for reason, count in account.unassigned.most_common())
+        console.print(f"in no event  {account.unassigned.total():,} images: {reasons}", highlight=False)
     return 0
 
 
+def _in_words(reason: str) -> str:
+    return "with " + " and ".join(_REASONS[each] for each in reason.split(", "))
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

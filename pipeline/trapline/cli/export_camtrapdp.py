@@ -1,64 +1,66 @@
-"""Write predictions and events as a Camtrap DP 1.0.2 package, for GBIF, Agouti, R and whoever else reads the standard.
+"""Write a Camtrap DP package, for GBIF, Agouti or R.
 
-RESULTS is the OUTPUT of `classify`, EVENTS that of `events`, DEPLOYMENTS a CSV of the standard's own columns
-(deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …) whose deploymentID are the deployments of EVENTS.
-METADATA is a YAML or JSON file that says what the data cannot: contributors, and of the project title, samplingDesign,
-captureMethod and individualAnimals; other properties of the standard's datapackage.json are kept as they are.
+The package follows version 1.0.2 of the standard. RESULTS is the OUTPUT of `classify`, EVENTS that of `events`,
+DEPLOYMENTS a CSV with the standard's own columns (deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …)
+whose deploymentID are the deployments of EVENTS. METADATA is a YAML or JSON file with what the data does not contain:
+contributors, and the project's title, samplingDesign, captureMethod and individualAnimals; other properties of the
+standard's datapackage.json are kept.
 
-Images without time or deployment, or of a deployment that is not in the table, go to PACKAGE/quarantine.csv.gz.
-
-Exit codes: 0 all well; 2 the invocation, a table or a store is at fault; 130 interrupted.
+Images without a time or a deployment, or of a deployment that is not in the table, go to PACKAGE/quarantine.csv.gz.
 """
 
 from collections.abc import Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
-from trapline.analysis import dataset
-from trapline.analysis.camtrapdp import descriptor
-from trapline.analysis.camtrapdp import export as package_export
-from trapline.analysis.camtrapdp.export import Export
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 from trapline.errors import UsageError
 
-app = App(name="trapline export-camtrapdp", help=__doc__, version_flags=(), result_action="return_value")
+app = command("export-camtrapdp", __doc__)
 
 
 @app.default
 def export(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; any URL.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; path or URL.")],
     events: Annotated[str, Parameter(name="EVENTS", help="OUTPUT of events.")],
-    deployments: Annotated[str, Parameter(name="DEPLOYMENTS", help="The table of deployments.")],
-    package: Annotated[str, Parameter(name="PACKAGE", help="A folder of its own for the package.")],
+    deployments: Annotated[str, Parameter(name="DEPLOYMENTS", help="CSV file with the deployments.")],
+    package: Annotated[str, Parameter(name="PACKAGE", help="A separate folder for the package; path or URL.")],
     /,
     *,
-    metadata: Annotated[str, Parameter(help="YAML or JSON file of what the data cannot tell.")],
-    title: Annotated[str | None, Parameter(help="Of the package; default: the metadata's title.")] = None,
+    metadata: Annotated[str, Parameter(help="YAML or JSON file with what the data does not contain.")],
+    title: Annotated[str | None, Parameter(help="Title of the package; default: the title in METADATA.")] = None,
     timezone: Annotated[
         str | None,
         Parameter(
-            help="Of the cameras' clocks: a name (Europe/Berlin) or, for clocks that never change, an offset (+01:00). "
-            "A column timezone of the deployments table comes first. One of the two is needed."
+            help="Time zone of the cameras' clocks: a name (Europe/Berlin) or, for clocks without summer time, an "
+            "offset (+01:00). A column timezone in DEPLOYMENTS takes precedence; one of the two is required."
         ),
     ] = None,
     threshold: Annotated[
-        float, Parameter(help="Probability below which an observation is unknown.", validator=Number(gte=0, lte=1))
+        float, Parameter(help="Below this probability, an observation is unknown.", validator=Number(gte=0, lte=1))
     ] = 0.5,
     taxa: Annotated[
         str | None,
         Parameter(
-            help="CSV that gives each class its scientificName and perhaps observationType, taxonID, taxonRank; "
-            "without it the classes are taken for scientific names."
+            help="CSV that gives each class its scientificName and optionally observationType, taxonID, taxonRank; "
+            "default: the class names are scientific names."
         ),
     ] = None,
-    model_name: Annotated[str | None, Parameter(help="In classifiedBy, before the hash of the weights.")] = None,
-    parquet: Annotated[bool, Parameter(help="Write the tables as Parquet, too.", negative=())] = False,
-    replace: Annotated[bool, Parameter(help="Overwrite a package that is there.", negative=())] = False,
+    model_name: Annotated[
+        str | None, Parameter(help="Name of the model in classifiedBy, before the hash of its weights.")
+    ] = None,
+    parquet: Annotated[bool, Parameter(help="Also write the tables as Parquet.")] = False,
+    replace: Annotated[bool, Parameter(help="Overwrite an existing package.")] = False,
 ) -> int:
     """Write a Camtrap DP package."""
+    from trapline.analysis import dataset
+    from trapline.analysis.camtrapdp import descriptor
+    from trapline.analysis.camtrapdp import export as package_export
+    from trapline.analysis.camtrapdp.export import Export
+
     description = descriptor.read(metadata)
     named = title or description.title
     if not named:
@@ -77,5 +79,5 @@ def export(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

@@ -1,65 +1,63 @@
-"""A page about an archive: who lives where and when, what is doubtful or failed, and which cameras to look after.
+"""Write an HTML page about an archive.
 
-RESULTS is the OUTPUT of `classify` or of `rescore`. REPORT.html needs nothing else: pictures and charts are in it, and
-it asks no server for anything. A few pictures are fetched again from the archive's shards; where these are gone, the
-page says so.
-
-Exit codes: 0 all well; 2 the invocation or a store is at fault; 130 interrupted.
+It shows which species live where and when, what is doubtful, and which cameras need attention. RESULTS is the OUTPUT of
+`classify` or of `rescore`. REPORT.html is self-contained: images and charts are in it, and it sends no request to any
+server. A few images are read again from the archive's shards; where these are gone, the page says so.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
-from trapline.analysis import dataset
-from trapline.analysis.report import page
-from trapline.analysis.report.page import Options
-from trapline.cli.run_job import run
-from trapline.storage import store
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline report", help=__doc__, version_flags=(), result_action="return_value")
+app = command("report", __doc__)
 
 
 @app.default
 def report(
-    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; any URL.")],
-    output: Annotated[str, Parameter(name="REPORT.html", help="The page to write; any URL.")],
+    results_at: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify or rescore; path or URL.")],
+    output: Annotated[str, Parameter(name="REPORT.html", help="The page to write; path or URL.")],
     /,
     *,
     deployment_from: Annotated[
         tuple[str, ...],
         Parameter(
-            negative=(),
-            help="Where site and camera stand, as for `trapline events`: a pattern of the path such as "
-            "site={site}/{camera}/…, metadata:FIELD or serial; several may be given. Default: the folders below the "
-            "archive.",
+            help="Where to find the site and the camera of an image, as for `trapline events`: a path pattern such as "
+            "`site={site}/{camera}/…`, `metadata:FIELD` or `serial`; repeat it for alternatives. Default: the folders "
+            "below the archive.",
         ),
     ] = (),
     pictures: Annotated[
         int,
         Parameter(
-            help="Most pictures to fetch from the shards, to show them or to see whether a camera has gone dark; "
-            "0: none.",
+            help="Maximum number of images to read from the shards, to show them and to find cameras that have gone "
+            "dark; 0: none.",
             validator=Number(gte=0),
         ),
-    ] = Options.pictures,
+    ] = 150,
     probability: Annotated[
-        float,
-        Parameter(help="How sure the model must be of a species for it to count.", validator=Number(gte=0, lte=1)),
-    ] = Options.sure,
+        float, Parameter(help="Count a species only from this probability.", validator=Number(gte=0, lte=1))
+    ] = 0.5,
     silent_after: Annotated[
-        int, Parameter(help="Days without an image after which a camera is silent.", validator=Number(gte=1))
-    ] = Options.silent_after,
+        int, Parameter(help="Report a camera as silent after this many days without images.", validator=Number(gte=1))
+    ] = 3,
     new_within: Annotated[
-        int, Parameter(help="Days at the archive's end in which a species is new.", validator=Number(gte=1))
-    ] = Options.new_within,
+        int,
+        Parameter(help="Report a species as new in the last this many days of the archive.", validator=Number(gte=1)),
+    ] = 7,
 ) -> int:
     """Write a page about results."""
+    from trapline.analysis import dataset
+    from trapline.analysis.report import page
+    from trapline.analysis.report.page import Options
+    from trapline.storage import store
+
     console = Console()
     options = Options(deployment_from, pictures, probability, silent_after, new_within)
     with console.status("reading the results") as status:
@@ -79,5 +77,5 @@ def report(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

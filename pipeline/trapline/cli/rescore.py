@@ -1,92 +1,95 @@
-"""Score results anew from what they store, without images: OUTPUT gets one file for each of RESULTS, which stay as is.
+"""Compute new scores from stored results.
 
-In this order, each on request: a new head, fitted on labels or read from a file; a temperature, fitted on labels; a
-list of species that can occur; roll-up to genus, family or class. What is learned is judged by cameras that it was not
-learned from. Files are shared among the workers of the cluster that RAY_ADDRESS names, where it names one.
-
-Exit codes: 0 all well; 2 the invocation, a file or a store is at fault; 3 some files failed, and the next run tries
-them again; 130 interrupted.
+They are computed from embeddings and probabilities, without the images; RESULTS is not changed. In this order, each on
+request: a new head, trained on labels or read from a file; a temperature, fitted on labels; a list of species that can
+occur; roll-up to genus, family or class. Heads and temperatures are evaluated on cameras that they were not trained on.
+OUTPUT gets one file for each file of RESULTS. On the cluster that RAY_ADDRESS names, if it is set, files are processed
+in parallel.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from trapline.analysis import dataset
-from trapline.analysis.dataset import Results
-from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
-from trapline.analysis.rescoring.artifacts import REPORT_FILE, Learned, side_files
-from trapline.analysis.rescoring.scorer import Scorer
-from trapline.analysis.rescoring.species_list import Prior, SpeciesList
-from trapline.analysis.rescoring.taxonomy import RollUp, Taxonomy
-from trapline.analysis.rescoring.training import Lesson, learn
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 from trapline.errors import UsageError
-from trapline.results import ledger
-from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import SIDE_FOLDER, Plan
-from trapline.results.rows import classes_csv
-from trapline.storage import store
+
+if TYPE_CHECKING:
+    from trapline.analysis.dataset import Results
+    from trapline.analysis.rescoring.artifacts import Learned
+    from trapline.analysis.rescoring.scorer import Scorer
+    from trapline.analysis.rescoring.species_list import SpeciesList
+    from trapline.analysis.rescoring.taxonomy import Taxonomy
+    from trapline.results.fingerprint import Fingerprint
+    from trapline.results.ledger import Plan
 
 EXIT_INCOMPLETE = 3
-# More than a screenful helps nobody.
+# A screenful.
 _SHOWN = 20
 _TOP_SPECIES = 8
 _NAMED = 5
 # Where the results do not say how many species they list.
 _TOP_K = 5
 
-app = App(
-    name="trapline rescore",
-    help=__doc__,
-    default_parameter=Parameter(negative=()),
-    version_flags=(),
-    result_action="return_value",
-)
+app = command("rescore", __doc__, {EXIT_INCOMPLETE: "some files failed; the next run tries them again."})
 
 
 @app.default
 def rescore_(
-    results_: Annotated[str, Parameter(name="RESULTS", help="What classify (or rescore) has written.")],
-    output: Annotated[str, Parameter(name="OUTPUT", help="Where the new results go; not in RESULTS.")],
+    results_: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify or rescore; path or URL.")],
+    output: Annotated[str, Parameter(name="OUTPUT", help="A separate folder for the new results; path or URL.")],
+    /,
     *,
     labels: Annotated[
         str | None,
-        Parameter(help="CSV to fit a new head on: species, image_uri or content_sha256 (hex), and perhaps camera."),
+        Parameter(
+            help="Train a new head on this CSV: species, image_uri or content_sha256 (hex), and optionally camera."
+        ),
     ] = None,
     head_: Annotated[
         str | None,
         Parameter(
-            name="--head", help="Apply a head that an earlier run left in its OUTPUT/_trapline/head.safetensors."
+            name="--head", help="Apply the head that an earlier run wrote to its OUTPUT/_trapline/head.safetensors."
         ),
     ] = None,
     calibrate: Annotated[
-        str | None, Parameter(help="CSV to fit a temperature on, with the columns of --labels; may be the same file.")
+        str | None,
+        Parameter(help="Fit a temperature on this CSV, with the columns of --labels; may be the same file."),
     ] = None,
-    temperature: Annotated[float | None, Parameter(help="Apply this one.")] = None,
+    temperature: Annotated[float | None, Parameter(help="Temperature to divide logits by.")] = None,
     species: Annotated[
         str | None,
         Parameter(
-            help="CSV of species that can occur; with a column deployment (or site), only there: a pattern for whole "
-            "segments of image_uri, such as site=12, site=12/cam3 or cam*."
+            help="CSV of species that can occur. With a column deployment (or site), they occur only there: a pattern "
+            "of whole segments of image_uri, such as site=12, site=12/cam3 or `cam*`."
         ),
     ] = None,
     taxonomy_: Annotated[
         str | None, Parameter(name="--taxonomy", help="CSV of species, genus, family, class, to roll up by.")
     ] = None,
-    threshold: Annotated[float, Parameter(help="Probability that a species, or else a taxon, must reach.")] = 0.8,
-    no_holdout: Annotated[bool, Parameter(help="Learn from all labels, and judge by none.")] = False,
+    threshold: Annotated[
+        float, Parameter(help="Probability that a species, or else the taxon above it, must reach in the roll-up.")
+    ] = 0.8,
+    no_holdout: Annotated[bool, Parameter(help="Train on all labels, without an evaluation.")] = False,
     replace_: Annotated[
-        bool, Parameter(name="--replace", help="Overwrite results in OUTPUT that were scored otherwise.")
+        bool, Parameter(name="--replace", help="Overwrite results in OUTPUT that were scored with other options.")
     ] = False,
 ) -> int:
-    """Score results anew from what they store."""
+    """Compute new scores from stored results."""
+    from trapline.analysis import dataset
+    from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
+    from trapline.analysis.rescoring.artifacts import side_files
+    from trapline.analysis.rescoring.training import Lesson, learn
+    from trapline.results import layout, ledger
+    from trapline.results.rows import classes_csv
+    from trapline.storage import store
+
     if labels and head_:
         raise UsageError("rescore: --labels fits a head and --head reads one; give one of them")
     if calibrate and temperature is not None:
@@ -114,16 +117,20 @@ def rescore_(
     plan = rescore.plan(found, output, mark, replace_)
     if plan.todo or learned.anew:
         for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
-            store.put(store.join(output, SIDE_FOLDER, name), data)
+            store.put(layout.side_file(output, name), data)
     ledger.remember(output, plan.results)
     _print_learned(console, learned)
-    _print_strangers(console, scorer, listed, tree)
+    _print_unmatched_species(console, scorer, listed, tree)
     return _work(console, plan, scorer, mark, output)
 
 
 def _scorer(
-    found: Results, learned: Learned, listed: SpeciesList | None, tree: Taxonomy | None, threshold: float
-) -> Scorer:
+    found: "Results", learned: "Learned", listed: "SpeciesList | None", tree: "Taxonomy | None", threshold: float
+) -> "Scorer":
+    from trapline.analysis.rescoring.scorer import Scorer
+    from trapline.analysis.rescoring.species_list import Prior
+    from trapline.analysis.rescoring.taxonomy import RollUp
+
     classes = learned.head.classes if learned.head else found.classes
     return Scorer(
         classes=classes,
@@ -137,7 +144,11 @@ def _scorer(
     )
 
 
-def _work(console: Console, plan: Plan, scorer: Scorer, mark: Fingerprint, output: str) -> int:
+def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint", output: str) -> int:
+    from trapline.analysis.rescoring import rescore
+    from trapline.analysis.rescoring.artifacts import REPORT_FILE
+    from trapline.results import layout
+
     if not plan.todo:
         console.print(f"Nothing to do: all {len(plan.done):,} results are done.", highlight=False)
         return 0
@@ -152,23 +163,23 @@ def _work(console: Console, plan: Plan, scorer: Scorer, mark: Fingerprint, outpu
             troubles.append(outcome.trouble)
     written = len(plan.todo) - len(troubles)
     done = f", {len(plan.done):,} done before" if plan.done else ""
-    _say(console, f"{images:,} images in {written:,} files scored anew{done}")
+    _say(console, f"{images:,} images in {written:,} files rescored{done}")
     for what, count in remarks.most_common():
         _say(console, f"  {count:,} images {what}")
     for name, count in species.most_common(_TOP_SPECIES):
         _say(console, f"  {count / max(species.total(), 1):6.1%}  {name}")
     for trouble in troubles[:_SHOWN]:
-        _say(console, f"failed, to be tried again by the next run: {trouble}")
+        _say(console, f"failed; the next run tries again: {trouble}")
     if len(troubles) > _SHOWN:
         _say(console, f"… and {len(troubles) - _SHOWN:,} more")
     _say(console, f"rows    {output}/**/*.parquet")
-    _say(console, f"report  {output}/{SIDE_FOLDER}/{REPORT_FILE}")
+    _say(console, f"report  {layout.side_file(output, REPORT_FILE)}")
     return EXIT_INCOMPLETE if troubles else 0
 
 
-def _print_learned(console: Console, learned: Learned) -> None:
+def _print_learned(console: Console, learned: "Learned") -> None:
     if learned.report.get("learned_from") and not learned.anew:
-        _say(console, "What an earlier run has learned is taken as it stands.")
+        _say(console, "Using the head and temperature that an earlier run trained.")
     for remark in learned.remarks:
         _say(console, f"note: {remark}")
     if judged := learned.report.get("held_out"):
@@ -198,7 +209,9 @@ def _species_table(species: dict[str, dict[str, float | None]]) -> Table:
     return table
 
 
-def _print_strangers(console: Console, scorer: Scorer, listed: SpeciesList | None, tree: Taxonomy | None) -> None:
+def _print_unmatched_species(
+    console: Console, scorer: "Scorer", listed: "SpeciesList | None", tree: "Taxonomy | None"
+) -> None:
     if listed and (unknown := listed.unknown(scorer.classes)):
         _say(console, f"note: {listed.url}: {len(unknown):,} species are unknown to the model: {_names(unknown)}")
     if tree and (unplaced := tree.unplaced(scorer.classes)):
@@ -215,5 +228,5 @@ def _say(console: Console, text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

@@ -1,22 +1,24 @@
-"""Print the page that documents the columns of a result and the keys of its footer, in Markdown."""
+"""Print the columns of a result file, in Markdown.
+
+The page also documents the keys of its footer, and is docs/schema.md.
+"""
 
 from collections.abc import Sequence
 
-from cyclopts import App
+from trapline.cli.run_job import command, run
 
-from trapline.analysis.schema_page import page
-from trapline.cli.run_job import run
-
-app = App(name="trapline schema", help=__doc__, version_flags=(), result_action="return_value")
+app = command("schema", __doc__)
 
 
 @app.default
 def schema() -> int:
-    """Print the schema of a result."""
+    """Print the schema of a result file."""
+    from trapline.analysis.schema_page import page
+
     print(page(), end="")
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

@@ -1,44 +1,50 @@
-"""Search by example: the images of an archive that look most like one, or several, that you name.
+"""Find the images that look most like an example.
 
-An example is an image_uri of the results, or the URL of a picture; for a picture, --model names the checkpoint that the
-results were computed with. The search is exact: the cosine between embeddings, over all rows.
+RESULTS is the OUTPUT of `classify`. An example is an image_uri of the results, or the path or URL of an image file; for
+an image file, --model names the checkpoint that the results were computed with. The search is exact: cosine similarity
+of the embeddings, over all rows.
 """
 
 from collections.abc import Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter, validators
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
-from trapline.analysis import dataset
-from trapline.analysis.search import listing, similarity
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 
-app = App(name="trapline search", help=__doc__, version_flags=(), result_action="return_value")
+app = command("search", __doc__)
 
 
 @app.default
 def search(
-    output: Annotated[str, Parameter(name="RESULTS", help="Where `classify` wrote; any URL.")],
+    output: Annotated[str, Parameter(name="RESULTS", help="OUTPUT of classify; path or URL.")],
     /,
     *,
     like: Annotated[
         tuple[str, ...],
         Parameter(
-            negative=(),
-            help="An image_uri or a picture; given several times, each image counts by the example it is nearest.",
+            help="An image_uri or an image file. Repeat it for several examples: each image is compared with the "
+            "example nearest to it.",
         ),
     ],
-    model: Annotated[str | None, Parameter(help="Checkpoint of the results, for examples that are pictures.")] = None,
-    k: Annotated[int, Parameter(name=("-k", "--count"), validator=validators.Number(gte=1), help="How many.")] = 20,
+    model: Annotated[str | None, Parameter(help="Checkpoint of the results, for examples that are files.")] = None,
+    k: Annotated[
+        int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of images to list.")
+    ] = 20,
     where: Annotated[
-        str | None, Parameter(help="Among these rows only: a condition in SQL, e.g. \"species = 'Vulpes vulpes'\".")
+        str | None,
+        Parameter(help="Search only rows that meet this SQL condition, such as \"species = 'Strix aluco'\"."),
     ] = None,
-    csv: Annotated[str | None, Parameter(help="Write the list to this file, too; any URL.")] = None,
-    json: Annotated[str | None, Parameter(help="Likewise.")] = None,
-    parquet: Annotated[str | None, Parameter(help="Likewise.")] = None,
+    csv: Annotated[str | None, Parameter(help="Also write the rows to this file as CSV; path or URL.")] = None,
+    json: Annotated[str | None, Parameter(help="Also write the rows as JSON.")] = None,
+    parquet: Annotated[str | None, Parameter(help="Also write the rows as Parquet.")] = None,
 ) -> int:
     """Find the images most like an example."""
+    from trapline.analysis import dataset
+    from trapline.analysis.search import listing, similarity
+
     found = dataset.find(output)
     found.refuse_crops("search")
     connection = dataset.connect(found.output, *filter(None, (csv, json, parquet)))
@@ -54,5 +60,5 @@ def search(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

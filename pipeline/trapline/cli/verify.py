@@ -1,32 +1,45 @@
-"""Check a result against its input, image by image: each image one row, each row one image, with the same content.
+"""Check that every image of the input is one row.
 
-Exit codes: 0 every image of the input is exactly one row; 1 something differs; 2 the invocation or a store is at fault.
+The content must be the same, too. INPUT and OUTPUT are those of `classify`. Every image is read again; --sample reads a
+part.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
-from trapline.cli.run_job import run
+from trapline.cli.run_job import command, run
 from trapline.errors import UsageError
-from trapline.results.verify import Finding, reconcile
 
-app = App(name="trapline verify", help=__doc__, version_flags=(), result_action="return_value")
+if TYPE_CHECKING:
+    from trapline.results.verify import Finding
 
-# More than a screenful helps nobody.
+# A screenful.
 _SHOWN = 20
+
+app = command(
+    "verify",
+    __doc__,
+    {0: "every image of the input is exactly one row.", 1: "something differs."},
+    usage="Usage: trapline verify INPUT... OUTPUT [OPTIONS]",
+)
 
 
 @app.default
 def verify(
-    *paths: Annotated[str, Parameter(help="INPUT... OUTPUT, as for classify.")],
-    sample: Annotated[int | None, Parameter(help="Read this many shards only, drawn at random.")] = None,
-    seed: Annotated[int, Parameter(help="Of the draw.")] = 0,
+    *paths: Annotated[str, Parameter(name="INPUT... OUTPUT", help="As given to classify.")],
+    sample: Annotated[
+        int | None, Parameter(help="Read only this many shards, drawn at random.", validator=Number(gte=1))
+    ] = None,
+    seed: Annotated[int, Parameter(help="Random seed for --sample.")] = 0,
 ) -> int:
-    """Check a result against its input."""
+    """Check results against their input."""
+    from trapline.results.verify import reconcile
+
     if len(paths) < 2:
         raise UsageError("verify: give INPUT... and then OUTPUT")
     console = Console()
@@ -52,7 +65,7 @@ def verify(
     return 1 if bad else 0
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list["Finding"]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("result", overflow="fold")
     for name in ("missing", "duplicated", "foreign", "stale"):
@@ -67,5 +80,5 @@ def _table(findings: list[Finding]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job; gives the exit code."""
+    """Run the command; return the exit code."""
     return run(app, arguments)

@@ -1,1 +1,1 @@
-"""decoding."""
+"""Encoded images become uint8 pixels at the model's size, and facts; imports config and errors only."""

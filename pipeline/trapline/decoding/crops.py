@@ -1,7 +1,7 @@
 """Boxes become regions of a picture: what a detector found, and what is cut out around it for the model."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import isfinite
 
 # EXIF orientations that detectors of the MegaDetector family apply before they look: upside down, and the two sides.
@@ -82,42 +82,6 @@ class Crops:
     def regions(self, width: int, height: int, orientation: int) -> Iterator[tuple[int, int, int, int]]:
         """One per box; see `Cropping.region`."""
         return (self.cropping.region(box, width, height, orientation) for box in self.boxes)
-
-
-@dataclass
-class Detected:
-    """What was detected in the images of one shard, whose reader asks for each of its images.
-
-    Attributes:
-        boxes: of the images that the detector saw, by key; those to be classified, in the detector's order.
-        cropping: what is made of them.
-        found: keys among them that the shard holds, as far as it was asked for.
-    """
-
-    boxes: Mapping[str, tuple[Box, ...]]
-    cropping: Cropping
-    found: set[str] = field(default_factory=set)
-
-    def of(self, key: str) -> Crops | None:
-        """What is to be cut out of an image; None where it has no box."""
-        name = plain(key)
-        if name in self.boxes:
-            self.found.add(name)
-        boxes = self.boxes.get(name)
-        return Crops(boxes, self.cropping) if boxes else None
-
-    @property
-    def unmatched(self) -> list[str]:
-        """Keys that the detector saw and the shard, once it was read, does not hold."""
-        return sorted(self.boxes.keys() - self.found)
-
-
-def plain(path: str) -> str:
-    """A path as two programs agree on it: without a leading `./`, and with no backslashes of Windows."""
-    path = path.encode(errors="backslashreplace").decode().replace("\\", "/")
-    while path.startswith("./"):
-        path = path[2:]
-    return path
 
 
 def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:

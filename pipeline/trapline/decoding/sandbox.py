@@ -35,25 +35,25 @@ class Decode(Protocol):
 
 
 # Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
-PATIENCE = 120.0
+DECODE_TIMEOUT = 120.0
 # Bytes for one image, beside what its process has already. The largest that we accept take 3 GB (`decode.MAX_PIXELS`).
 MEMORY = 4 * 2**30
 # A child imports torch: 4 s, and more where all cores are busy.
 _START = 120.0
-_FAREWELL = 1.0
+_EXIT_TIMEOUT = 1.0
 _STATM = Path("/proc/self/statm")
 
 
-def decode_or_die(
-    data: bytes, size: tuple[int, int], fast: bool = False, patience: float = PATIENCE, crops: Crops | None = None
+def decode_with_limits(
+    data: bytes, size: tuple[int, int], fast: bool = False, timeout: float = DECODE_TIMEOUT, crops: Crops | None = None
 ) -> Decoded:
-    """`decode`, in this process, which ends (exit code 1) when that takes longer than `patience`, in seconds.
+    """`decode`, in this process, which ends (exit code 1) when that takes longer than `timeout`, in seconds.
 
     Raises:
         MemoryError: the image takes more than `MEMORY`, or the machine has no more.
     """
     # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
-    faulthandler.dump_traceback_later(patience, exit=True)
+    faulthandler.dump_traceback_later(timeout, exit=True)
     try:
         with _bounded_memory():
             return decode(data, size, fast, crops)
@@ -84,15 +84,15 @@ class Sandbox:
 
     Args:
         fast: as `decode` takes it.
-        patience: seconds for one image.
+        timeout: seconds for one image.
 
     Raises (when called):
         TransientError: no child process starts.
     """
 
-    def __init__(self, fast: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(self, fast: bool = False, timeout: float = DECODE_TIMEOUT) -> None:
         self._fast = fast
-        self._patience = patience
+        self._timeout = timeout
         self._child: Any = None
         self._pipe: Any = None
 
@@ -106,8 +106,8 @@ class Sandbox:
                 self._start()
             try:
                 self._pipe.send((data, size, crops))
-                if not self._pipe.poll(self._patience):
-                    error = f"timeout: not decoded after {self._patience:g} s"
+                if not self._pipe.poll(self._timeout):
+                    error = f"timeout: not decoded after {self._timeout:g} s"
                     break
                 pixels, facts = self._pipe.recv()
             except (EOFError, OSError):
@@ -122,7 +122,7 @@ class Sandbox:
         if not self._child:
             return 0
         self._pipe.close()
-        self._child.join(_FAREWELL)  # it ends by itself, unless it hangs
+        self._child.join(_EXIT_TIMEOUT)  # it ends by itself, unless it hangs
         self._child.kill()
         self._child.join()
         code: int = self._child.exitcode
@@ -133,7 +133,7 @@ class Sandbox:
         # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self._fast, 2 * self._patience), daemon=True)
+        self._child = context.Process(target=_serve, args=(theirs, self._fast, 2 * self._timeout), daemon=True)
         self._child.start()
         theirs.close()  # so that its death is the end of the pipe
         try:
@@ -145,7 +145,7 @@ class Sandbox:
             raise TransientError(f"no process to decode in starts within {_START:g} s") from error
 
 
-def _serve(pipe: Connection, fast: bool, patience: float) -> None:
+def _serve(pipe: Connection, fast: bool, timeout: float) -> None:
     """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
@@ -155,7 +155,7 @@ def _serve(pipe: Connection, fast: bool, patience: float) -> None:
         except EOFError:
             return
         try:
-            pixels, facts = decode_or_die(data, size, fast, patience, crops)
+            pixels, facts = decode_with_limits(data, size, fast, timeout, crops)
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
             pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())

@@ -16,21 +16,23 @@ from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trapline.decoding.crops import Box, plain
-from trapline.detections.matching import Places, keys
+from trapline.decoding.crops import Box
+from trapline.detections.matching import ImageMatcher, keys
 from trapline.detections.megadetector import Detections
+from trapline.detections.shard_boxes import normalize_path
 from trapline.errors import StorageError, TraplineError
 from trapline.sources.shards import Shard
 from trapline.storage import store
+from trapline.storage.retry import translated_errors
 
 # Of names that are of no image: enough to see what is wrong with them.
 EXAMPLES = 5
 
 _SCHEMA = """
     pragma journal_mode = off; pragma synchronous = off;
-    create table entries (place int, key text, rank int, boxes text, primary key (place, key)) without rowid;
+    create table entries (shard int, key text, rank int, boxes text, primary key (shard, key)) without rowid;
     create table loose (file text primary key, boxes text) without rowid;
-    create table members (key text, place int);
+    create table members (key text, shard int);
     create table lost (file text primary key) without rowid;
 """
 # Of two names for one image the more specific holds. Rows of a Parquet file add up; in JSON an image is one entry.
@@ -107,13 +109,13 @@ def indexed(
             database.executescript(_SCHEMA)
             index = Index()
             database.execute("begin")
-            _fill(database, detections, Places(shards, output), index.counts)
+            _fill(database, detections, ImageMatcher(shards, output), index.counts)
             _place_loose(database, shards)
             index.counts["images"], index.counts["unmatched"] = database.execute(
                 "select (select count(*) from entries), (select count(*) from lost)"
             ).fetchone()
             index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
-            slices = _write(database, {place: shard.uri for place, shard in enumerate(shards)}, todo, scratch)
+            slices = _write(database, [shard.uri for shard in shards], todo, scratch)
         store.put_file(url, str(Path(scratch, "slices")))
     identity = store.stat(url).identity
     index.slices = {uri: Slice(url, identity, offset, length) for uri, offset, length in slices}
@@ -132,15 +134,15 @@ def _told(scratch: str) -> Iterator[None]:
         raise StorageError(f"{scratch}: {error}; TMPDIR names another place for the index of boxes") from error
 
 
-def _fill(database: sqlite3.Connection, detections: Detections, places: Places, counts: Counter[str]) -> None:
+def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMatcher, counts: Counter[str]) -> None:
     adds_up = "true" if detections.is_parquet else "false"
     insert, insert_loose = (sql.format(adds_up=adds_up) for sql in (_INSERT, _INSERT_LOOSE))
     for file, boxes in detections.files(counts):
         lines = "".join(json.dumps([box.category, box.confidence, box.bounds]) + "\n" for box in boxes)
-        name = plain(file)
-        if place := places.find(name):
-            counts["repeated"] += not database.execute(insert, (*place, lines)).rowcount
-        elif places.may_be_a_key(name):
+        name = normalize_path(file)
+        if match := matcher.find(name):
+            counts["repeated"] += not database.execute(insert, (*match, lines)).rowcount
+        elif matcher.may_be_a_key(name):
             database.execute(insert_loose, (name, lines))
         else:
             database.execute("insert or ignore into lost values (?)", (name,))
@@ -150,30 +152,32 @@ def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
     """Names that may be keys alone: they are, where one archive of the input has such a key, and no other."""
     if not database.execute("select exists (select * from loose)").fetchone()[0]:
         return
-    for place, shard in enumerate(shards):
+    for index, shard in enumerate(shards):
         if shard.format != "folder":
-            database.executemany("insert into members values (?, ?)", ((plain(key), place) for key in keys(shard)))
-    placed = "select key, min(place) as place from members group by key having count(*) = 1"
+            database.executemany(
+                "insert into members values (?, ?)", ((normalize_path(key), index) for key in keys(shard))
+            )
+    placed = "select key, min(shard) as shard from members group by key having count(*) = 1"
     database.execute(f"""
         insert or ignore into entries
-        select place, key, {Places.BY_KEY}, boxes from loose join ({placed}) on key = file
+        select shard, key, {ImageMatcher.BY_KEY}, boxes from loose join ({placed}) on key = file
     """)
     database.execute(f"insert into lost select file from loose where file not in (select key from ({placed}))")
 
 
 def _write(
-    database: sqlite3.Connection, uris: dict[int, str], todo: Sequence[Shard], scratch: str
+    database: sqlite3.Connection, uris: Sequence[str], todo: Sequence[Shard], scratch: str
 ) -> list[tuple[str, int, int]]:
     """The file `slices`: what each shard has, one after the other; gives URI, offset and length."""
     slices = []
     wanted = {shard.uri for shard in todo}
-    with store.translated(scratch), Path(scratch, "slices").open("wb") as file:
-        rows = database.execute("select place, key, boxes from entries order by place, key")
-        for place, group in groupby(rows, key=itemgetter(0)):
-            if uris[place] not in wanted:
+    with translated_errors(scratch), Path(scratch, "slices").open("wb") as file:
+        rows = database.execute("select shard, key, boxes from entries order by shard, key")
+        for shard, group in groupby(rows, key=itemgetter(0)):
+            if uris[shard] not in wanted:
                 continue
             boxes = {key: [json.loads(line) for line in lines.splitlines()] for _, key, lines in group}
             data = zlib.compress(json.dumps(boxes).encode())
-            slices.append((uris[place], file.tell(), len(data)))
+            slices.append((uris[shard], file.tell(), len(data)))
             file.write(data)
     return slices

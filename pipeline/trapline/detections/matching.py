@@ -14,7 +14,7 @@ from trapline.storage import store
 _BOUNDARY = re.compile("[/#]")
 
 
-class Places:
+class ImageMatcher:
     """Where names lead. A name is a shard's, then `/` or `#`, then the key; of several shards the first of these holds
 
     0. whose URI the name begins with;
@@ -34,23 +34,23 @@ class Places:
         self._alone = len(shards) == 1
         self._named: dict[str, tuple[int, int]] = {}
         tails = Counter(tail for shard in shards for tail in _tails(shard.uri))
-        for place, shard in enumerate(shards):
+        for index, shard in enumerate(shards):
             below = shard.output.removeprefix(f"{store.absolute(output)}/")
             ending = FOLDER_OUTPUT if shard.format == "folder" else ".parquet"
             names = [shard.uri, below.removesuffix(ending).removesuffix("/")]
             ranked = [*enumerate(names), *((2, tail) for tail in _tails(shard.uri) if tails[tail] == 1)]
             for rank, name in ranked:
-                self._named[name] = min(self._named.get(name, (rank, place)), (rank, place))
+                self._named[name] = min(self._named.get(name, (rank, index)), (rank, index))
 
     def find(self, name: str) -> tuple[int, str, int] | None:
         """Position of the shard, key and rank; None where no shard is named."""
         best: tuple[int, str, int] | None = None
         for end in [*(found.start() for found in reversed([*_BOUNDARY.finditer(name)])), None]:
             shard, key = (name[:end], name[end + 1 :]) if end is not None else ("", name)
-            rank, place = self._named.get(shard, (self.BY_KEY, None))
+            rank, index = self._named.get(shard, (self.BY_KEY, None))
             # A folder's images lie directly in it.
-            if place is not None and (not best or rank < best[2]) and not (self._folders[place] and "/" in key):
-                best = place, key, rank
+            if index is not None and (not best or rank < best[2]) and not (self._folders[index] and "/" in key):
+                best = index, key, rank
         return best or ((0, name, self.BY_KEY) if self._alone else None)
 
     def may_be_a_key(self, name: str) -> bool:

@@ -1,92 +1,48 @@
-"""Predictions become Parquet: the chunks of a shard become one file, whole or not at all."""
+"""How rows are encoded in Parquet: the rows of a shard become one file, whole or not at all."""
 
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trapline.results import rows
-from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY, Footer
-from trapline.run.chunks import Chunk
-from trapline.sources.shards import Shard
+from trapline.results.footer import CLASSES_KEY, Footer
 from trapline.storage import store
 
 # At about 6 KB a row some 12 MB: small enough to skip what a query does not want, large enough to scan fast.
 ROWS_PER_GROUP = 2048
 # Columns that repeat few values; the others would only fill a dictionary for nothing.
-_WORD_COLUMNS = ["status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon", "rank"]
-_STATISTICS = ["image_uri", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude"]
+_WORD_COLUMNS = [
+    "shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon", "rank",
+]  # fmt: skip
+_STATISTICS = [
+    "image_uri", "shard", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude",
+]  # fmt: skip
 
 
-class Assembler:
-    """Puts the chunks of shards together, in whatever order they come and however often."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, dict[int, Chunk]] = {}
-        self._settled: set[str] = set()
-
-    def add(self, chunk: Chunk) -> list[Chunk] | None:
-        """Take a chunk; gives all chunks of its shard, in order, once they are complete, and once only."""
-        if chunk.shard.uri in self._settled:
-            return None
-        parts = self._parts.setdefault(chunk.shard.uri, {})
-        parts[chunk.index] = chunk
-        end = next((index for index, part in parts.items() if part.last), None)
-        if end is None or len(parts) <= end:
-            return None
-        self.drop(chunk.shard)
-        return [parts[index] for index in range(end + 1)]
-
-    @property
-    def under_way(self) -> int:
-        """Shards of which some chunks have come, and not all."""
-        return len(self._parts)
-
-    def drop(self, shard: Shard) -> None:
-        """Forget a shard, and what is still to come of it."""
-        self._settled.add(shard.uri)
-        self._parts.pop(shard.uri, None)
-
-
-def commit(chunks: Sequence[Chunk], columns: rows.Columns, fingerprint: Fingerprint) -> Footer:
-    """Write the Parquet file of a shard.
+def write(url: str, table: pa.Table, footer: Footer, classes: Sequence[str]) -> None:
+    """Publish the result file of a shard.
 
     Args:
-        chunks: all of the shard's, in order, with predictions.
-        columns: the schema.
-        fingerprint: of this run.
+        url: of the file.
+        table: its rows.
+        footer: what the file says of itself.
+        classes: names of the C classes.
 
     Raises:
         StorageError: the store refuses the file.
         TransientError: the store did not answer, after retries.
     """
-    shard, last = chunks[0].shard, chunks[-1]
-    table = rows.table([chunk.rows for chunk in chunks], columns)
-    images = rows.of_images(table)
-    statuses = Counter(images.column("status").to_pylist())
-    footer = Footer(
-        uri=shard.uri,
-        identity=shard.identity,
-        fingerprint=fingerprint,
-        images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
-        reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
-        species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
-        ignored=last.ignored,
-        broken=last.broken,
-        size=shard.size,
-        crops=len(table) - len(images),
-        unmatched=len(last.unmatched),
-    )
-    store.put(shard.output, _encode(table, footer, columns))
-    return footer
+    sink = io.BytesIO()
+    with parquet_writer(sink, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+        writer.add_key_value_metadata(file_metadata(footer, classes))
+    store.put(url, sink.getvalue())
 
 
 def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of rows like ours, of whatever columns, encoded so that they are small and quick to scan."""
+    """Return a writer that encodes such rows, of whatever columns, so that they are small and quick to scan."""
     # DuckDB reads this encoding for 32-bit floats and not for 16-bit ones.
     floats = [f"{field.name}.list.element" for field in schema if _holds_float32(field.type)]
     return pq.ParquetWriter(
@@ -101,24 +57,12 @@ def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def file_metadata(footer: Footer, classes: Sequence[str]) -> dict[str, str]:
-    """What a result file says of itself, for the writer's `add_key_value_metadata`.
+    """Return what a result file says of itself, for the writer's `add_key_value_metadata`.
 
     Not for the schema's metadata: Arrow keeps a copy of that beside it, and the footer would be twice as large.
     """
     return {**footer.to_metadata(), CLASSES_KEY: json.dumps(classes)}
 
 
-def _encode(table: pa.Table, footer: Footer, columns: rows.Columns) -> bytes:
-    sink = io.BytesIO()
-    with parquet_writer(sink, table.schema) as writer:
-        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-        writer.add_key_value_metadata(file_metadata(footer, columns.classes))
-    return sink.getvalue()
-
-
 def _holds_float32(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(values).most_common())

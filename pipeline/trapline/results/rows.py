@@ -1,125 +1,22 @@
-"""The row: one per image, in Arrow, built in two halves: what decoding knows, and what the model says."""
+"""Rows of results in Arrow, built in two halves: what decoding knows of each image, and what the model says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trapline.config import RunConfig
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.model.checkpoint import Model
 from trapline.model.predictions import Predictions
+from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, SPECIES_PROBABILITY, Columns, plain_type
 from trapline.sources.records import Record
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
-_WORD = pa.dictionary(pa.int32(), pa.string())
-SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
-
-
-def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"description": description})
-
-
-IMAGE_FIELDS = [
-    _column("image_uri", pa.string(), "shard#path: unique, and enough to fetch the picture again"),
-    _column("key", pa.string(), "path inside the shard; empty for the row that names a shard's break"),
-    _column("status", _WORD, "ok, salvaged (broken off, decoded as far as it goes) or failed"),
-    _column("error", pa.string(), "kind and message; null unless salvaged or failed"),
-    _column("content_sha256", pa.binary(32), "of the encoded bytes; finds duplicates across archives"),
-    _column("width", pa.int32(), "pixels, as stored, before EXIF orientation"),
-    _column("height", pa.int32(), "pixels, as stored, before EXIF orientation"),
-    _column("format", _WORD, "jpeg, png, ..."),
-    _column("captured_at", pa.timestamp("ms"), "EXIF DateTimeOriginal as the camera's clock had it; no time zone"),
-    _column("latitude", pa.float64(), "degrees north, from EXIF; null for placeholders"),
-    _column("longitude", pa.float64(), "degrees east, from EXIF; null for placeholders"),
-    _column("camera_make", _WORD, "from EXIF"),
-    _column("camera_model", _WORD, "from EXIF"),
-    _column("camera_serial", _WORD, "from EXIF"),
-    _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
-    _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
-]
-
-CROP_FIELDS = [
-    _column(
-        "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
-    ),
-    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
-    _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
-    _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
-]
-"""What a detector knows, where one was asked; other columns of a crop's row are those of its image."""
-
 _FACT_NAMES = [field.name for field in fields(Facts)]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns the model's half of a row has, and how wide they are.
-
-    Attributes:
-        classes: names of the C classes, in the order of the logits; empty for a model without classifier.
-        embedding_size: D.
-        feature_shapes: stage name -> (channels, height, width), for the stages that are written.
-        top_k: how many species are listed.
-        probabilities: whether the whole distribution is written.
-        embedding: its type, or "none".
-        crops: whether rows of crops stand among those of the images.
-    """
-
-    classes: tuple[str, ...]
-    embedding_size: int
-    feature_shapes: dict[str, tuple[int, int, int]]
-    top_k: int
-    probabilities: bool
-    embedding: str
-    crops: bool = False
-
-    @classmethod
-    def of(cls, config: RunConfig, model: Model) -> "Columns":
-        """The columns that a run writes."""
-        shapes = model.architecture.feature_shapes(model.size)
-        return cls(
-            classes=model.classes,
-            embedding_size=model.architecture.embedding_size,
-            feature_shapes={stage: shapes[stage] for stage in config.features},
-            top_k=min(config.top_k, len(model.classes)),
-            probabilities=config.probabilities == "full",
-            embedding=config.embedding,
-            crops=config.detections is not None,
-        )
-
-    @property
-    def model_fields(self) -> list[pa.Field]:
-        """The model's half of the schema."""
-        columns = []
-        if self.classes:
-            columns += [
-                _column("species", _WORD, "the most probable class"),
-                _column("probability", pa.float32(), "softmax probability of that class"),
-                _column("top_k", pa.list_(SPECIES_PROBABILITY), "the most probable classes, in falling order"),
-                _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
-            ]
-        if self.classes and self.probabilities:
-            kind = pa.list_(pa.float32(), len(self.classes))
-            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
-        if self.embedding != "none":
-            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
-            columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
-        for stage, shape in self.feature_shapes.items():
-            kind = pa.list_(pa.float16(), int(np.prod(shape)))
-            shown = "x".join(map(str, shape))
-            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
-        return columns
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The whole row."""
-        return pa.schema([*IMAGE_FIELDS, *(CROP_FIELDS if self.crops else []), *self.model_fields])
 
 
 def image_rows(
@@ -139,6 +36,7 @@ def image_rows(
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
     columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
     columns["image_uri"] = [f"{shard_uri}#{key}" for key in columns["key"]]
+    columns["shard"] = [shard_uri] * len(records)
     kinds = IMAGE_FIELDS
     if crops is not None:
         kinds = [*IMAGE_FIELDS, *CROP_FIELDS]
@@ -146,7 +44,7 @@ def image_rows(
         columns["box"] = [crop and crop[1].bounds for crop in crops]
         columns["detection_confidence"] = [crop and crop[1].confidence for crop in crops]
         columns["detection_category"] = [crop and crop[1].category for crop in crops]
-    arrays = [pa.array(columns[field.name], _plain(field.type)) for field in kinds]
+    arrays = [pa.array(columns[field.name], plain_type(field.type)) for field in kinds]
     return pa.RecordBatch.from_arrays(arrays, names=[field.name for field in kinds])
 
 
@@ -188,7 +86,7 @@ def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, 
         columns: which there are; arrays come in the order of its `model_fields`, words as strings.
     """
     if predictions is None:
-        return [pa.nulls(len(mask), _plain(field.type)) for field in columns.model_fields]
+        return [pa.nulls(len(mask), plain_type(field.type)) for field in columns.model_fields]
     # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
     place = pa.array(np.cumsum(mask) - 1, mask=~mask)
     values = _prediction_arrays(predictions, columns)
@@ -197,7 +95,7 @@ def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, 
 
 def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
     """Rows that were read from a result file, in the types that `with_predictions` gives."""
-    kinds = [_plain(field.type) for field in columns.schema]
+    kinds = [plain_type(field.type) for field in columns.schema]
     arrays = [rows.column(name).cast(kind) for name, kind in zip(columns.schema.names, kinds, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
 
@@ -258,12 +156,3 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
 def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
     """float32 or float16 [N, D] as a column of N lists of D."""
     return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
-
-
-def _float_type(name: str) -> pa.DataType:
-    return {"float16": pa.float16(), "float32": pa.float32()}[name]
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Chunks carry words as strings: dictionaries that differ from chunk to chunk cannot be joined as they are."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind

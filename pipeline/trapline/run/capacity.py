@@ -5,16 +5,12 @@ with a muster: scouts, tasks that do nothing but have the needs of a worker, as 
 each kind have found room, the workers come; Ray Data asks for more nodes of the kinds that it finds busy.
 """
 
-import logging
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
-from threading import current_thread, main_thread
 from time import monotonic
 from typing import Any, Literal
 
@@ -25,6 +21,7 @@ from ray.core.generated import autoscaler_pb2
 
 from trapline.config import RunConfig
 from trapline.errors import UsageError
+from trapline.ray_session import connect, on_shared_cluster
 from trapline.run.periodic import Periodic
 from trapline.run.progress import Account, Slots
 from trapline.run.workers import CPU_THREADS
@@ -94,7 +91,7 @@ class Cluster:
         Raises:
             UsageError: this cluster has no such node and starts none.
         """
-        if not _is_shared():
+        if not on_shared_cluster():
             for kind in self._needs:
                 self._refuse_impossible(kind, waiting=1)
             return True
@@ -137,7 +134,7 @@ class Cluster:
         now = Slots(self._config.decode_workers or max(1, decode), self._config.predict_workers or predict)
         most = now
         # On cores alone the two would take them from each other.
-        if _is_shared() and self._device == "cuda":
+        if on_shared_cluster() and self._device == "cuda":
             most = Slots(max(now.decode, self._wanted("decode")), max(now.predict, self._wanted("predict")))
         return Crew(now, most, self._gpus, decode_where)
 
@@ -209,28 +206,10 @@ def device(config: RunConfig) -> Literal["cpu", "cuda"]:
     """Where inference runs; `auto` is a GPU where there is one now."""
     if config.device != "auto":
         return config.device
-    if not _is_shared():
+    if not on_shared_cluster():
         return "cuda" if torch.cuda.is_available() else "cpu"
     connect()
     return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
-
-
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or else start Ray on this machine."""
-    if ray.is_initialized():
-        return
-    # What is wrong comes back as rows, failures and exceptions; Ray's own remarks are not for who reads our log.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    if _is_shared():
-        ray.init(**quiet)
-    else:
-        # Two at least: a decode task and an actor must run at the same time, also on a single core.
-        ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
-    # Ray has put a handler of its own there, which prints a stack and aborts.
-    if current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _amount(node: Mapping[str, Any], kind: str) -> float:
@@ -244,11 +223,6 @@ def _all_but(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         if values := {node["Labels"][label] for node in nodes if node["Labels"].get(label)}:
             selector[label] = f"!in({','.join(sorted(values))})"
     return selector
-
-
-def _is_shared() -> bool:
-    """Whether the cluster is there already; one that we start is this machine."""
-    return "RAY_ADDRESS" in os.environ
 
 
 def _scout(kind: str, needs: dict[str, float]) -> "ray.ObjectRef[None]":

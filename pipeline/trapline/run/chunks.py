@@ -2,20 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from trapline.decoding.crops import Box, Detected
+from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.decoding.sandbox import Decode, decode_or_die
+from trapline.decoding.sandbox import Decode, decode_with_limits
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import ImageError, ShardBroken, TransientError, TraplineError
 from trapline.results.rows import image_rows
-from trapline.run.reuse import Earlier
+from trapline.run.messages import DecodedChunk, EndOfShard, Failure, PredictedChunk
+from trapline.run.reuse import PreviousResult
 from trapline.sources.records import Record, read
 from trapline.sources.shards import Shard
 
@@ -23,66 +24,14 @@ from trapline.sources.shards import Shard
 _ROWS_PER_IMAGE = 4
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of a shard, up to N with pixels, on their way.
-
-    Attributes:
-        shard: whose images these are.
-        index: position in the shard, from 0.
-        last: whether the shard ends here; its number of chunks is then `index + 1`.
-        rows: one per image or crop; the decoder's half, and after prediction both.
-        pixels: uint8 [n, 3, H, W], in the order of the rows that have some; n is 0 after prediction.
-        encoded_bytes: of the images in this chunk, for progress.
-        seconds: spent so far, by step: "read", "decode", "predict".
-        carried: whether the rows are taken over, complete, from the shard's earlier result; `pixels` is empty then.
-        broken: why the shard could not be read to its end; only on the last chunk.
-        ignored: what was neither image nor sidecar, by suffix; only on the last chunk.
-        with_pixels: which rows have pixels, bool [len(rows)]; None: those of all usable images.
-        unmatched: keys that a detector saw and the shard does not hold; only on the last chunk.
-    """
-
-    shard: Shard
-    index: int
-    last: bool
-    rows: pa.RecordBatch
-    pixels: npt.NDArray[np.uint8]
-    encoded_bytes: int
-    seconds: dict[str, float]
-    carried: bool = False
-    broken: str | None = None
-    ignored: dict[str, int] = field(default_factory=dict)
-    with_pixels: npt.NDArray[np.bool_] | None = None
-    unmatched: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A shard that could not be read, for no fault of its contents.
-
-    Attributes:
-        shard: which.
-        reason: in the store's own words.
-        transient: whether another try may help.
-        fatal: whether every other shard would fail of it, too.
-        wary: whether one of its images may be to blame, and each is better decoded in a process of its own.
-    """
-
-    shard: Shard
-    reason: str
-    transient: bool
-    fatal: bool = False
-    wary: bool = False
-
-
 def read_chunks(
     shard: Shard,
     size: tuple[int, int],
     images: int,
-    decode: Decode = decode_or_die,
-    earlier: Earlier | None = None,
-    detected: Detected | None = None,
-) -> Iterator[Chunk | Failure]:
+    decode: Decode = decode_with_limits,
+    previous: PreviousResult | None = None,
+    detected: ShardBoxes | None = None,
+) -> Iterator[DecodedChunk | PredictedChunk | Failure]:
     """Read and decode a shard.
 
     Args:
@@ -90,8 +39,8 @@ def read_chunks(
         size: height and width that the model takes, in pixels.
         images: most images or crops with pixels in one chunk; bounds the memory.
         decode: what makes pixels of bytes.
-        earlier: rows to take over as far as their images are unchanged.
-        detected: what is to be cut out of them; without it they are classified whole.
+        previous: the shard's previous result; rows of unchanged images are carried over.
+        detected: boxes to cut out of the images; without them images are classified whole.
 
     Yields:
         The shard's chunks in order, or in the end a `Failure` instead of the rest. Never raises for bad input.
@@ -102,21 +51,21 @@ def read_chunks(
     broken = None
     try:
         started = perf_counter()
-        for record in read(shard, ignored, earlier.identities if earlier else {}):
+        for record in read(shard, ignored, previous.identities if previous else {}):
             builder.seconds["read"] += perf_counter() - started
             if record.unchanged:
                 unchanged.add(record.key)
                 if detected:
-                    detected.of(record.key)
+                    detected.crops(record.key)
             else:
                 yield from builder.add(record)
             started = perf_counter()
-        if earlier and unchanged:
-            for rows in earlier.rows(set(unchanged), images):
+        if previous and unchanged:
+            for rows in previous.rows(set(unchanged), images):
                 unchanged.difference_update(rows.column("key").to_pylist())
                 yield builder.carry(rows)
         if unchanged:
-            raise TransientError(f"{shard.uri}: its earlier result changed while it was read")
+            raise TransientError(f"{shard.uri}: its previous result changed while it was read")
         builder.seconds["read"] += perf_counter() - started
     except ShardBroken as error:
         # The break is a row of its own, with an empty key: what is missing is visible to whoever reads the table.
@@ -126,20 +75,20 @@ def read_chunks(
         yield Failure(shard, str(error), transient=isinstance(error, TransientError))
         return
     except MemoryError:
-        yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, wary=True)
+        yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, isolate=True)
         return
     except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []
-    yield replace(builder.flush(), last=True, broken=broken, ignored=dict(ignored), unmatched=unmatched)
+    yield replace(builder.flush(), end=EndOfShard(broken, dict(ignored), unmatched))
 
 
 class _Builder:
-    """Collects decoded images until a chunk is full, and numbers the chunks."""
+    """Collect decoded images until a chunk is full, and number the chunks."""
 
     def __init__(
-        self, shard: Shard, size: tuple[int, int], most: int, decode: Decode, detected: Detected | None
+        self, shard: Shard, size: tuple[int, int], most: int, decode: Decode, detected: ShardBoxes | None
     ) -> None:
         self.shard = shard
         self.size = size
@@ -158,10 +107,10 @@ class _Builder:
         self.encoded_bytes = 0
         self.seconds = {"read": 0.0, "decode": 0.0}
 
-    def add(self, record: Record) -> Iterator[Chunk]:
-        """Takes in an image; gives the chunks that become full by it."""
+    def add(self, record: Record) -> Iterator[DecodedChunk]:
+        """Decode an image; yield the chunks that it fills."""
         started = perf_counter()
-        cut = self.detected.of(record.key) if self.detected else None
+        cut = self.detected.crops(record.key) if self.detected else None
         if record.data is None:
             pixels, facts = None, Facts("failed", str(record.error))
         else:
@@ -187,22 +136,23 @@ class _Builder:
         self.encoded_bytes += len(record.data or b"")
         self.seconds["decode"] += seconds
 
-    def flush(self) -> Chunk:
+    def flush(self) -> DecodedChunk:
+        """Return what has been collected, as the next chunk."""
         images = [image for image in self.images if image is not None]
         pixels = np.empty((len(images), 3, *self.size), dtype=np.uint8)
         for place, image in zip(pixels, images, strict=True):
             place[...] = image.numpy()
         with_pixels = np.array([image is not None for image in self.images], dtype=bool)
         rows = image_rows(self.shard.uri, self.records, self.facts, self.crops if self.detected else None)
-        chunk = replace(self._chunk(rows, pixels), with_pixels=with_pixels)
+        index = self._next_index()
+        chunk = DecodedChunk(self.shard, index, rows, pixels, with_pixels, self.encoded_bytes, self.seconds)
         self._reset()
         return chunk
 
-    def carry(self, rows: pa.RecordBatch) -> Chunk:
-        nothing = np.empty((0, 3, *self.size), dtype=np.uint8)
-        return replace(self._chunk(rows, nothing), encoded_bytes=0, seconds={}, carried=True)
+    def carry(self, rows: pa.RecordBatch) -> PredictedChunk:
+        """Return rows of the previous result, as the next chunk."""
+        return PredictedChunk(self.shard, self._next_index(), rows, encoded_bytes=0, seconds={}, carried=True)
 
-    def _chunk(self, rows: pa.RecordBatch, pixels: npt.NDArray[np.uint8]) -> Chunk:
-        chunk = Chunk(self.shard, self.index, False, rows, pixels, self.encoded_bytes, self.seconds)
+    def _next_index(self) -> int:
         self.index += 1
-        return chunk
+        return self.index - 1

@@ -17,9 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
-from trapline import moments
-from trapline.config import RunConfig
-from trapline.decoding.crops import Cropping
+from trapline.config import RunConfig, parse_deadline, parse_since
 from trapline.detections.index import indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
@@ -28,19 +26,20 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import DEFAULT_BATCH, resolve_precision
 from trapline.monitoring.notify import Notice
 from trapline.monitoring.prometheus import Metrics
-from trapline.results import ledger
-from trapline.results.fingerprint import fingerprint
-from trapline.results.ledger import Footer
-from trapline.results.parquet import Assembler
-from trapline.results.rows import Columns, classes_csv
+from trapline.ray_session import connect
+from trapline.results import layout, ledger
+from trapline.results.rows import classes_csv
+from trapline.results.schema import Columns
 from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, Cluster, Crew, Lookout
-from trapline.run.chunks import Failure
 from trapline.run.heartbeat import Heartbeat
+from trapline.run.job import Job, columns_of, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
+from trapline.run.messages import AlreadyDone, Failure, FromPredictor, NotStarted, Task, WorkerNote
+from trapline.run.packing import unpack
 from trapline.run.progress import Account
-from trapline.run.workers import Item, Job, Left, PredictorActor, Reader, Remark, Task, unpack
-from trapline.run.writer import Writer
+from trapline.run.workers import PredictorActor, Reader
+from trapline.run.writer import Assembler, Writer
 from trapline.sources.selection import newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
@@ -79,29 +78,30 @@ def classify(config: RunConfig, watch: Watch) -> Manifest:
 
 def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     now = datetime.now(UTC)
-    stop_at = moments.coming(config.stop_at, now) if config.stop_at else None
+    stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
     if stop_at and stop_at <= now:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
     precision = resolve_precision(config.precision, device)
-    columns = Columns.of(config, model)
+    columns = columns_of(config, model)
     detections = _detections(config)
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
-    since = moments.past(config.since, now) if config.since else None
+    since = parse_since(config.since, now) if config.since else None
     found = select(discover(config.inputs, config.output), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
-    account = Account(config, mark, found, plan.done, todo[: config.limit], plan.otherwise, stop_at)
+    others = plan.results_with_other_fingerprint
+    account = Account(config, mark, found, plan.done, todo[: config.limit], others, stop_at)
     if config.dry_run:
         return account.manifest("planned")
 
     # Find out now, and not in the morning, whether we may write.
     account.manifest("running").write(config.output)
     ledger.remember(config.output, plan.results)
-    store.put(store.join(config.output, ledger.SIDE_FOLDER, "classes.csv"), classes_csv(model.classes))
+    store.put(layout.classes_file(config.output), classes_csv(model.classes))
     try:
         _mind_others(account, watch)
         if account.todo:
@@ -113,10 +113,10 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 columns=columns,
                 fingerprint=mark.digest,
                 fast_decode=config.decode == "fast",
-                cropping=_cropping(config),
+                cropping=cropping(config),
                 stop_at=stop_at,
             )
-            capacity.connect()
+            connect()
             beating = Heartbeat(config.output, lambda: account.manifest("running"))
             with beating, Metrics(account), _indexed(detections, account):
                 _work(job, model, account, watch)
@@ -147,12 +147,6 @@ def _detections(config: RunConfig) -> Detections | None:
     return Detections.at(config.detections, config.detection_threshold, config.detection_categories)
 
 
-def _cropping(config: RunConfig) -> Cropping | None:
-    if config.detections is None:
-        return None
-    return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
-
-
 @contextmanager
 def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
     """The detector's boxes lie ready for the workers, as long as the context."""
@@ -160,7 +154,7 @@ def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
         yield
         return
     output = account.config.output
-    url = store.join(store.absolute(output), ledger.SIDE_FOLDER, "detections", account.run_id)
+    url = store.join(layout.detections_folder(output), account.run_id)
     with indexed(detections, account.found.shards, account.todo, output, url) as account.detections:
         yield
 
@@ -200,7 +194,7 @@ def _work(job: Job, model: Model, account: Account, watch: Watch) -> None:
         tasks = _left(tasks, account)
 
 
-def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch: Watch) -> None:
+def _one_pass(stream: Iterator[FromPredictor], columns: Columns, account: Account, watch: Watch) -> None:
     """Commit each shard once all of its chunks have come."""
     assembler = Assembler()
     stopping = False
@@ -211,11 +205,11 @@ def _one_pass(stream: Iterator[Item], columns: Columns, account: Account, watch:
                     raise FatalError(item.reason)
                 assembler.drop(item.shard)
                 account.fail(item)
-            elif isinstance(item, Footer):
-                account.found_done(item)
-            elif isinstance(item, Remark):
+            elif isinstance(item, AlreadyDone):
+                account.found_done(item.footer)
+            elif isinstance(item, WorkerNote):
                 watch.note(item.text)
-            elif isinstance(item, Left):
+            elif isinstance(item, NotStarted):
                 assembler.drop(item.shard)
                 stopping = True
             else:
@@ -241,14 +235,14 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
     for task in missing:
         shard = task.shard
         failure = account.failures.get(shard.uri)
-        wary = task.wary or failure is None or failure.wary
+        isolate = task.isolate or failure is None or failure.isolate
         if now is not None and shard.uri not in now:
             failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
         elif failure is None:
             failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
         account.fail(failure)
         if failure.transient and now is not None:
-            again.append(replace(task, shard=now[shard.uri], wary=wary))
+            again.append(replace(task, shard=now[shard.uri], isolate=isolate))
     return again
 
 
@@ -262,7 +256,7 @@ def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
         return None
 
 
-def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Crew) -> Generator[Item]:
+def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Crew) -> Generator[FromPredictor]:
     """Shards through the cluster, as predicted chunks, in whatever order they come."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -305,8 +299,7 @@ def _stream(job: Job, model: "ray.ObjectRef[Model]", tasks: list[Task], crew: Cr
     )
     try:
         for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for item, _ in unpack(batch):
-                yield item
+            yield from unpack(batch)  # type: ignore[misc]  # predictors leave no decoded chunk
     except ExecutionTimeoutError:
         return  # half an hour without any step: the nodes are gone, and the next pass waits for others
     except ray.exceptions.RayError as error:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from trapline.errors import TraplineError
-from trapline.results.ledger import SIDE_FOLDER
+from trapline.results import layout
 from trapline.run.manifest import Manifest
 from trapline.run.periodic import Periodic
 from trapline.storage import store
@@ -54,7 +54,7 @@ def others(output: str, run_id: str) -> list[dict[str, Any]]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    runs = store.list_files(store.join(output, SIDE_FOLDER, "runs"), missing_ok=True)  # a listing may be stale
+    runs = store.list_files(layout.runs_folder(output), missing_ok=True)  # a listing may be stale
     entries = {entry.url: entry for entry in runs}
     mine = next((entry.modified for url, entry in entries.items() if url.endswith(f"/{run_id}.json")), None)
     if mine is None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from trapline.results.ledger import SIDE_FOLDER
+from trapline.results import layout
 from trapline.storage import store
 
 Status = Literal["planned", "running", "complete", "stopped", "incomplete", "over_budget", "interrupted", "aborted"]
@@ -96,7 +96,7 @@ class Manifest:
 
     def write(self, output: str) -> str:
         """Store it; gives its URL."""
-        url = store.join(output, SIDE_FOLDER, "runs", f"{self.run_id}.json")
+        url = layout.manifest(output, self.run_id)
         store.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
         return url
 
@@ -107,7 +107,7 @@ def latest(output: str) -> dict[str, Any] | None:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    runs = store.list_files(store.join(output, SIDE_FOLDER, "runs"), missing_ok=True)
+    runs = store.list_files(layout.runs_folder(output), missing_ok=True)
     for run in sorted(runs, key=attrgetter("url"), reverse=True)[:_LOOKED_AT]:
         manifest: dict[str, Any] = json.loads(store.read_many([run.url])[0])
         if manifest.get("decoders_per_predictor"):

@@ -16,10 +16,11 @@ from trapline import __version__
 from trapline.config import RunConfig
 from trapline.detections.index import EXAMPLES, Index
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer, Result
+from trapline.results.footer import Footer
+from trapline.results.ledger import Result
 from trapline.results.rows import of_images
-from trapline.run.chunks import Chunk, Failure
 from trapline.run.manifest import Manifest, Status
+from trapline.run.messages import Failure, PredictedChunk
 from trapline.sources.shards import Discovery, Shard
 
 _STATUSES = ("ok", "salvaged", "failed")
@@ -136,7 +137,7 @@ class Account:
         enough = self.images_seen >= _BUDGET_FROM_IMAGES or ended
         return enough and self.failed_seen > self.config.max_failed_fraction * self.images_seen
 
-    def saw(self, chunk: Chunk) -> None:
+    def saw(self, chunk: PredictedChunk) -> None:
         """A chunk came back from prediction."""
         with self._lock:
             images = of_images(chunk.rows)
@@ -145,7 +146,7 @@ class Account:
             else:
                 self.images_seen += len(images)
                 self.failed_seen += images.column("status").to_pylist().count("failed")
-            for key in chunk.unmatched[: EXAMPLES - len(self.examples)]:
+            for key in (chunk.end.unmatched if chunk.end else [])[: EXAMPLES - len(self.examples)]:
                 self.examples.add(f"{chunk.shard.uri}#{key}")
             self.step_seconds.update(chunk.seconds)
             self._advance(chunk.shard.uri, chunk.shard.size, chunk.encoded_bytes)

@@ -6,7 +6,7 @@ A folder that gets a manifest every night would be listed for ever longer; an in
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from trapline.results.ledger import SIDE_FOLDER
+from trapline.results import layout
 from trapline.run.heartbeat import is_old
 from trapline.storage import store
 from trapline.storage.store import Entry
@@ -23,10 +23,9 @@ def tidy(output: str, keep_runs: int) -> None:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    side = store.join(output, SIDE_FOLDER)
     # Before the manifests: a run writes its own first.
-    boxes = store.list_files(store.join(side, "detections"), missing_ok=True)
-    entries = store.list_files(store.join(side, "runs"), missing_ok=True)
+    boxes = store.list_files(layout.detections_folder(output), missing_ok=True)
+    entries = store.list_files(layout.runs_folder(output), missing_ok=True)
     runs = [entry for entry in entries if entry.url.endswith(".json")]
     surplus = runs[: max(0, len(runs) - keep_runs)]
     manifest_of = {_name(run).removesuffix(".json"): run for run in runs}

@@ -1,4 +1,4 @@
-"""Rows of a folder's earlier result that are still true: cameras add pictures to a folder, and change none."""
+"""Rows of a folder's previous result that are still true: cameras add pictures to a folder, and change none."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trapline.errors import TraplineError
-from trapline.results.rows import Columns, as_predicted
+from trapline.results.rows import as_predicted
+from trapline.results.schema import Columns
 from trapline.sources.shards import Shard
 from trapline.storage import store
 from trapline.storage.store import Entry
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What the result of a folder holds, as the folder was before.
+class PreviousResult:
+    """The result of a folder, as the folder was before.
 
     Attributes:
         file: the result.
@@ -29,8 +30,8 @@ class Earlier:
     identities: dict[str, str]
 
     @classmethod
-    def of(cls, shard: Shard, columns: Columns) -> "Earlier | None":
-        """The earlier result of a shard; None where it cannot be read."""
+    def of(cls, shard: Shard, columns: Columns) -> "PreviousResult | None":
+        """Return the previous result of a shard; None where it cannot be read."""
         try:
             file = store.stat(shard.output)
             identities = {}
@@ -43,7 +44,7 @@ class Earlier:
             return None
 
     def rows(self, keys: set[str], most: int) -> Iterator[pa.RecordBatch]:
-        """The rows of these keys, up to `most` at a time, as after prediction; raises as `open_unchanged` does."""
+        """Yield the rows of these keys, up to `most` at a time, as after prediction; raise as `open_unchanged` does."""
         wanted = pa.array(sorted(keys), pa.string())
         for batch in _batches(self.file, self.columns.schema.names, most):
             kept = batch.filter(pc.is_in(batch.column("key"), wanted))

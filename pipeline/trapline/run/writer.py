@@ -1,14 +1,17 @@
-"""Files on their way to the store: shards are committed while the next ones are predicted."""
+"""Chunks become result files: shards are assembled, and committed while the next ones are predicted."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
 
 from trapline.errors import StorageError, TransientError, TraplineError
-from trapline.results import parquet
-from trapline.results.ledger import Footer
-from trapline.results.rows import Columns
-from trapline.run.chunks import Chunk, Failure
+from trapline.results import parquet, rows
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.footer import Footer
+from trapline.results.schema import Columns
+from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Account
 from trapline.sources.shards import Shard
 
@@ -16,6 +19,36 @@ from trapline.sources.shards import Shard
 _REFUSALS = 3
 # Files are written while the next shards are predicted; a writer waits for the store, not for a core.
 _THREADS = 4
+
+
+class Assembler:
+    """Put the chunks of shards together, in whatever order they come and however often."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[int, PredictedChunk]] = {}
+        self._settled: set[str] = set()
+
+    def add(self, chunk: PredictedChunk) -> list[PredictedChunk] | None:
+        """Add a chunk; return all chunks of its shard, in order, once they are complete, and once only."""
+        if chunk.shard.uri in self._settled:
+            return None
+        parts = self._parts.setdefault(chunk.shard.uri, {})
+        parts[chunk.index] = chunk
+        end = next((index for index, part in parts.items() if part.end), None)
+        if end is None or len(parts) <= end:
+            return None
+        self.drop(chunk.shard)
+        return [parts[index] for index in range(end + 1)]
+
+    @property
+    def under_way(self) -> int:
+        """Return the number of shards of which some chunks have come, and not all."""
+        return len(self._parts)
+
+    def drop(self, shard: Shard) -> None:
+        """Forget a shard, and chunks of it that are still to come."""
+        self._settled.add(shard.uri)
+        self._parts.pop(shard.uri, None)
 
 
 class Writer:
@@ -42,9 +75,9 @@ class Writer:
         with self._threads:
             self.settle(at_most=0)
 
-    def write(self, chunks: list[Chunk]) -> None:
+    def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""
-        future = self._threads.submit(parquet.commit, chunks, self._columns, self._account.fingerprint)
+        future = self._threads.submit(commit, chunks, self._columns, self._account.fingerprint)
         self._writing[future] = chunks[0].shard
 
     def settle(self, at_most: int = 2 * _THREADS) -> None:
@@ -69,3 +102,40 @@ class Writer:
             self._refusals += isinstance(error, StorageError)
             if self._refusals == _REFUSALS:
                 raise
+
+
+def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
+    """Write the Parquet file of a shard.
+
+    Args:
+        chunks: all of the shard's, in order, with predictions.
+        columns: the schema.
+        fingerprint: of this run.
+
+    Raises:
+        StorageError: the store refuses the file.
+        TransientError: the store did not answer, after retries.
+    """
+    shard, end = chunks[0].shard, chunks[-1].end or EndOfShard()
+    table = rows.table([chunk.rows for chunk in chunks], columns)
+    images = rows.of_images(table)
+    statuses = Counter(images.column("status").to_pylist())
+    footer = Footer(
+        uri=shard.uri,
+        identity=shard.identity,
+        fingerprint=fingerprint,
+        images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
+        reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
+        species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
+        ignored=end.ignored,
+        broken=end.broken,
+        size=shard.size,
+        crops=len(table) - len(images),
+        unmatched=len(end.unmatched),
+    )
+    parquet.write(shard.output, table, footer, columns.classes)
+    return footer
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())

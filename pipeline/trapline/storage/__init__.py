@@ -1,1 +1,1 @@
-"""storage."""
+"""Read and write files in any store that a URL can name; imports `trapline.errors` alone."""

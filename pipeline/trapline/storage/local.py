@@ -1,7 +1,7 @@
-"""Files of this machine: fsspec's filesystem, mended where it falls short of what `storage/store.py` promises.
+"""Local files: fsspec's filesystem, corrected where it falls short of what `storage/store.py` promises.
 
-fsspec passes over symbolic links and over folders that it may not read, in silence; its modification times are floats;
-it writes files in place.
+fsspec silently skips symbolic links and folders that it may not read; its modification times are floats; it writes
+files in place.
 """
 
 import os
@@ -18,7 +18,7 @@ _COPIED_AT_ONCE = 2**20
 
 
 def temporary_name() -> str:
-    """A file name that the globs of DuckDB (`*.parquet`) and pyarrow (which hides `_*`) both pass over."""
+    """Return a file name that the globs of DuckDB (`*.parquet`) and pyarrow (which hides `_*`) do not match."""
     # Short, because the target's own name may already be as long as the file system allows.
     return f"_{uuid4().hex}.partial"
 
@@ -29,10 +29,10 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc]
-    """Follows links, except around in circles; raises what it cannot read; publishes files whole."""
+    """Local files: links are followed, except in circles; unreadable folders are errors; files are published whole."""
 
     def info(self, path: Any, **_: Any) -> dict[str, Any]:
-        """Of what a link leads to; of a link that leads nowhere its own, so that reading it shows what is missing."""
+        """Return facts of a file or of a link's target; of a dangling link its own, so that reading it is an error."""
         name = os.fspath(path)
         try:
             facts = os.stat(name)  # noqa: PTH116  # one for each file of an archive: a Path costs more than the call
@@ -54,7 +54,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         on_error: Any = _raise_unless_gone,
         **options: Any,
     ) -> Iterator[Any]:
-        """As fsspec's, with errors that are heard of."""
+        """Walk as fsspec does, but raise errors."""
         return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
@@ -62,7 +62,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         self._publish(Path(path), lambda file: file.write(value))
 
     def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
-        """Copy a file, likewise."""
+        """Copy a file to where it appears whole or not at all, and outlives a power cut."""
         with Path(lpath).open("rb") as source:
             self._publish(Path(rpath), lambda file: shutil.copyfileobj(source, file, _COPIED_AT_ONCE))
 
@@ -86,7 +86,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
 
 
 def _leads_back(folder: Path) -> bool:
-    """Whether this is a link to a folder on the way to it."""
+    """Return whether this is a link to one of the folders that contain it."""
     if not folder.is_symlink():
         return False
     target = os.path.realpath(folder)

@@ -1,46 +1,23 @@
-"""Stores, through fsspec: list, open, put. The only module that knows what kind of store a URL names.
+"""List, open, stat, put and remove files at any URL.
 
-Object stores (S3, GCS, Azure) publish an object in one request, so a put there is whole or not at all. Anywhere else we
-write beside the target under a name that no reader's glob picks up, and rename.
+Object stores (S3, GCS, Azure) publish an object in one request, so a put there is whole or not at all. Elsewhere a file
+is written beside its target, under a name that no reader's glob matches, and renamed.
 """
 
 import errno
 import io
 import os
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
-import fsspec
-from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
-from fsspec.implementations.local import LocalFileSystem
-
-from trapline.errors import PermanentError, StorageError, TransientError, TraplineError, in_one_line
-from trapline.storage.local import LocalFiles, temporary_name
-
-T = TypeVar("T")
-
-# Stores whose `pipe_file` publishes a file whole.
-_ATOMIC_STORES = {"file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
-
-_LOCAL = LocalFiles()
-
-# Retries are ours (`retrying`), beside one of botocore's, which hides the single lost connection. A store that is dead
-# without a word is given up after 6 x 2 timeouts of 15 s, which is 3 minutes.
-_S3_OPTIONS: dict[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 2},
-        "max_pool_connections": 64,
-        "connect_timeout": 5,
-        "read_timeout": 15,
-    },
-    "use_listings_cache": False,
-}
+from trapline.errors import PermanentError, StorageError, TransientError
+from trapline.storage.filesystems import LOCAL, publishes_whole, resolve, url_of
+from trapline.storage.local import temporary_name
+from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
 # because zip and Parquet are read at two places in turn: image and sidecar, column and column.
@@ -51,16 +28,10 @@ _TAIL = {"block_size": 2**16, "cache_type": "readahead"}
 # Small files that are fetched at the same time: hides the store's latency.
 _FETCHES = 16
 
-# Seconds between tries, on average: six tries in all.
-_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-
 # What stores call the thing that changes with the content, best first.
 _VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "Last-Modified", "updated",
 )  # fmt: skip
-
-# Errors of the operating system that a pause does not mend.
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @dataclass(frozen=True)
@@ -71,8 +42,8 @@ class Entry:
         url: as a user would write it: a plain absolute path for local files, `s3://bucket/key` and so on elsewhere.
         size: bytes.
         identity: size and etag (modification time where a store has no etag); changes when the content does.
-        modified: by the store's clock; None where the store does not tell.
-        arrived: likewise, when it came to be there; later than `modified` where a copy has kept a file's date.
+        modified: by the store's clock; None where the store does not say.
+        arrived: when it came to be there, by the same clock; later than `modified` where a copy kept a file's date.
     """
 
     url: str
@@ -83,9 +54,9 @@ class Entry:
 
 
 class StoreFile(io.IOBase):
-    """A file in a store, open for reading. What the store's client raises comes as our errors.
+    """A file in a store, open for reading, that raises Trapline's errors for trouble with the store.
 
-    Whatever else the reader of a format raises is thus about the bytes, and not about the store.
+    Any other error that the reader of a format raises is therefore about the bytes.
     """
 
     def __init__(self, url: str, file: Any) -> None:
@@ -95,10 +66,10 @@ class StoreFile(io.IOBase):
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, fewer only at the end; raises StorageError or TransientError."""
+        """Read `size` bytes, fewer only at the end; raise StorageError or TransientError."""
         left = self._size - self.tell()
-        size = left if size < 0 else min(size, left)  # makes room for what it is asked for
-        return retrying(self._url, lambda: cast(bytes, self._file.read(size)))  # which moves on only when it succeeds
+        size = left if size < 0 else min(size, left)  # fsspec allocates what it is asked for
+        return with_retries(self._url, lambda: cast(bytes, self._file.read(size)))  # moves on only when it succeeds
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
@@ -109,54 +80,54 @@ class StoreFile(io.IOBase):
         return self.tell()
 
     def tell(self) -> int:
-        """The position, in bytes."""
+        """Return the position, in bytes."""
         position: int = self._file.tell()
         return position
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
 
 def absolute(url: str) -> str:
-    """The URL in the one form that Trapline writes down: no trailing slash, absolute, no `file://`."""
-    fs, path = _filesystem(url)
-    return _url(fs, path)
+    """Return the URL in the one form that Trapline writes down: absolute, no trailing slash, no `file://`."""
+    fs, path = resolve(url)
+    return url_of(fs, path)
 
 
 def join(url: str, *parts: str) -> str:
-    """The URL of something below `url`."""
+    """Return the URL of something below `url`."""
     return "/".join([url.rstrip("/"), *parts])
 
 
 def has_glob(url: str) -> bool:
-    """Whether the URL is a pattern (`*`, `?`, `[…]`, `**`), and not a name that happens to look like one."""
-    fs, path = _filesystem(url)
-    return _has_magic(path) and not retrying(url, lambda: fs.exists(path))
+    """Return whether the URL is a pattern (`*`, `?`, `[…]`, `**`), and not the name of something that exists."""
+    fs, path = resolve(url)
+    return _has_magic(path) and not with_retries(url, lambda: fs.exists(path))
 
 
 def glob_base(pattern: str) -> str:
-    """The last folder above a pattern's first wildcard."""
+    """Return the last folder above a pattern's first wildcard."""
     parts = pattern.split("/")
     return "/".join(parts[: next(i for i, part in enumerate(parts) if _has_magic(part))])
 
 
 def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
-    """Every file at or below a URL, or matching it where it is a pattern (below a folder that matches: all), by name.
+    """List every file at or below a URL, in the order of names.
 
     Args:
-        url: a file, a folder or a pattern.
-        missing_ok: give an empty list where there is nothing.
+        url: a file, a folder or a pattern; a folder that matches a pattern stands for all files below it.
+        missing_ok: return an empty list where there is nothing.
 
     Raises:
-        StorageError: there is nothing there, or we may not look.
+        StorageError: there is nothing there, or listing is not allowed.
         TransientError: the store did not answer, after retries.
     """
-    fs, path = _filesystem(url)
+    fs, path = resolve(url)
     is_pattern = has_glob(url)
 
     def listing() -> list[dict[str, Any]]:
@@ -165,65 +136,65 @@ def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
             raise StorageError(f"{url}: {'no match' if is_pattern else 'not found'}; check the bucket and the path")
         return found
 
-    return sorted(_entries(fs, retrying(url, listing)), key=lambda entry: entry.url)
+    return sorted(_entries(fs, with_retries(url, listing)), key=lambda entry: entry.url)
 
 
 def list_folder(url: str) -> list[Entry]:
-    """The files directly in a folder, by name; raises as `list_files` does."""
-    fs, path = _filesystem(url)
-    infos = retrying(url, lambda: fs.ls(path, detail=True))
+    """List the files directly in a folder, in the order of names; raise as `list_files` does."""
+    fs, path = resolve(url)
+    infos = with_retries(url, lambda: fs.ls(path, detail=True))
     return sorted(_entries(fs, infos), key=lambda entry: entry.url)
 
 
 def stat(url: str) -> Entry:
-    """One file as it is now.
+    """Return facts of one file as it is now.
 
     Raises:
-        StorageError: it is not there, or we may not look.
+        StorageError: it is not there, or looking is not allowed.
         TransientError: the store did not answer, after retries.
     """
-    fs, path = _filesystem(url)
-    return retrying(url, lambda: _entry(fs, fs.info(path)))
+    fs, path = resolve(url)
+    return with_retries(url, lambda: _entry(fs, fs.info(path)))
 
 
 @contextmanager
 def open_unchanged(url: str, identity: str) -> Iterator[IO[bytes]]:
-    """A file that must stay what it was when it was listed, from open to close.
+    """Open a file that must stay, until it is closed, what it was when it was listed.
 
     Raises:
-        TransientError: the file changed since, or the store did not answer.
-        StorageError: it is gone, or we may not read it.
+        TransientError: the file has changed, or the store did not answer.
+        StorageError: it is gone, or reading is not allowed.
     """
     _check_identity(url, identity)
     with _open(url, _STREAM) as file:
         try:
             yield file
         except PermanentError:
-            _check_identity(url, identity)  # what changes under us looks broken, and is not
+            _check_identity(url, identity)  # a file that changes while it is read looks broken
             raise
     _check_identity(url, identity)
 
 
 @contextmanager
 def open_tail(url: str) -> Iterator[IO[bytes]]:
-    """A file for readers of footers: fetches little more than it is asked for; raises as `stat` does."""
+    """Open a file for readers of footers: it fetches little more than is asked for; raise as `stat` does."""
     with _open(url, _TAIL) as file:
         yield file
 
 
 def read_end(entry: Entry, length: int) -> bytes:
-    """The last bytes of a file whose size is known, in one request; raises as `stat` does."""
-    fs, path = _filesystem(entry.url)
+    """Read the last bytes of a file whose size is known, in one request; raise as `stat` does."""
+    fs, path = resolve(entry.url)
     start = max(0, entry.size - length)
-    return retrying(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=entry.size)))
+    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=entry.size)))
 
 
 def read_many(urls: list[str]) -> list[bytes]:
-    """The contents of several small files, fetched at the same time; raises as `stat` does."""
+    """Read several small files at the same time; raise as `stat` does."""
 
     def fetch(url: str) -> bytes:
-        fs, path = _filesystem(url)
-        data: bytes = retrying(url, lambda: fs.cat_file(path))
+        fs, path = resolve(url)
+        data: bytes = with_retries(url, lambda: fs.cat_file(path))
         return data
 
     with ThreadPoolExecutor(_FETCHES) as threads:
@@ -231,102 +202,64 @@ def read_many(urls: list[str]) -> list[bytes]:
 
 
 def read_text(url: str) -> str:
-    """A small text file in UTF-8; raises as `stat` does."""
+    """Read a small text file in UTF-8; raise as `stat` does."""
     try:
         return read_many([url])[0].decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StorageError(f"{url}: no UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
+        raise StorageError(f"{url}: not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
 
 
 def put(url: str, data: bytes) -> None:
     """Publish a file: whole or not at all, replacing what was there.
 
     Raises:
-        StorageError: the store refuses us (credentials, missing bucket, read-only, disk full).
+        StorageError: the store refuses (credentials, missing bucket, read-only, disk full).
         TransientError: the store did not answer, after retries.
     """
-    fs, path = _filesystem(url)
-    if _protocol(fs) in _ATOMIC_STORES:
-        retrying(url, lambda: fs.pipe_file(path, data))
+    fs, path = resolve(url)
+    if publishes_whole(fs):
+        with_retries(url, lambda: fs.pipe_file(path, data))
     else:
         beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
-        retrying(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
+        with_retries(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
 
 
 def put_file(url: str, path: str) -> None:
-    """Publish a file of this machine, which may be larger than memory; otherwise as `put`."""
-    fs, target = _filesystem(url)
-    if _protocol(fs) in _ATOMIC_STORES:
-        retrying(url, lambda: fs.put_file(path, target))
+    """Publish a local file, which may be larger than memory; raise as `put` does."""
+    fs, target = resolve(url)
+    if publishes_whole(fs):
+        with_retries(url, lambda: fs.put_file(path, target))
     else:
         beside = f"{target.rpartition('/')[0]}/{temporary_name()}"
-        retrying(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)))
+        with_retries(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)))
 
 
 def remove(url: str) -> None:
-    """Delete a file; one that is not there is no error. Raises as `put` does."""
-    fs, path = _filesystem(url)
+    """Delete a file, if it is there; raise as `put` does."""
+    fs, path = resolve(url)
 
     def action() -> None:
         with suppress(FileNotFoundError):
             fs.rm_file(path)
 
-    retrying(url, action)
+    with_retries(url, action)
 
 
 def remote(url: str) -> Any:
-    """The fsspec filesystem of a URL, for a library that reads by itself (DuckDB); None for files of this machine."""
-    fs, _ = _filesystem(url)
-    return None if fs is _LOCAL else fs
+    """Return the fsspec filesystem of a URL, for a library that reads by itself (DuckDB); None for local files."""
+    fs, _ = resolve(url)
+    return None if fs is LOCAL else fs
 
 
 def version(info: dict[str, Any]) -> str:
-    """What a store says that changes with a file's content: its etag, or when it was modified; empty if it does not."""
+    """Return the etag of a file, or what else changes with its content; empty where the store has neither."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
-
-
-def retrying(url: str, action: Callable[[], T]) -> T:
-    """Do it, and again while the store's trouble may pass, after ever longer pauses with jitter."""
-    for pause in _PAUSES:
-        try:
-            with translated(url):
-                return action()
-        except TransientError:
-            time.sleep(pause * random.uniform(0.5, 1.5))
-    with translated(url):
-        return action()
-
-
-@contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Turn what a store's client raises into our errors, in one line with the store's own words."""
-    try:
-        yield
-    except TraplineError:
-        raise
-    except FileNotFoundError as error:
-        raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
-    except PermissionError as error:
-        raise StorageError(f"{url}: access denied ({in_one_line(error)}); check credentials and permissions") from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise StorageError(f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
-    except (ParamValidationError, ProfileNotFound) as error:
-        raise StorageError(f"{url}: {in_one_line(error)}; check the URL and AWS_PROFILE") from error
-    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        raise StorageError(f"{url}: {in_one_line(error)}; choose another path") from error
-    # Each store's client brings exceptions of its own (aiohttp's, botocore's, gcsfs's, Azure's); many are no OSError.
-    except Exception as error:
-        if getattr(error, "errno", None) in _HOPELESS:
-            raise StorageError(f"{url}: {in_one_line(error)}") from error
-        raise TransientError(f"{url}: {in_one_line(error)}") from error
 
 
 @contextmanager
 def _open(url: str, options: dict[str, Any]) -> Iterator[IO[bytes]]:
-    fs, path = _filesystem(url)
-    with translated(url):
-        file = fs.open(path, "rb", **options)
-    with file:
+    fs, path = resolve(url)
+    with with_retries(url, lambda: fs.open(path, "rb", **options)) as file:
         yield cast(IO[bytes], StoreFile(url, file))
 
 
@@ -337,11 +270,11 @@ def _check_identity(url: str, identity: str) -> None:
 
 
 def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
-    """What matches a pattern, where folders stand for all that lies below them."""
+    """Return what matches a pattern, where folders stand for all files below them."""
     matches: dict[str, dict[str, Any]] = fs.glob(pattern, detail=True)
     found = []
     folder = None
-    for path in sorted(matches, key=lambda path: path.split("/")):  # a folder, then at once what lies below it
+    for path in sorted(matches, key=lambda path: path.split("/")):  # what lies below a folder follows it
         if folder and path.startswith(f"{folder}/"):
             continue
         if matches[path]["type"] == "directory":
@@ -360,39 +293,17 @@ def _entries(fs: Any, infos: Iterable[dict[str, Any]]) -> list[Entry]:
 def _entry(fs: Any, info: dict[str, Any]) -> Entry:
     size = int(info["size"] or 0)
     modified = _time(info, "LastModified", "last_modified", "mtime")
-    placed = _time(info, "ctime") if fs is _LOCAL else None
+    placed = _time(info, "ctime") if fs is LOCAL else None
     arrived = max(modified, placed) if modified and placed else modified
-    return Entry(_url(fs, info["name"]), size, f"{size}-{version(info)}", modified, arrived)
+    return Entry(url_of(fs, info["name"]), size, f"{size}-{version(info)}", modified, arrived)
 
 
 def _time(info: dict[str, Any], *names: str) -> datetime | None:
-    # S3, Azure and GCS give datetimes, files of this machine nanoseconds.
+    # S3, Azure and GCS give datetimes, local files nanoseconds.
     stamp = next((info[name] for name in names if info.get(name)), None)
     if isinstance(stamp, int):
         return datetime.fromtimestamp(stamp / 1e9, UTC)
     return stamp if isinstance(stamp, datetime) and stamp.tzinfo else None
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """The filesystem (of which fsspec keeps one for all) and the path in it."""
-    options = _S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
-    try:
-        fs, path = fsspec.core.url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"{url}: {error}") from error
-    if options:
-        fs.retries = 1  # s3fs would try five times around each of ours, and around those that do so themselves 25 times
-    if isinstance(fs, LocalFileSystem):
-        return _LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
-    return fs, path.rstrip("/") or "/"
-
-
-def _protocol(fs: Any) -> str:
-    return fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-
-
-def _url(fs: Any, path: str) -> str:
-    return path if fs is _LOCAL else fs.unstrip_protocol(path)
 
 
 def _has_magic(text: str) -> bool:

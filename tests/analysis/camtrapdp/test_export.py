@@ -20,6 +20,7 @@ from trapline.analysis.camtrapdp import export as module
 from trapline.analysis.camtrapdp.descriptor import Description
 from trapline.analysis.camtrapdp.export import Account, Export
 from trapline.analysis.events import build
+from trapline.analysis.events.build import Options
 from trapline.analysis.events.sessions import Gap
 from trapline.cli import app
 from trapline.cli import export_camtrapdp as job
@@ -76,7 +77,7 @@ def plant(place: str) -> None:
         "d9/1.tar": [at(WINTER)],
     }.items():
         write_result(f"{place}/results", f"s3://in/at={name}", f"at={name}", content, COLUMNS, MARK)
-    build.build(dataset.find(f"{place}/results"), f"{place}/events", Gap(), ["at={deployment}"])
+    build.build(dataset.find(f"{place}/results"), f"{place}/events", Options(Gap(), ["at={deployment}"]))
     store.put(f"{place}/deployments.csv", DEPLOYMENTS.encode())
     store.put(f"{place}/metadata.json", json.dumps(DESCRIPTION).encode())
 
@@ -331,7 +332,7 @@ def test_the_standards_own_example_goes_through_and_comes_back(photographs: Path
         write_result(
             f"{tmp_path}/results", f"s3://in/at={deployment}/1.tar", f"{deployment}.tar", images, COLUMNS, MARK
         )
-    build.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/events", Gap(120), ["at={deployment}"])
+    build.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/events", Options(Gap(120), ["at={deployment}"]))
     # A clock that was not set forward in spring: offsets by deployment, as the media have them.
     zones = {row["deploymentID"]: row["timestamp"][19:] for row in media}
     first, *lines = (example / "deployments.csv").read_text().splitlines()

@@ -31,7 +31,7 @@ from trapline.analysis.report.thumbnails import Picture
 from trapline.cli import app, rescore
 from trapline.cli import report as job
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.rows import Columns
+from trapline.results.schema import Columns
 from trapline.storage import store
 
 CLASSES = ["owl", "robin", "wren"]

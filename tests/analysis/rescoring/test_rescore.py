@@ -25,8 +25,8 @@ from trapline.analysis.rescoring import head, rescore
 from trapline.analysis.rescoring.calibration import softmax
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.cli.rescore import main
-from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
+from trapline.results.footer import find
 from trapline.storage import store
 
 CLASSES = ("tawny owl", "ural owl", "robin")
@@ -127,7 +127,7 @@ def test_a_head_learned_from_labels_names_what_the_model_has_no_name_for(
     assert not set(written["held_out_cameras"]) & set(head.load(f"{output}/_trapline/head.safetensors").cameras)
     assert store.read_many([f"{output}/_trapline/confusion.png"])[0].startswith(b"\x89PNG")
     assert "100.0% right" in capsys.readouterr().out
-    footer = ledger.find(f"{output}/site=0/cam0/a.tar.parquet")
+    footer = find(f"{output}/site=0/cam0/a.tar.parquet")
     assert footer is not None
     assert (footer.uri, footer.identity) == (
         f"{stored}/site=0/cam0/a.tar.parquet",
@@ -179,7 +179,7 @@ def test_a_second_run_writes_nothing_and_a_new_or_changed_file_is_done_alone(
     after = versions(output)
     changed = {url.removeprefix(output) for url, version in after.items() if before.get(url) != version}
     assert changed == {"/site=0/cam4/a.tar.parquet", "/site=1/cam5/a.tar.parquet"}
-    assert "2 files scored anew, 4 done before" in capsys.readouterr().out
+    assert "2 files rescored, 4 done before" in capsys.readouterr().out
 
 
 def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: Path, capsys: Any) -> None:
@@ -192,7 +192,7 @@ def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: 
     capsys.readouterr()
     archive(stored, [8])
     assert main(command) == 0
-    assert "has learned is taken as it stands" in capsys.readouterr().out
+    assert "that an earlier run trained" in capsys.readouterr().out
     # A head that somebody exchanged is not believed.
     learned = head.load(place)
     store.put(place, replace(learned, weight=learned.weight + 1).to_bytes())
@@ -208,7 +208,7 @@ def test_another_fingerprint_is_refused_and_replaced_on_request(here: str, capsy
     assert main([stored, output, "--temperature", "2"]) == 0
     before = versions(output), report(output)
     assert main([stored, output, "--temperature", "3"]) == 2
-    assert "2 of 2 results were written otherwise (temperature: 2.0 -> 3.0)" in capsys.readouterr().err
+    assert "2 of 2 results were written with different settings (temperature: 2.0 -> 3.0)" in capsys.readouterr().err
     assert (versions(output), report(output)) == before
     assert main([stored, output, "--temperature", "3", "--replace"]) == 0
     assert dataset.find(output).fingerprint.facts["temperature"] == 3
@@ -448,7 +448,7 @@ def test_it_runs_as_a_submitted_job(here: str, tmp_path: Path) -> None:
         command = ["python", "-m", "jobs.rescore", f"{here}/results", f"{here}/again", "--temperature", "2"]
         result = head_node.submit(*command, working_dir=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files scored anew" in result.stdout
+    assert f"{CAMERAS * (PER_CAMERA + 1)} images in {CAMERAS} files rescored" in result.stdout
     assert len(versions(f"{here}/again")) == CAMERAS
 
 

@@ -40,7 +40,7 @@ def test_keys_stay_and_failed_rows_stay_with_nothing_in_them(tmp_path: Path) -> 
     assert [row["key"] for row in rows] == ["a.jpg", "broken.jpg", "b.jpg"]
     assert [row["status"] for row in rows] == ["ok", "failed", "salvaged"]
     assert rows[0]["content_sha256"] == b"a" * 32
-    assert {name for name, value in rows[1].items() if value is not None} == {"image_uri", "key", "status"}
+    assert {name for name, value in rows[1].items() if value is not None} == {"image_uri", "shard", "key", "status"}
     assert set(KEY_COLUMNS) < set(rows[0])
 
 

@@ -20,7 +20,8 @@ from trapline.decoding.decode import decode
 from trapline.errors import CheckpointError, UsageError
 from trapline.model import checkpoint
 from trapline.model.predict import Predictor
-from trapline.results.fingerprint import Fingerprint, fingerprint
+from trapline.results.fingerprint import Fingerprint
+from trapline.run.job import fingerprint
 from trapline.storage import store
 
 COLUMNS = columns(["owl", "robin"], 2)

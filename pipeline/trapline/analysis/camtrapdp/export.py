@@ -16,11 +16,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, tables
+from trapline.analysis import dataset, event_dataset, tables
 from trapline.analysis.camtrapdp import deployment_table, descriptor
 from trapline.analysis.camtrapdp.descriptor import TABLES, Description
 from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import literal
+from trapline.analysis.event_dataset import EventFiles
 from trapline.errors import OutputConflict, UsageError, in_one_line
 from trapline.storage import store
 
@@ -89,7 +90,7 @@ def export(
     taxa = how.taxa and store.absolute(how.taxa)
     for other in (source.output, events):
         tables.refuse_nested(other, package)
-    current = _current(source, events)
+    current = event_dataset.find(events, source)
     there = {entry.url for entry in store.list_files(package, missing_ok=True)}
     if store.join(package, DESCRIPTOR) in there and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
@@ -106,18 +107,6 @@ def export(
         text = json.dumps(_descriptor(connection, description, title), indent=2, ensure_ascii=False)
         store.put(store.join(package, DESCRIPTOR), f"{text}\n".encode())
     return Account(rows, lost)
-
-
-def _current(source: Results, events: str) -> list[str]:
-    """The tables of the events, which must be those of the results as they are now."""
-    known = {url: table for url, table in tables.survey(events).items() if table}
-    if not known:
-        raise UsageError(f"{events}: holds no events; `trapline events` writes them")
-    # The quarantine is made last, and from all files.
-    last = known.get(store.join(events, "quarantine.parquet"))
-    if not last or last.identity != tables.identity(source.files):
-        raise UsageError(f"{events}: not the events of {source.output} as it is now; run `trapline events` again")
-    return list(known)
 
 
 def _load_taxa(connection: duckdb.DuckDBPyConnection, url: str | None, classes: Sequence[str]) -> None:
@@ -159,12 +148,11 @@ def _load_taxa(connection: duckdb.DuckDBPyConnection, url: str | None, classes: 
 def _define(
     connection: duckdb.DuckDBPyConnection,
     source: Results,
-    current: Sequence[str],
+    current: EventFiles,
     description: Description,
     how: Export,
 ) -> None:
     """Makes the package's tables views; reads nothing yet."""
-    read = {name: _files(current, name) for name in ("events", "images", "quarantine")}
     modified = {entry.url: entry.modified for entry in store.list_files(source.output)}
     names = [file.url for file in source.files]
     moments = pa.array([modified.get(name) for name in names], pa.timestamp("s", "UTC"))
@@ -178,9 +166,9 @@ def _define(
         .read_text("utf-8")
         .format(
             images=f"read_parquet([{', '.join(map(literal, names))}], hive_partitioning = false, filename = true)",
-            mapping=read["images"],
-            events=read["events"],
-            lost=read["quarantine"],
+            mapping=_parquet(current.images),
+            events=_parquet(current.events),
+            lost=_parquet(current.unassigned),
             # Of several methods no image says which it was.
             capture_method=literal(methods[0]) if len(set(methods)) == 1 else "null",
             model=literal(f"{name} (weights sha256:{facts.get('weights_sha256', 'unknown')})"),
@@ -190,11 +178,8 @@ def _define(
     connection.execute(sql)
 
 
-def _files(urls: Sequence[str], name: str) -> str:
-    wanted = [literal(url) for url in urls if url.endswith(f"/{name}.parquet")]
-    if not wanted:
-        raise UsageError("the events are of no image; nothing to export")
-    return f"read_parquet([{', '.join(wanted)}], hive_partitioning = false)"
+def _parquet(urls: Sequence[str]) -> str:
+    return f"read_parquet([{', '.join(map(literal, urls))}], hive_partitioning = false)"
 
 
 def _quarantined(connection: duckdb.DuckDBPyConnection, events: str, deployments: str) -> dict[str, int]:

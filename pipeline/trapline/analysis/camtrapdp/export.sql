@@ -7,7 +7,7 @@ create temp view images as
 select image_uri, key, status, error, captured_at, format, species, probability, classified_at
 from {images} join written using (filename);
 
-create temp view mapping as from {mapping};
+create temp view mapping as select image_uri, event_id from {mapping};
 
 create temp view events as from {events};
 

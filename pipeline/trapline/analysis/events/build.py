@@ -1,44 +1,46 @@
-"""Events of each deployment, as Parquet: which images of a camera belong together, and what they show as a whole.
+"""Write the events of every deployment as Parquet: which images of a camera belong together, and what they show.
 
-    OUTPUT/deployment=NAME/events.parquet    one row per event
-    OUTPUT/deployment=NAME/images.parquet    one row per image in an event: image_uri, event_id, frame
-    OUTPUT/quarantine.parquet                the images that cannot be in an event, and why
-
-NAME is percent-escaped; the tables name the deployment in full.
+OUTPUT gets three tables, each a folder: `events`, `images` and `unassigned`; see `event_dataset.py`.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
-from urllib.parse import quote
 
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployments, parallel, tables
+from trapline.analysis import dataset, deployments, event_dataset, parallel, tables
 from trapline.analysis.dataset import Results
-from trapline.analysis.events import sessions
-from trapline.analysis.events.event_tables import FEW_WORDS, MOMENT, Deployment, EventTables
-from trapline.analysis.events.sessions import Gap
+from trapline.analysis.events import corrections, sessions
+from trapline.analysis.events.corrections import Correction
+from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deployment, EventTables
+from trapline.analysis.events.sessions import Gap, Placing
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.ray_session import on_shared_cluster
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
 # Raise it when the meaning of a column changes.
-EVENTS_VERSION = 1
+EVENTS_VERSION = 2
 
-QUARANTINE_SCHEMA = pa.schema(
+_UNASSIGNED_SCHEMA = pa.schema(
     [
         ("image_uri", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
         ("captured_at", MOMENT),
         ("deployment", pa.string()),
+        ("camera", pa.string()),
         ("reason", pa.string()),
     ]
 )
+# Clocks in the easternmost zone are 14 h ahead of UTC.
+_AHEAD = timedelta(days=1)
 
 
 @dataclass
@@ -46,9 +48,11 @@ class Account:
     """What a run did.
 
     Attributes:
-        deployments, unchanged, removed: with events now; of these not written again; that have none any more.
-        events, images: in events, over all deployments.
-        quarantined: images in no event, by reason.
+        deployments: that have events now.
+        unchanged: of these, how many were already written.
+        removed: deployments that had events and have none any more.
+        events, images: in all deployments together.
+        unassigned: images in no event, by reason; several reasons of one image are joined by ", ".
     """
 
     deployments: int = 0
@@ -56,81 +60,101 @@ class Account:
     removed: int = 0
     events: int = 0
     images: int = 0
-    quarantined: Counter[str] = field(default_factory=Counter)
+    unassigned: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How events are made.
+
+    Attributes:
+        gap: where one event ends and the next begins.
+        deployment_from: where deployments are looked up, as in `deployments.py`.
+        corrections: URL of a CSV with corrections of clocks, as in `corrections.py`; None for none.
+    """
+
+    gap: Gap
+    deployment_from: Sequence[str]
+    corrections: str | None = None
 
 
 def build(
     source: Results,
     output: str,
-    gap: Gap,
-    deployment_from: Sequence[str],
+    options: Options,
     replace: bool = False,
     progress: Callable[[Iterable[int], int], Iterable[int]] = lambda answers, total: answers,
 ) -> Account:
-    """Write the events of all deployments, as far as they are not there already.
+    """Write the events of all deployments that are missing or out of date.
 
     Args:
-        source: what `classify` wrote.
-        output: a folder of its own.
-        gap: where one event ends and the next begins.
-        deployment_from: where deployments are looked up, as in `deployments.py`.
-        replace: whether events that were made otherwise may be overwritten.
-        progress: is given what comes of each deployment, and how many there are, and hands it on.
+        source: the results of `classify` or `rescore`.
+        output: a folder for the events alone.
+        options: how events are made.
+        replace: overwrite events that were made with other options.
+        progress: wraps the iterator over finished deployments; its second argument is their number.
 
     Raises:
-        UsageError: OUTPUT and the results lie in each other, the model has no classes, or no image says its deployment.
-        OutputConflict: OUTPUT holds events that were made otherwise, or files of others where ours would go.
+        UsageError: one of OUTPUT and the results lies in the other, the model has no classes, no image names its
+            deployment, or the corrections are wrong.
+        OutputConflict: OUTPUT holds events that were made with other options, or foreign files under names that events
+            would take.
         StorageError, TransientError: a store refuses, or does not answer; or workers on a cluster have died.
     """
     output = store.absolute(output)
     tables.refuse_nested(source.output, output)
     if not source.classes:
-        raise UsageError(f"{source.output}: its model has no classes, so there is nothing to say of an event")
+        raise UsageError(f"{source.output}: its model has no classes, so events would have no species")
     with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
-        return _Builder(source, output, gap, deployment_from, scratch).run(replace, progress)
+        return _Builder(source, output, options, scratch).run(replace, progress)
 
 
 class _Builder:
-    def __init__(self, source: Results, output: str, gap: Gap, deployment_from: Sequence[str], scratch: str) -> None:
-        self.source, self.output, self.gap = source, output, gap
-        self.sources = [deployments.parse(text) for text in deployment_from]
-        self.scratch = scratch
+    def __init__(self, source: Results, output: str, options: Options, scratch: str) -> None:
+        self.source, self.output, self.options, self.scratch = source, output, options, scratch
         self.files = {file.url: file for file in source.files}
-        self.mark = _fingerprint(source, gap, deployment_from)
-        self.connection = dataset.connect(source.output)
+        latest = datetime.now(UTC).replace(tzinfo=None) + _AHEAD
+        self.placing = Placing(tuple(map(deployments.parse, options.deployment_from)), latest)
+        table = options.corrections and store.absolute(options.corrections)
+        self.connection = dataset.connect(*filter(None, (source.output, table)))
         self.connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
-        sessions.read(self.connection, list(self.files), self.sources)
-        self.died: list[str] = []
+        sessions.read(self.connection, list(self.files), self.placing)
+        if table:
+            self.placing = replace(self.placing, corrections=corrections.read(table, self.connection))
+            sessions.read(self.connection, list(self.files), self.placing)
+        self.fingerprint = _fingerprint(source, options, self.placing.corrections)
+        self.unfinished: list[str] = []
         names = self.connection.sql("from located limit 0").columns
         self.column = "probabilities" if "probabilities" in names else "top_k"
 
     def run(self, replace: bool, progress: Callable[[Iterable[int], int], Iterable[int]]) -> Account:
         known = tables.survey(self.output)
         if not replace:
-            tables.refuse_others(known, self.mark, self.output)
+            tables.refuse_others(known, self.fingerprint, self.output)
         account, files = self._look()
-        wanted = {self._url(name, table) for name in files for table in ("events", "images")}
-        for url in sorted(wanted | {self._quarantine}):
+        unassigned = event_dataset.unassigned_url(self.output)
+        wanted = {url for name in files for url in self._urls(name)}
+        for url in sorted(wanted | {unassigned}):
             if url in known and known[url] is None:
                 raise OutputConflict(f"{url}: not written by `trapline events`, and in the way; move it")
-        ours = {url: table for url, table in known.items() if table}
-        account.removed = len({table.part for table in ours.values() if table.part} - files.keys())
-        for url, table in sorted(ours.items()):
+        existing = {url: table for url, table in known.items() if table}
+        account.removed = len({table.part for table in existing.values() if table.part} - files.keys())
+        for url, table in sorted(existing.items()):
             # Before anything is written: an image would be in two events.
-            if table.fingerprint != self.mark or (table.part and url not in wanted):
+            if table.fingerprint != self.fingerprint or (table.part and url not in wanted):
                 store.remove(url)
-        done = {name for name in files if self._is_done(name, files[name], ours)}
+        done = {name for name in files if self._is_done(name, files[name], existing)}
         account.unchanged = len(done)
-        account.events = sum(ours[self._url(name, "events")].rows for name in done)
+        account.events = sum(existing[self._urls(name)[0]].rows for name in done)
         todo = [self._task(name, files[name]) for name in sorted(files.keys() - done)]
-        # Here DuckDB has all cores for one after the other.
+        # On this machine DuckDB uses all cores for one deployment at a time.
         answers = parallel.each(self._tables(), todo, threads=1, lost=self._lost)
         account.events += sum(progress(answers, len(todo)))
-        if self.died:
+        if self.unfinished:
             raise TransientError(
-                f"{len(self.died):,} deployments have no events yet, such as {self.died[0]}; run it again"
+                f"{len(self.unfinished):,} deployments have no events yet, such as {self.unfinished[0]}; run it again"
             )
-        self._write_quarantine(ours)
+        self._write_unassigned(unassigned, existing.get(unassigned))
         return account
 
     def _tables(self) -> EventTables:
@@ -140,22 +164,21 @@ class _Builder:
             classes=self.source.classes,
             column=self.column,
             top_k=min(int(facts.get("top_k", 5)), len(self.source.classes)),
-            gap=self.gap,
-            sources=tuple(self.sources),
-            fingerprint=self.mark,
-            threads=1 if parallel.on_cluster() else None,
+            gap=self.options.gap,
+            placing=self.placing,
+            fingerprint=self.fingerprint,
+            threads=1 if on_shared_cluster() else None,
         )
 
     def _task(self, name: str, files: Sequence[str]) -> Deployment:
-        urls = {table: self._url(name, table) for table in ("events", "images")}
-        return Deployment(name, tuple(files), self._identity(files), urls["events"], urls["images"])
+        return Deployment(name, tuple(files), self._identity(files), *self._urls(name))
 
     def _lost(self, deployment: Deployment, why: str) -> int:
-        self.died.append(f"{deployment.name} ({why})")
+        self.unfinished.append(f"{deployment.name} ({why})")
         return 0
 
     def _look(self) -> tuple[Account, dict[str, list[str]]]:
-        """What there is to do, and the result files of each deployment."""
+        """Return the counts of images, and the result files of each deployment."""
         found = self.connection.sql("""
             select reason, deployment, count(*), list(distinct filename) from located group by reason, deployment
         """).fetchall()
@@ -163,62 +186,67 @@ class _Builder:
         files = {}
         for reason, deployment, images, names in found:
             if reason:
-                account.quarantined[reason] += images
+                account.unassigned[reason] += images
             else:
                 account.images += images
                 files[deployment] = sorted(names)
         account.deployments = len(files)
         if not any(deployment for _, deployment, _, _ in found):
-            self._refuse_lost()
+            self._refuse_without_deployments()
         return account, files
 
-    def _refuse_lost(self) -> None:
-        asked = ", ".join(source.text for source in self.sources)
-        uri = self.connection.sql("select image_uri from located order by key = '', image_uri limit 1").fetchall()
-        example = f"such as {uri[0][0]} " if uri else ""
+    def _refuse_without_deployments(self) -> None:
+        asked = ", ".join(source.text for source in self.placing.sources)
+        first = "select image_uri, shard from located order by key = '', image_uri limit 1"
+        found = self.connection.sql(first).fetchall()
+        example = f"such as {found[0][0]} " if found else ""
+        pattern = deployments.suggest(found[0][1]) if found else None
         raise UsageError(
-            f"{self.source.output}: no image {example}says its deployment (asked: {asked}); "
-            "say with --deployment-from where it stands: a pattern of the path, metadata:FIELD or serial"
+            f"{self.source.output}: no image {example}names its deployment (looked up in: {asked}); say with "
+            f"--deployment-from where it stands: a pattern of the path{f' such as {pattern!r}' if pattern else ''}, "
+            "metadata:FIELD of the sidecar, or serial (of the camera, in EXIF)"
         )
 
-    def _is_done(self, name: str, files: Sequence[str], ours: dict[str, Origin]) -> bool:
+    def _is_done(self, name: str, files: Sequence[str], existing: dict[str, Origin]) -> bool:
         identity = self._identity(files)
-        tables = [ours.get(self._url(name, table)) for table in ("events", "images")]
-        return all(table is not None and table.made(self.mark, identity) for table in tables)
+        tables = [existing.get(url) for url in self._urls(name)]
+        return all(table is not None and table.made(self.fingerprint, identity) for table in tables)
 
-    def _write_quarantine(self, ours: dict[str, Origin]) -> None:
+    def _write_unassigned(self, url: str, existing: Origin | None) -> None:
         everything = list(self.files)
-        origin = Origin(self.mark, self._identity(everything))
-        there = ours.get(self._quarantine)
-        if there and there.made(origin.fingerprint, origin.identity):
+        origin = Origin(self.fingerprint, self._identity(everything))
+        if existing and existing.made(origin.fingerprint, origin.identity):
             return
-        sessions.read(self.connection, everything, self.sources)
+        sessions.read(self.connection, everything, self.placing)
         sql = f"""
-            select {", ".join(QUARANTINE_SCHEMA.names)} from located where reason is not null
+            select {", ".join(_UNASSIGNED_SCHEMA.names)} from located where reason is not null
             order by filename, file_row_number"""
-        lost = dataset.stream(self.connection, sql, FEW_WORDS, self.source.output)
-        tables.publish(self._quarantine, QUARANTINE_SCHEMA, lost, origin, self.scratch)
+        images = dataset.stream(self.connection, sql, NARROW_ROWS, self.source.output)
+        tables.publish(url, _UNASSIGNED_SCHEMA, images, origin, self.scratch)
 
-    @property
-    def _quarantine(self) -> str:
-        return store.join(self.output, "quarantine.parquet")
-
-    def _url(self, deployment: str, table: str) -> str:
-        return store.join(self.output, f"deployment={quote(deployment, safe='')}", f"{table}.parquet")
+    def _urls(self, deployment: str) -> tuple[str, str]:
+        """Return where the events and the images of a deployment belong."""
+        events, images = (
+            event_dataset.table_url(self.output, table, deployment)
+            for table in (event_dataset.EVENTS, event_dataset.IMAGES)
+        )
+        return events, images
 
     def _identity(self, files: Iterable[str]) -> str:
         return tables.identity(self.files[url] for url in files)
 
 
-def _fingerprint(source: Results, gap: Gap, deployment_from: Sequence[str]) -> Fingerprint:
+def _fingerprint(source: Results, options: Options, clocks: Sequence[Correction]) -> Fingerprint:
     facts = {
         "events_version": EVENTS_VERSION,
-        "gap": gap.seconds,
-        "max_frames": gap.max_frames,
-        "deployment_from": list(deployment_from),
+        "gap": options.gap.seconds,
+        "max_frames": options.gap.max_frames,
+        "deployment_from": list(options.deployment_from),
         "pooling": "mean",
-        # Another archive's events are not to be taken for ones that have gone from this.
+        # Events of another archive must not be taken for events of images that have disappeared from this one.
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
+    if clocks:
+        facts["corrections_sha256"] = hashlib.sha256(repr(clocks).encode()).hexdigest()
     return Fingerprint.from_json(json.dumps(facts))

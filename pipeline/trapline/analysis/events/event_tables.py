@@ -1,4 +1,4 @@
-"""The two tables of a deployment: its events, with what they show as a whole, and which image is in which of them."""
+"""Write the two tables of a deployment: its events with their pooled predictions, and which image is in which event."""
 
 import json
 from collections.abc import Iterator
@@ -9,31 +9,41 @@ import duckdb
 import pyarrow as pa
 
 from trapline.analysis import dataset, deployments, tables
-from trapline.analysis.deployments import Source
 from trapline.analysis.events import sessions
 from trapline.analysis.events.pooling import pool
-from trapline.analysis.events.sessions import Gap
+from trapline.analysis.events.sessions import Gap, Placing
 from trapline.analysis.tables import Origin
 from trapline.results import rows
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import CLASSES_KEY
+from trapline.results.footer import CLASSES_KEY
 from trapline.results.parquet import ROWS_PER_GROUP
+from trapline.results.schema import SPECIES_PROBABILITY
 
-# Frames that are sorted with all their probabilities: 180 MB with 700 classes. DuckDB would sort any number, with room.
+# Frames that are sorted with all their probabilities: 180 MB with 700 classes. DuckDB would sort any number on disk.
 _FRAMES_AT_ONCE = 2**16
-# Rows at a time of tables that have a few words in each.
-FEW_WORDS = 2**16
+# Rows in a batch of tables whose rows are narrow.
+NARROW_ROWS = 2**16
 
 _COUNT = pa.int32()
 MOMENT = pa.timestamp("ms")
 
-IMAGE_SCHEMA = pa.schema([("image_uri", pa.string()), ("event_id", pa.string()), ("frame", _COUNT)])
+IMAGE_SCHEMA = pa.schema(
+    [
+        ("image_uri", pa.string()),
+        ("deployment", pa.string()),
+        ("camera", pa.string()),
+        ("captured_at", MOMENT),
+        ("event_id", pa.string()),
+        ("frame", _COUNT),
+    ]
+)
 _EVENT_FIELDS = [
     pa.field("event_id", pa.string()),
     pa.field("deployment", pa.string()),
     pa.field("camera", pa.string()),
     pa.field("started_at", MOMENT),
     pa.field("ended_at", MOMENT),
+    pa.field("clock_corrected", pa.bool_()),
     pa.field("frames", _COUNT),
     pa.field("ok", _COUNT),
     pa.field("salvaged", _COUNT),
@@ -43,13 +53,13 @@ _EVENT_FIELDS = [
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is to be made.
+    """A deployment whose tables are to be written.
 
     Attributes:
         name: of the deployment.
         files: the result files that have images of it.
-        identity: of these, as in `derived`.
-        events, images: where the tables go.
+        identity: of these files, as in `tables.identity`.
+        events, images: URLs of its two tables.
     """
 
     name: str
@@ -61,17 +71,17 @@ class Deployment:
 
 @dataclass(frozen=True)
 class EventTables:
-    """Makes the tables of a deployment, and gives the number of its events.
+    """Write the tables of a deployment.
 
     Attributes:
-        results: where the result files lie.
+        results: folder of the result files.
         classes: names of the C classes.
-        column: what the results say of an image: `probabilities` or `top_k`.
+        column: which prediction the results hold of an image: `probabilities` or `top_k`.
         top_k: how many species are listed.
         gap: where one event ends and the next begins.
-        sources: where deployments are looked up.
+        placing: how images are given their deployment and time.
         fingerprint: how the tables are made.
-        threads: that DuckDB may have; None for all cores.
+        threads: limit of DuckDB's threads; None for all cores.
     """
 
     results: str
@@ -79,34 +89,38 @@ class EventTables:
     column: str
     top_k: int
     gap: Gap
-    sources: tuple[Source, ...]
+    placing: Placing
     fingerprint: Fingerprint
     threads: int | None = None
 
     def __call__(self, deployment: Deployment) -> int:
-        """Raises StorageError or TransientError where a store refuses, or does not answer."""
+        """Write both tables; return the number of events.
+
+        Raises:
+            StorageError, TransientError: a store refuses, or does not answer.
+        """
         connection = dataset.connect(self.results)
         with TemporaryDirectory(prefix="trapline-") as scratch, connection, dataset.reading(self.results):
             connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
             if self.threads:
                 connection.execute(f"set threads = {self.threads}")
-            sessions.read(connection, deployment.files, self.sources)
+            sessions.read(connection, deployment.files, self.placing)
             sessions.split(connection, deployment.name, self.gap)
             origin = Origin(self.fingerprint, deployment.identity, deployment.name)
-            images = dataset.stream(connection, sessions.mapping(), FEW_WORDS, self.results)
+            images = dataset.stream(connection, sessions.mapping(), NARROW_ROWS, self.results)
             tables.publish(deployment.images, IMAGE_SCHEMA, images, origin, scratch)
             classes = {CLASSES_KEY: json.dumps(self.classes)} if self.column == "probabilities" else {}
-            # Last: it is what a person looks for.
+            # Written last: a reader that finds it finds the other table as well.
             return tables.publish(deployment.events, self.schema, self._events(connection), origin, scratch, classes)
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the table of events."""
+        """Return the schema of the table of events."""
         fields = [
             *_EVENT_FIELDS,
             pa.field("species", pa.string()),
             pa.field("probability", pa.float32()),
-            pa.field("top_k", pa.list_(rows.SPECIES_PROBABILITY)),
+            pa.field("top_k", pa.list_(SPECIES_PROBABILITY)),
             pa.field("best_frame", pa.string()),
         ]
         if self.column == "probabilities":
@@ -114,13 +128,13 @@ class EventTables:
         return pa.schema(fields)
 
     def _frames(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-        """The frames in order, with what the model said of them."""
+        """Yield the frames in order, with their predictions."""
         ((count,),) = connection.sql("select count(*) from frames").fetchall()
         for begin in range(1, count + 1, _FRAMES_AT_ONCE):
             end = begin + _FRAMES_AT_ONCE
             some = f"select distinct filename from frames where position >= {begin} and position < {end}"
             files = [name for (name,) in connection.sql(some).fetchall()]
-            sessions.read(connection, sorted(files), self.sources)
+            sessions.read(connection, sorted(files), self.placing)
             predicted = sessions.predicted(self.column, begin, end)
             yield from dataset.stream(connection, predicted, ROWS_PER_GROUP, self.results)
 

@@ -1,11 +1,11 @@
-"""The frames of an event become one distribution over the classes: the mean of theirs, streamed.
+"""Pool the predictions of an event's images: the mean of their distributions over the classes, streamed.
 
-Every frame that was predicted counts the same (a linear opinion pool; Stone 1961, doi:10.1214/aoms/1177704873). A
-product would take the frames of a burst for independent witnesses, which they are not; a mean of logarithms lets one
-frame in which the animal has turned away veto all the others; a maximum believes the most mistaken frame. The mean is
-easily said, too: how probable the species is in a frame of this event that is drawn at random. Where the results hold
-the top k only, a class that is not listed counts as 0, and the mean of each class is a lower bound. Of an image with
-crops each crop counts like a frame: the mean is then that of an animal of this event that is drawn at random.
+Every image that was predicted has the same weight (a linear opinion pool; Stone 1961, doi:10.1214/aoms/1177704873). A
+product would treat the images of a burst as independent, which they are not; a mean of logarithms lets one image in
+which the animal has turned away veto all others; a maximum trusts the most mistaken image. The mean also has a plain
+meaning: how probable the species is in an image of this event that is drawn at random. Where the results hold only the
+top k, a class that is not listed counts as 0, and the mean of each class is a lower bound. Of an image with crops each
+crop has the weight of an image: the mean is then that of an animal of this event that is drawn at random.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Pooled:
-    """Some events, in order.
+    """The pooled predictions of some events, in order.
 
     Attributes:
         first: the row of each event's first frame; E rows.
@@ -37,11 +37,11 @@ class Pooled:
 
 
 def pool(frames: Iterable[pa.RecordBatch], classes: Sequence[str]) -> Iterator[Pooled]:
-    """Pool the frames of each event; holds one batch and, of an event that goes on in the next, three vectors.
+    """Pool the frames of each event; memory holds one batch and, of an event that continues in the next, three vectors.
 
     Args:
         frames: rows with `event` (rising integers), `image_uri`, and `probabilities` (lists of C floats) or `top_k`;
-            one of an event's rows is next to the other.
+            the rows of an event are consecutive.
         classes: names of the C classes.
     """
     open_event: _OpenEvent | None = None
@@ -71,7 +71,7 @@ def pool(frames: Iterable[pa.RecordBatch], classes: Sequence[str]) -> Iterator[P
 
 
 class _OpenEvent:
-    """An event whose last frame has perhaps not been seen: what is known so far, for each class."""
+    """The running sums of an event that may continue in the next batch."""
 
     def __init__(self, first: pa.RecordBatch, classes: int) -> None:
         self.event = first.column("event")[0].as_py()
@@ -116,7 +116,7 @@ def _pool_whole(
 
 
 def _dense(batch: pa.RecordBatch, classes: Sequence[str]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """float64 [N, C], 0 where nothing is said, and which rows were predicted."""
+    """Return probabilities, float64 [N, C], 0 where none is stored; and which rows were predicted, bool [N]."""
     full = "probabilities" in batch.schema.names
     column = batch.column("probabilities" if full else "top_k")
     predicted = column.is_valid().to_numpy(zero_copy_only=False)

@@ -1,20 +1,32 @@
-"""Images become frames of events, in DuckDB: one camera, no longer gap than allowed, across shards, folders, midnight.
+"""Order the images of each camera in time and cut them into events, in DuckDB.
 
-Tables of SQL: `stored` has the rows of results, with `filename` and `file_row_number`; `located` has those of images,
-and not of their crops, with `deployment`, `camera` and why an image cannot be in an event; `frames` has the images of
-one deployment, and `facts` its events. Images of one moment stay in the order of their files, and of the rows in them.
+An event goes on across shards, folders and midnight. These are the tables in SQL:
+
+    stored     the rows of result files, with `filename` and `file_row_number`
+    located    the rows of images (without those of crops) with `deployment`, `camera`, the corrected `captured_at`,
+               and `reason`: why an image cannot be in an event, or null
+    frames     the images of one deployment, in order
+    facts      its events
+
+Images of the same moment stay in the order of their files, and of the rows in them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
 from trapline.analysis import deployments
 from trapline.analysis.deployments import Source, literal
+from trapline.analysis.events.corrections import Correction, correction_ms
 
 NO_TIME = "no_time"
+IMPLAUSIBLE_TIME = "implausible_time"
 NO_DEPLOYMENT = "no_deployment"
+
+# Clocks that have lost their power start again in 1970, 1980 or 2000; digital camera traps came later.
+EARLIEST = datetime(2001, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -22,16 +34,31 @@ class Gap:
     """Where one event ends and the next begins.
 
     Attributes:
-        seconds: between two images of a camera, one after the other, up to which they are one event.
-        max_frames: most images in an event; what goes on is the next event. None: as many as there are.
+        seconds: longest time between two consecutive images of one event.
+        max_frames: most images in an event; further ones are the next event. None: no limit.
     """
 
     seconds: float = 60.0
     max_frames: int | None = None
 
 
-def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Sequence[Source]) -> None:
-    """Makes `stored` and `located` views of these result files; reads nothing yet."""
+@dataclass(frozen=True)
+class Placing:
+    """How an image is given its deployment and its time.
+
+    Attributes:
+        sources: where deployments are looked up.
+        latest: no image can be later: a clock that says so is wrong.
+        corrections: of clocks that were wrong; the first that applies to an image is used.
+    """
+
+    sources: tuple[Source, ...]
+    latest: datetime
+    corrections: tuple[Correction, ...] = ()
+
+
+def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
+    """Create the views `stored` and `located` over these result files; nothing is read yet."""
     files = ", ".join(map(literal, urls))
     connection.execute(f"""
         create or replace temp view stored as
@@ -40,28 +67,34 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], sources: Se
     has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as
+        with placed as (
+            select *, {deployments.located(placing.sources)}
+            from stored where {"crop is null" if has_crops else "true"}
+        ), corrected as (
+            select * replace ((captured_at + to_milliseconds(clock_correction_ms))::timestamp_ms as captured_at)
+            from (select *, {correction_ms(placing.corrections)} as clock_correction_ms from placed)
+        )
         select *, nullif(concat_ws(', ',
             case when captured_at is null then '{NO_TIME}' end,
+            case when captured_at < {_moment(EARLIEST)} or captured_at > {_moment(placing.latest)}
+                then '{IMPLAUSIBLE_TIME}' end,
             case when deployment is null then '{NO_DEPLOYMENT}' end), '') as reason
-        from (
-            select *, {deployments.located(sources)}
-            from stored where {"crop is null" if has_crops else "true"}
-        )""")
+        from corrected""")
 
 
 def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> None:
-    """Makes `frames` the images of a deployment by camera and time, and `facts` what there is to know of each event.
+    """Create `frames`, the images of a deployment by camera and time, and `facts`, what is known of each event.
 
     `frames` has `position` (1, 2 …), `event` (the position of its first frame) and `frame` (1, 2 … in it). An
     `event_id` is a digest of deployment, camera, start and, where `max_frames` lets several events start at one moment,
-    which of them it is: it does not depend on what else there is.
+    which of them it is: it does not depend on other events.
     """
-    # Of a session, which a gap ends, to an event, which a count may end: both are known by their first position.
+    # A gap ends a session, a count may end an event within it: both are identified by their first position.
     first = f"begin + (position - begin) // {gap.max_frames} * {gap.max_frames}" if gap.max_frames else "begin"
     connection.execute(f"""
         create or replace temp table frames as
         with clock as (
-            select image_uri, status, camera, captured_at, filename, file_row_number,
+            select image_uri, status, camera, captured_at, clock_correction_ms, filename, file_row_number,
                 row_number() over clock as position,
                 camera is not distinct from lag(camera) over clock
                     and captured_at - lag(captured_at) over clock <= to_milliseconds({round(gap.seconds * 1000)})
@@ -76,7 +109,8 @@ def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> N
         create or replace temp table facts as
         with events as (
             select event, {literal(deployment)} as deployment, any_value(camera) as camera,
-                min(captured_at) as started_at, max(captured_at) as ended_at, count(*)::integer as frames,
+                min(captured_at) as started_at, max(captured_at) as ended_at,
+                bool_or(clock_correction_ms <> 0) as clock_corrected, count(*)::integer as frames,
                 (count(*) filter (status = 'ok'))::integer as ok,
                 (count(*) filter (status = 'salvaged'))::integer as salvaged,
                 (count(*) filter (status = 'failed'))::integer as failed
@@ -88,17 +122,23 @@ def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> N
 
 
 def mapping() -> str:
-    """SQL: `image_uri`, `event_id` and `frame` of every frame, in order."""
-    return "select image_uri, event_id, frame::integer as frame from frames join facts using (event) order by position"
+    """Return SQL for the rows of the table `images`, in order."""
+    return """
+        select image_uri, deployment, facts.camera, captured_at, event_id, frame::integer as frame
+        from frames join facts using (event) order by position"""
 
 
 def predicted(column: str, begin: int, end: int) -> str:
-    """SQL: the frames from one position to before another, with their event's facts and what the model said of them.
+    """Return SQL for the frames from one position to before another, with their event's facts and their predictions.
 
-    A frame with crops has a row for each of them besides its own, which says nothing.
+    A frame with crops has a row for each of them besides its own, which has no prediction.
     """
     return f"""
         select facts.*, frames.image_uri, stored.{column}
         from frames join facts using (event) join stored using (filename, image_uri)
         where position >= {begin} and position < {end}
         order by position, stored.file_row_number"""
+
+
+def _moment(moment: datetime) -> str:
+    return f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'"

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from trapline.analysis.report.queries import Table
-from trapline.results.ledger import SIDE_FOLDER
+from trapline.results import layout
 from trapline.storage import store
 
 # The last month of nights.
@@ -25,7 +25,7 @@ def table(output: str) -> Table:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    folder = store.list_files(store.join(output, SIDE_FOLDER, "runs"), missing_ok=True)
+    folder = store.list_files(layout.runs_folder(output), missing_ok=True)
     urls = [entry.url for entry in sorted(folder, key=attrgetter("url")) if entry.url.endswith(".json")]
     rows = [row for row in map(_row, store.read_many(urls[-_MOST_RUNS:])) if row]
     return Table(_NAMES, rows, max(0, len(urls) - _MOST_RUNS))

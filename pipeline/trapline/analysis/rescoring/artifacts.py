@@ -7,8 +7,8 @@ from typing import Any
 from trapline.analysis.rescoring import head
 from trapline.analysis.rescoring.head import Head
 from trapline.errors import StorageError, UsageError
+from trapline.results import layout
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import SIDE_FOLDER
 from trapline.storage import store
 
 HEAD_FILE = "head.safetensors"
@@ -37,7 +37,7 @@ class Learned:
 
 
 def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
-    """What is to stand beside the rows, by name below SIDE_FOLDER; the report last, for it vouches for the head."""
+    """What is to stand beside the rows, by name below `_trapline/`; the report last, for it vouches for the head."""
     files = dict(learned.pictures)
     if learned.head:
         files[HEAD_FILE] = learned.head.to_bytes()
@@ -59,7 +59,7 @@ def earlier(output: str, mark: str) -> Learned | None:
     known = None
     if "head_sha256" in report:
         try:
-            known = head.load(store.join(output, SIDE_FOLDER, HEAD_FILE))
+            known = head.load(layout.side_file(output, HEAD_FILE))
         except (StorageError, UsageError):
             return None
         if (known.digest, known.temperature) != (report["head_sha256"], report["temperature"]):
@@ -70,7 +70,7 @@ def earlier(output: str, mark: str) -> Learned | None:
 def read_report(output: str) -> dict[str, Any]:
     """The report that stands in OUTPUT; empty where there is none, or none that can be read."""
     try:
-        report = json.loads(store.read_text(store.join(output, SIDE_FOLDER, REPORT_FILE)))
+        report = json.loads(store.read_text(layout.side_file(output, REPORT_FILE)))
     except (StorageError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}

@@ -21,7 +21,8 @@ from trapline.analysis.rescoring.taxonomy import Taxonomy
 from trapline.errors import OutputConflict, PermanentError, TransientError, UsageError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.ledger import Footer, Plan
+from trapline.results.footer import Footer, find
+from trapline.results.ledger import Plan
 from trapline.results.parquet import ROWS_PER_GROUP, file_metadata, parquet_writer
 from trapline.results.rows import of_images
 from trapline.sources.shards import Shard, is_below
@@ -115,7 +116,7 @@ def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcom
 
 def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
     """What became of a file whose worker died: perhaps it had written the new one before."""
-    footer = ledger.find(shard.output)
+    footer = find(shard.output)
     if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, mark):
         return Outcome(shard.output, sum(footer.images.values()), Counter(footer.species), Counter())
     return Outcome(shard.output, 0, Counter(), Counter(), f"{shard.uri}: {trouble}")

@@ -15,10 +15,11 @@ from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp
 from trapline.model.predictions import Predictions
-from trapline.results.rows import CROP_FIELDS, IMAGE_FIELDS, Columns, model_columns
+from trapline.results.rows import model_columns
+from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
 # What a row is known and joined by.
-KEY_COLUMNS = ("image_uri", "key", "status", "content_sha256", "captured_at")
+KEY_COLUMNS = ("image_uri", "shard", "key", "status", "content_sha256", "captured_at")
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 

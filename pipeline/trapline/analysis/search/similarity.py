@@ -15,7 +15,7 @@ from trapline.model import checkpoint
 from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
-from trapline.results.fingerprint import SCHEMA_VERSION
+from trapline.results.schema import SCHEMA_VERSION
 from trapline.storage import store
 
 

@@ -1,7 +1,6 @@
-import json
 import os
+import re
 import signal
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,17 +8,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.events import COLUMNS, NIGHT, PATTERN, at, build, folder, seconds, table, write
 from tests.support.result_files import MARK, Planted, columns, write_result
 from tests.support.servers import S3Server
-from trapline.analysis import dataset
+from trapline.analysis import dataset, event_dataset
 from trapline.analysis.events import build as module
-from trapline.analysis.events import event_tables
-from trapline.analysis.events.build import Account
+from trapline.analysis.events.build import Options
 from trapline.analysis.events.event_tables import Deployment, EventTables
 from trapline.analysis.events.sessions import Gap
 from trapline.cli import app
@@ -28,43 +26,6 @@ from trapline.decoding.decode import decode
 from trapline.errors import OutputConflict, StorageError, TransientError, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
-
-CLASSES = ["owl", "robin", "wren"]
-COLUMNS = columns(CLASSES, 2)
-NIGHT = datetime(2024, 5, 17, 23, 59, 30)
-PATTERN = ("site={site}/{camera}/…",)
-
-
-def at(seconds: float | None, probabilities: Sequence[float] = (0.5, 0.25, 0.25), **values: Any) -> Planted:
-    """An image so long after the night began."""
-    facts = {} if seconds is None else {"captured_at": NIGHT + timedelta(seconds=seconds)}
-    facts |= values.pop("facts", {})
-    key = values.pop("key", f"DCIM/{seconds}.jpg")
-    if values.get("status") != "failed":
-        values |= {"logits": np.log(np.maximum(probabilities, 1e-30)), "embedding": (0, 0)}
-    return Planted(key, facts=facts, **values)
-
-
-def write(output: str, name: str, images: list[Planted], **values: Any) -> None:
-    write_result(output, f"s3://in/{name}", name, images, **{"of": COLUMNS} | values)
-
-
-def build(place: str, gap: Gap = Gap(), sources: Sequence[str] = PATTERN, replace: bool = False) -> Account:  # noqa: B008
-    return module.build(dataset.find(f"{place}/results"), f"{place}/events", gap, sources, replace)
-
-
-def table(place: str, name: str = "events", select: str = "*") -> list[tuple[Any, ...]]:
-    connection = dataset.connect(place)
-    order = "started_at, camera" if name == "events" else "all"
-    return connection.sql(f"select {select} from '{place}/events/*/{name}.parquet' order by {order}").fetchall()
-
-
-def folder(kind: str, tmp_path: Path, bucket: str) -> str:
-    return bucket if kind == "s3" else str(tmp_path)
-
-
-def seconds(moment: datetime) -> float:
-    return (moment - NIGHT).total_seconds()
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
@@ -89,12 +50,14 @@ def test_an_event_goes_on_across_shards_folders_and_midnight(kind: str, tmp_path
     probabilities, top_k = table(place, select="probabilities, top_k")[0]
     assert probabilities == pytest.approx([0.8 / 3, 0.5, 0.7 / 3])
     assert [entry["species"] for entry in top_k] == ["robin", "owl"]
-    assert [url.url.removeprefix(f"{place}/events/") for url in store.list_files(f"{place}/events")] == [
-        "deployment=a%20b%2Fc1/events.parquet",
-        "deployment=a%20b%2Fc1/images.parquet",
-        "deployment=a%20b%2Fc2/events.parquet",
-        "deployment=a%20b%2Fc2/images.parquet",
-        "quarantine.parquet",
+    tables = [
+        event_dataset.table_url(f"{place}/events", name, f"a b/{camera}")
+        for name in ("events", "images")
+        for camera in ("c1", "c2")
+    ]
+    assert [entry.url for entry in store.list_files(f"{place}/events")] == [
+        *tables,
+        f"{place}/events/unassigned/unassigned.parquet",
     ]
 
 
@@ -123,18 +86,18 @@ def test_of_an_image_with_crops_each_crop_counts_and_the_image_is_one_frame(tmp_
         dataset.find(f"{place}/results").refuse_crops("export-camtrapdp")
 
 
-def test_every_image_is_in_one_event_or_in_the_quarantine_with_the_reason(tmp_path: Path) -> None:
+def test_every_image_is_in_one_event_or_unassigned_with_the_reason(tmp_path: Path) -> None:
     place = str(tmp_path)
     write(f"{place}/results", "site=a/c1/1.tar", [at(0), at(5), at(None, key="x.jpg"), at(500)])
     lost = [at(7), at(None, key="y.jpg"), Planted("", status="failed", error="broken: cut")]
     write(f"{place}/results", "elsewhere/1.tar", lost)
     account = build(place)
-    assert account.quarantined == {"no_time": 1, "no_deployment": 1, "no_time, no_deployment": 2}
+    assert account.unassigned == {"no_time": 1, "no_deployment": 1, "no_time, no_deployment": 2}
     joined = duckdb.sql(f"""
         select key, events.frames, frame, q.reason from '{place}/results/**/*.parquet' as i
-        left join '{place}/events/*/images.parquet' using (image_uri)
-        left join '{place}/events/*/events.parquet' as events using (event_id)
-        left join '{place}/events/quarantine.parquet' as q using (image_uri) order by key""")
+        left join '{place}/events/images/*.parquet' using (image_uri)
+        left join '{place}/events/events/*.parquet' as events using (event_id)
+        left join '{place}/events/unassigned/*.parquet' as q using (image_uri) order by key""")
     assert joined.fetchall() == [
         ("", None, None, "no_time, no_deployment"),
         ("DCIM/0.jpg", 2, 1, None),
@@ -146,18 +109,11 @@ def test_every_image_is_in_one_event_or_in_the_quarantine_with_the_reason(tmp_pa
     ]
 
 
-def test_an_event_of_failed_frames_has_no_species(tmp_path: Path) -> None:
-    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0, status="failed", error="truncated: x"), at(100)])
-    build(str(tmp_path))
-    what = "frames, failed, species, probability, top_k, best_frame, probabilities"
-    assert table(str(tmp_path), select=what)[0] == (1, 1, None, None, None, None, None)
-
-
 def test_images_of_one_moment_stay_in_the_order_of_their_file(tmp_path: Path) -> None:
     images = [at(5, key=f"{name}.jpg") for name in "zmak"] + [at(4, key="first.jpg")]
     write(f"{tmp_path}/results", "site=a/c1/1.tar", images)
     build(str(tmp_path))
-    order = duckdb.sql(f"select image_uri from '{tmp_path}/events/*/images.parquet' order by frame").fetchall()
+    order = duckdb.sql(f"select image_uri from '{tmp_path}/events/images/*.parquet' order by frame").fetchall()
     assert [uri.rpartition("#")[2] for (uri,) in order] == ["first.jpg", "z.jpg", "m.jpg", "a.jpg", "k.jpg"]
 
 
@@ -185,12 +141,12 @@ def test_events_are_those_of_a_plain_walk_through_the_images(data: st.DataObject
         walks += [(camera, event) for event in walk(sorted(seen), gap)]
     assert build(place, gap).events == len(walks)
     mapped = duckdb.sql(f"""
-        select deployment, list((epoch_ms(captured_at), shard, key) order by frame) from
+        select events.deployment, list((epoch_ms(images.captured_at), shard, key) order by frame) from
             (select image_uri, captured_at, key, filename as shard
              from read_parquet('{place}/results/**/*.parquet', filename = true, hive_partitioning = false)) as images
-        join read_parquet('{place}/events/*/images.parquet', hive_partitioning = false) as mapping using (image_uri)
-        join read_parquet('{place}/events/*/events.parquet', hive_partitioning = false) as events using (event_id)
-        group by deployment, event_id""").fetchall()
+        join read_parquet('{place}/events/images/*.parquet', hive_partitioning = false) as mapping using (image_uri)
+        join read_parquet('{place}/events/events/*.parquet', hive_partitioning = false) as events using (event_id)
+        group by events.deployment, event_id""").fetchall()
     start = NIGHT - datetime(1970, 1, 1)
     found = {
         (camera, tuple((round(ms / 1000 - start.total_seconds(), 1), name[-13], key) for ms, name, key in frames))
@@ -241,7 +197,7 @@ class TestAgain:
         assert (account.unchanged, account.events) == (1, 4)
         after = self.files(place)
         assert {name for name in after if after[name] == before[name]} == {
-            f"deployment=b%2Fc1/{table}.parquet" for table in ("events", "images")
+            name for name in before if name.partition("/")[2].startswith("b-c1-")
         }
         assert set(ids) < set(self.ids(place)), "an event that is still the same has a new name"
 
@@ -249,7 +205,7 @@ class TestAgain:
         self.plant(str(tmp_path))
         before = self.files(str(tmp_path))
         for name in ("images", "events"):
-            (tmp_path / f"events/deployment=a%2Fc1/{name}.parquet").unlink()
+            Path(event_dataset.table_url(f"{tmp_path}/events", name, "a/c1")).unlink()
             assert build(str(tmp_path)).unchanged == 1
         assert self.files(str(tmp_path)).keys() == before.keys()
 
@@ -270,8 +226,8 @@ class TestAgain:
         self.plant(place)
         account = build(place, sources=["site={deployment}/{camera}/…"], replace=True)
         assert (account.removed, account.unchanged) == (2, 0)
-        assert {name.partition("/")[0] for name in self.files(place)} == {
-            "deployment=a", "deployment=b", "quarantine.parquet",
+        assert {re.sub(r"-\w{12}\.", ".", name) for name in self.files(place)} == {
+            "events/a.parquet", "events/b.parquet", "images/a.parquet", "images/b.parquet", "unassigned/unassigned.parquet",
         }  # fmt: skip
 
     def test_a_deployment_that_has_gone_goes(self, tmp_path: Path) -> None:
@@ -284,29 +240,16 @@ class TestAgain:
         self.plant(str(tmp_path))
         write(f"{tmp_path}/others", "site=z/c1/1.tar", [at(0)])
         with pytest.raises(OutputConflict, match="results: "):
-            module.build(dataset.find(f"{tmp_path}/others"), f"{tmp_path}/events", Gap(), PATTERN)
+            module.build(dataset.find(f"{tmp_path}/others"), f"{tmp_path}/events", Options(Gap(), PATTERN))
         assert len(self.ids(str(tmp_path))) == 2
 
     def test_a_file_of_somebody_else_is_not_overwritten(self, tmp_path: Path) -> None:
         self.plant(str(tmp_path))
-        theirs = tmp_path / "events/deployment=a%2Fc1/events.parquet"
+        theirs = Path(event_dataset.table_url(f"{tmp_path}/events", "events", "a/c1"))
         theirs.write_bytes(b"mine")
-        with pytest.raises(OutputConflict, match=r"events\.parquet: not written by `trapline events`"):
+        with pytest.raises(OutputConflict, match=r"\.parquet: not written by `trapline events`"):
             build(str(tmp_path), replace=True)
         assert theirs.read_bytes() == b"mine"
-
-
-def test_frames_that_are_read_in_slices_are_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    moments = np.cumsum(rng.choice([1.0, 100.0], 40))
-    for shard in range(4):
-        images = [at(float(moment), rng.dirichlet(np.ones(3)), key=f"{moment}.jpg") for moment in moments[shard::4]]
-        write(f"{tmp_path}/results", f"site=a/c1/{shard}.tar", images)
-    build(str(tmp_path))
-    before = table(str(tmp_path))
-    monkeypatch.setattr(event_tables, "_FRAMES_AT_ONCE", 7)
-    build(str(tmp_path), Gap(60.5), replace=True)
-    assert table(str(tmp_path)) == before
 
 
 def test_a_real_burst_of_a_camera_is_one_event(photographs: Path, tmp_path: Path) -> None:
@@ -320,45 +263,25 @@ def test_a_real_burst_of_a_camera_is_one_event(photographs: Path, tmp_path: Path
         write(f"{tmp_path}/results", name, part)
     account = build(str(tmp_path), sources=["serial"])
     assert (account.deployments, account.events, account.images) == (1, 1, 10)
-    order = duckdb.sql(f"select image_uri from '{tmp_path}/events/*/images.parquet' order by frame").fetchall()
+    order = duckdb.sql(f"select image_uri from '{tmp_path}/events/images/*.parquet' order by frame").fetchall()
     first = [path.name for path in burst]
     assert sorted(uri.rpartition("#")[2] for (uri,) in order) == first
     ((started, ended),) = table(str(tmp_path), select="started_at, ended_at")
     assert 0 < (ended - started).total_seconds() < 60
 
 
-def test_results_with_the_top_k_only_give_a_lower_bound(tmp_path: Path) -> None:
-    few = columns(CLASSES, 2, probabilities=False)
-    images = [at(0, (0.5, 0.4, 0.1)), at(1, (0.1, 0.6, 0.3))]
-    write(f"{tmp_path}/results", "site=a/c1/1.tar", images, of=few)
-    build(str(tmp_path))
-    ((species, probability, top_k),) = table(str(tmp_path), select="species, probability, top_k")
-    assert (species, probability) == ("robin", pytest.approx(0.5))
-    assert [(entry["species"], entry["probability"]) for entry in top_k] == [
-        ("robin", pytest.approx(0.5)), ("owl", pytest.approx(0.25)),
-    ]  # fmt: skip
-    (path,) = tmp_path.glob("events/*/events.parquet")
-    assert "probabilities" not in pq.read_schema(path).names
-
-
-def test_the_footer_names_the_classes_in_the_order_of_the_probabilities(tmp_path: Path) -> None:
-    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
-    build(str(tmp_path))
-    (path,) = tmp_path.glob("events/*/events.parquet")
-    assert json.loads(pq.read_metadata(path).metadata[b"trapline.classes"]) == CLASSES
-
-
 @pytest.mark.parametrize("inside", ["results", "results/events", "."])
 def test_events_and_results_do_not_lie_in_each_other(inside: str, tmp_path: Path) -> None:
     write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
     with pytest.raises(UsageError, match="must be a folder of its own"):
-        module.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/{inside}", Gap(), PATTERN)
+        module.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/{inside}", Options(Gap(), PATTERN))
 
 
 def test_results_that_say_no_deployment_are_refused_with_an_example(tmp_path: Path) -> None:
     write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
     with pytest.raises(
-        UsageError, match=r"no image such as s3://in/site=a/c1/1.tar#DCIM/0.jpg says .* \(asked: serial\)"
+        UsageError,
+        match=r"no image such as s3://in/site=a/c1/1.tar#DCIM/0.jpg names .* \(looked up in: serial\).* such as 'site=a/{deployment}/…'",
     ):
         build(str(tmp_path), sources=["serial"])
     assert not (tmp_path / "events").exists()
@@ -376,7 +299,7 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     path = tmp_path / "results/site=a/c1/1.tar.parquet"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StorageError, match=r"results: .*1\.tar\.parquet"):
-        module.build(found, f"{tmp_path}/events", Gap(), PATTERN)
+        module.build(found, f"{tmp_path}/events", Options(Gap(), PATTERN))
 
 
 class TestJob:
@@ -389,7 +312,7 @@ class TestJob:
         said = " ".join(capsys.readouterr().out.split())
         assert said == (
             "deployments 1 (0 unchanged, 0 removed) events 1 of 1 images "
-            "in no event 2 images: 1 no_deployment, 1 no_time, no_deployment"
+            "in no event 2 images: 1 with no deployment; 1 with no time and no deployment"
         )
         assert table(str(tmp_path), select="camera") == [("H1",)]
         assert job.main([*arguments[:3], "-1"]) == 2
@@ -406,13 +329,6 @@ def test_a_missing_bucket_is_said_in_one_line(s3: S3Server, tmp_path: Path, caps
     write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
     assert job.main([f"{tmp_path}/results", "s3://nowhere-1/x", "--deployment-from", PATTERN[0]]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_mark_of_the_results_stands_in_the_events(tmp_path: Path) -> None:
-    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
-    build(str(tmp_path))
-    (path,) = tmp_path.glob("events/*/images.parquet")
-    assert MARK.digest in pq.read_metadata(path).metadata[b"trapline.fingerprint"].decode()
 
 
 def three_cameras(place: str) -> None:

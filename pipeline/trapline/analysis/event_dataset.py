@@ -1,0 +1,77 @@
+"""Where `trapline events` writes its tables, and whether they are those of the results as they are now.
+
+    EVENTS/events/NAME.parquet       one row per event
+    EVENTS/images/NAME.parquet       one row per image that is in an event
+    EVENTS/unassigned/…              one row per image that is in no event, and why
+
+Each of the three folders is one table, which every Parquet reader opens as a whole. NAME stands for a deployment, and
+no reader takes it for a column: the tables name the deployment themselves, as text.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trapline.analysis import tables
+from trapline.analysis.dataset import Results
+from trapline.errors import UsageError
+from trapline.storage import store
+
+EVENTS = "events"
+IMAGES = "images"
+UNASSIGNED = "unassigned"
+
+# Of a deployment's name in a file name; with the digest well below the 255 bytes that file systems allow.
+_READABLE_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class EventFiles:
+    """The files of the three tables, by URL."""
+
+    events: tuple[str, ...]
+    images: tuple[str, ...]
+    unassigned: tuple[str, ...]
+
+
+def table_url(folder: str, table: str, deployment: str) -> str:
+    """Return where the file of a deployment belongs.
+
+    The name is readable and has no `=`, `_` or `.` at its start, which readers take for a partition or skip; the digest
+    keeps apart what differs in other characters only, also where a file system ignores case.
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", deployment).strip("-")[:_READABLE_LENGTH]
+    digest = hashlib.sha256(deployment.encode(errors="surrogatepass")).hexdigest()[:12]
+    return store.join(folder, table, "-".join(filter(None, (readable, digest))) + ".parquet")
+
+
+def unassigned_url(folder: str) -> str:
+    """Return where the images that are in no event are listed."""
+    return store.join(folder, UNASSIGNED, "unassigned.parquet")
+
+
+def find(folder: str, results: Results) -> EventFiles:
+    """Return the files of the events that were made of these results as they are now.
+
+    Raises:
+        UsageError: there are none, or the results have changed since.
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    known = {url: table for url, table in tables.survey(folder).items() if table}
+    if not known:
+        raise UsageError(f"{folder}: holds no events; `trapline events` writes them")
+    # This table is written last, and from all files.
+    last = known.get(unassigned_url(folder))
+    if not last or last.identity != tables.identity(results.files):
+        raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
+    found = EventFiles(*(_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED)))
+    if not found.events:
+        raise UsageError(
+            f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"
+        )
+    return found
+
+
+def _below(urls: Iterable[str], folder: str) -> tuple[str, ...]:
+    return tuple(sorted(url for url in urls if url.startswith(f"{folder}/")))

@@ -1,0 +1,146 @@
+"""Corrections of camera clocks that were wrong, as people write them down: a CSV with one row per clock and period.
+
+    deployment   whose clock it is
+    camera       which of its cameras; empty: all of them
+    from, to     first and last time on that clock (2024-05-01 or 2024-05-01T12:00:00) that is wrong; empty: no limit
+    offset       what is added to the clock's time: 01:00:00, -00:02:30, 8766d 03:00:00
+    image        instead of an offset: an image (its URI, or the end of it) …
+    true_time    … and the time at which it was really taken
+
+The first row that applies to an image is used. Only times change; which deployment an image belongs to does not.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import duckdb
+
+from trapline.analysis import csv_input
+from trapline.analysis.deployments import literal
+from trapline.errors import UsageError
+
+_COLUMNS = ("camera", "from", "to", "offset", "image", "true_time")
+_NO_TIME = "is no time on the camera's clock; write 2024-05-01T12:00:00, without a zone"
+_OFFSET = re.compile(r"([+-])?(?:(\d+)\s*d\s+)?(\d+):([0-5]\d)(?::([0-5]\d))?")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A period in which a clock was wrong by a constant.
+
+    Attributes:
+        deployment: whose clock it is.
+        camera: which of its cameras; None for all of them.
+        first, last: the period, on that clock; None: no limit.
+        milliseconds: what is added to the clock's time.
+    """
+
+    deployment: str
+    camera: str | None
+    first: datetime | None
+    last: datetime | None
+    milliseconds: int
+
+
+def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, ...]:
+    """Return the corrections in a CSV file.
+
+    Args:
+        url: of the file.
+        connection: has the view `located`, without corrections, to look up images and deployments.
+
+    Raises:
+        UsageError: the file is no such table, or a row of it names no image or no deployment of the results.
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    rows = csv_input.read(url, ["deployment"], _COLUMNS).to_pylist()
+    known = {name for (name,) in connection.sql("select distinct deployment from located").fetchall()}
+    corrections = []
+    for position, row in enumerate(rows):
+        try:
+            corrections.append(_correction(row, known, connection))
+        except ValueError as error:
+            raise UsageError(f"{url}: line {csv_input.line(position)}: {error}") from error
+    return tuple(corrections)
+
+
+def correction_ms(corrections: Sequence[Correction]) -> str:
+    """Return SQL for what is added to an image's `captured_at`, in ms; 0 where no correction applies."""
+    cases = []
+    for each in corrections:
+        conditions = [f"deployment = {literal(each.deployment)}"]
+        conditions += [f"camera = {literal(each.camera)}"] if each.camera else []
+        conditions += [f"captured_at >= timestamp '{each.first}'"] if each.first else []
+        conditions += [f"captured_at <= timestamp '{each.last}'"] if each.last else []
+        cases.append(f"when {' and '.join(conditions)} then {each.milliseconds}")
+    return f"(case {' '.join(cases)} else 0 end)::bigint" if cases else "0::bigint"
+
+
+def _correction(row: dict[str, str | None], known: set[str], connection: duckdb.DuckDBPyConnection) -> Correction:
+    deployment, image, true_time = row["deployment"], row.get("image"), row.get("true_time")
+    if not deployment:
+        raise ValueError("names no deployment")
+    if deployment not in known:
+        raise ValueError(f"the results have no deployment {deployment!r}, only such as {min(known - {None})!r}")
+    if bool(row.get("offset")) == bool(image) or bool(image) != bool(true_time):
+        raise ValueError("give either an offset, or an image and its true_time")
+    if image and true_time:
+        shift = _time(true_time, "true_time") - _clock_time(deployment, image, connection)
+    else:
+        shift = _offset(row["offset"] or "")
+    first, last = (row.get(name) for name in ("from", "to"))
+    return Correction(
+        deployment,
+        row.get("camera"),
+        _time(first, "from") if first else None,
+        _end_of_day(last) if last else None,
+        round(shift.total_seconds() * 1000),
+    )
+
+
+def _offset(text: str) -> timedelta:
+    found = _OFFSET.fullmatch(text)
+    if not found:
+        raise ValueError(
+            f"offset {text!r} is none; write hours, minutes and seconds: 01:00:00, -00:02:30, 366d 00:00:00"
+        )
+    sign, days, hours, minutes, seconds = found.groups(default="0")
+    size = timedelta(days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(seconds))
+    return -size if sign == "-" else size
+
+
+def _time(text: str, column: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{column} {text!r} {_NO_TIME}") from error
+    if moment.tzinfo:
+        raise ValueError(f"{column} {text!r} {_NO_TIME}")
+    return moment
+
+
+def _end_of_day(text: str) -> datetime:
+    """Return the last moment that a limit includes: of a date, that of the day."""
+    moment = _time(text, "to")
+    return moment if ":" in text else moment + timedelta(days=1, milliseconds=-1)
+
+
+def _clock_time(deployment: str, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
+    found = connection.execute(
+        """select image_uri, captured_at from located where deployment = $1
+           and (image_uri = $2 or ends_with(image_uri, '/' || $2) or ends_with(image_uri, '#' || $2)) limit 2""",
+        [deployment, image],
+    ).fetchall()
+    if not found:
+        raise ValueError(f"deployment {deployment} has no image {image}")
+    if len(found) > 1:
+        raise ValueError(
+            f"deployment {deployment} has several images {image}, such as {found[0][0]}; give more of its path"
+        )
+    ((uri, captured_at),) = found
+    if captured_at is None:
+        raise ValueError(f"image {uri} has no time of its own to be corrected")
+    moment: datetime = captured_at
+    return moment

@@ -1,0 +1,126 @@
+"""What a Parquet file of ours says of itself, in the key-value metadata of its footer."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline import __version__
+from trapline.errors import StorageError, TransientError
+from trapline.results.fingerprint import Fingerprint
+from trapline.storage import store
+from trapline.storage.store import Entry
+
+T = TypeVar("T")
+
+_KEY = "trapline."
+VERSION_KEY = f"{_KEY}version"
+FINGERPRINT_KEY = f"{_KEY}fingerprint"
+CLASSES_KEY = f"{_KEY}classes"
+_SHARD_KEY = f"{_KEY}shard"
+
+# A footer of ours has some 30 KB, most of it the names of the classes.
+_FOOTER_BYTES = 2**16
+_MAGIC = b"PAR1"
+# Reading a footer is one request of some 20 ms: this many at a time keep one core of the driver busy.
+_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a result file says of itself.
+
+    Attributes:
+        uri: the shard that the rows come from.
+        identity: size and etag of that shard as it was read.
+        fingerprint: how the rows were computed.
+        images: by status: ok, salvaged, failed.
+        reasons: kinds of error, counted.
+        species: the most probable class, counted.
+        ignored: what was neither image nor sidecar, by suffix.
+        broken: why the shard could not be read to its end; None for a sound one.
+        size: bytes of the shard.
+        crops: rows of crops, which are besides those of images.
+        unmatched: images that a detector saw in the shard, and the shard does not hold.
+    """
+
+    uri: str
+    identity: str
+    fingerprint: Fingerprint
+    images: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    species: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    broken: str | None = None
+    size: int = 0
+    crops: int = 0
+    unmatched: int = 0
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the key-value metadata of a Parquet file."""
+        plain = {name: value for name, value in asdict(self).items() if name != "fingerprint"}
+        return {
+            VERSION_KEY: __version__,
+            FINGERPRINT_KEY: self.fingerprint.to_json(),
+            _SHARD_KEY: json.dumps(plain, ensure_ascii=False),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> "Footer | None":
+        """Read what `to_metadata` wrote; None where the file is not a result.
+
+        Fields that other versions add or leave out do no harm.
+        """
+        known = {field.name for field in fields(cls)}
+        try:
+            plain = json.loads(metadata[_SHARD_KEY.encode()])
+            fingerprint = Fingerprint.from_json(metadata[FINGERPRINT_KEY.encode()].decode())
+            return cls(fingerprint=fingerprint, **{name: plain[name] for name in known & plain.keys()})
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+def find(url: str) -> Footer | None:
+    """Return the footer of the result at a URL as it is now; None where there is none that can be read."""
+    try:
+        return read_footer(store.stat(url))
+    except (StorageError, TransientError):
+        return None
+
+
+def read_footer(entry: Entry) -> Footer | None:
+    """Return the footer of a result file; None where it is not a result, or no Parquet at all.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    metadata = read_metadata(entry)
+    return metadata and Footer.from_metadata(metadata.metadata or {})
+
+
+def read_metadata(entry: Entry) -> pq.FileMetaData | None:
+    """Return what the footer of a Parquet file holds; None where the file is none, or is damaged.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    end = store.read_end(entry, _FOOTER_BYTES)
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    if not end.endswith(_MAGIC) or length > entry.size:
+        return None
+    if length > len(end):
+        end = store.read_end(entry, length)
+    try:
+        return pq.read_metadata(pa.BufferReader(end))
+    except (pa.ArrowException, OSError):  # Arrow says a bare OSError of a damaged footer
+        return None
+
+
+def read_each(entries: Iterable[Entry], read: Callable[[Entry], T]) -> list[T]:
+    """Read the footers of many files at the same time; raises as `read` does."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(read, entries))

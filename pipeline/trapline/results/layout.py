@@ -1,0 +1,52 @@
+"""Every path below OUTPUT besides those of the results, and which files there can be results.
+
+    OUTPUT/…/NAME.parquet               the result of a shard, named by `sources.shards`
+    OUTPUT/_trapline/classes.csv        the order of `probabilities`
+    OUTPUT/_trapline/ledger.cache       what the footers of the results say
+    OUTPUT/_trapline/runs/RUN.json      the manifest of a run
+    OUTPUT/_trapline/detections/RUN     the boxes of a run with --detections, while it is active
+
+What is not data has no name that ends in `.parquet`, so that no reader's glob picks it up.
+"""
+
+from collections.abc import Iterable
+
+from trapline.storage import store
+from trapline.storage.store import Entry
+
+SIDE_FOLDER = "_trapline"
+
+
+def side_file(output: str, *parts: str) -> str:
+    """Return the URL of a file that is not data."""
+    return store.join(store.absolute(output), SIDE_FOLDER, *parts)
+
+
+def classes_file(output: str) -> str:
+    """Return the URL of the list of classes."""
+    return side_file(output, "classes.csv")
+
+
+def ledger_cache(output: str) -> str:
+    """Return the URL of the ledger's cache: Parquet, under a name that no reader's glob picks up."""
+    return side_file(output, "ledger.cache")
+
+
+def runs_folder(output: str) -> str:
+    """Return the URL of the folder that holds the manifests of runs."""
+    return side_file(output, "runs")
+
+
+def manifest(output: str, run_id: str) -> str:
+    """Return the URL of a run's manifest."""
+    return store.join(runs_folder(output), f"{run_id}.json")
+
+
+def detections_folder(output: str) -> str:
+    """Return the URL of the folder that holds the boxes of active runs."""
+    return side_file(output, "detections")
+
+
+def data_files(entries: Iterable[Entry]) -> list[Entry]:
+    """Select, of the files in an OUTPUT, the Parquet files that readers take for its data."""
+    return [entry for entry in entries if entry.url.endswith(".parquet") and f"/{SIDE_FOLDER}/" not in entry.url]

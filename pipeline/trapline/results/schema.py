@@ -1,0 +1,111 @@
+"""The schema of a result: its columns, their types, and what each of them says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+# Raise it when a column is added or removed, or when its meaning changes.
+SCHEMA_VERSION = 3
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+IMAGE_FIELDS = [
+    _column("image_uri", pa.string(), "shard#key: unique, and enough to fetch the picture again"),
+    _column("shard", _WORD, "the archive file, or the folder of loose images, that holds the image"),
+    _column("key", pa.string(), "path inside the shard; empty for the row that names a shard's break"),
+    _column("status", _WORD, "ok, salvaged (broken off, decoded as far as it goes) or failed"),
+    _column("error", pa.string(), "kind and message; null unless salvaged or failed"),
+    _column("content_sha256", pa.binary(32), "of the encoded bytes; finds duplicates across archives"),
+    _column("width", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("height", pa.int32(), "pixels, as stored, before EXIF orientation"),
+    _column("format", _WORD, "jpeg, png, ..."),
+    _column("captured_at", pa.timestamp("ms"), "EXIF DateTimeOriginal as the camera's clock had it; no time zone"),
+    _column("latitude", pa.float64(), "degrees north, from EXIF; null for placeholders"),
+    _column("longitude", pa.float64(), "degrees east, from EXIF; null for placeholders"),
+    _column("camera_make", _WORD, "from EXIF"),
+    _column("camera_model", _WORD, "from EXIF"),
+    _column("camera_serial", _WORD, "from EXIF"),
+    _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
+    _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
+]
+"""What decoding knows of an image."""
+
+CROP_FIELDS = [
+    _column(
+        "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
+    ),
+    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
+    _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
+    _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
+]
+"""What a detector knows, where one was used; other columns of a crop's row are those of its image."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns the model's half of a row has, and how wide they are.
+
+    Attributes:
+        classes: names of the C classes, in the order of the logits; empty for a model without classifier.
+        embedding_size: D.
+        feature_shapes: stage name -> (channels, height, width), for the stages that are written.
+        top_k: how many species are listed.
+        probabilities: whether the whole distribution is written.
+        embedding: its type, or "none".
+        crops: whether rows of crops stand among those of the images.
+    """
+
+    classes: tuple[str, ...]
+    embedding_size: int
+    feature_shapes: dict[str, tuple[int, int, int]]
+    top_k: int
+    probabilities: bool
+    embedding: str
+    crops: bool = False
+
+    @property
+    def model_fields(self) -> list[pa.Field]:
+        """The model's half of the schema."""
+        columns = []
+        if self.classes:
+            columns += [
+                _column("species", _WORD, "the most probable class"),
+                _column("probability", pa.float32(), "softmax probability of that class"),
+                _column("top_k", pa.list_(SPECIES_PROBABILITY), "the most probable classes, in falling order"),
+                _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
+            ]
+        if self.classes and self.probabilities:
+            kind = pa.list_(pa.float32(), len(self.classes))
+            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
+        if self.embedding != "none":
+            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
+            columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
+        for stage, shape in self.feature_shapes.items():
+            kind = pa.list_(pa.float16(), int(np.prod(shape)))
+            shown = "x".join(map(str, shape))
+            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
+        return columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The whole row."""
+        return pa.schema([*IMAGE_FIELDS, *(CROP_FIELDS if self.crops else []), *self.model_fields])
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which chunks carry a column: words as strings.
+
+    Dictionaries that differ from chunk to chunk cannot be joined as they are.
+    """
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _float_type(name: str) -> pa.DataType:
+    return {"float16": pa.float16(), "float32": pa.float32()}[name]

@@ -1,0 +1,98 @@
+"""What a run computes: the job that every worker gets, and the fingerprint that every result file carries."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal
+
+from trapline.config import RunConfig
+from trapline.decoding.crops import Cropping
+from trapline.decoding.decode import PREPROCESSING
+from trapline.model.checkpoint import Model
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.schema import SCHEMA_VERSION, Columns
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the workers need to know, apart from the weights.
+
+    Attributes:
+        size: height and width in pixels.
+        batch_size: images per chunk and per inference batch.
+        device: where inference runs.
+        precision: the type that inference computes in.
+        columns: of the result.
+        fingerprint: digest of this run's fingerprint.
+        fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
+        cropping: how a detector's boxes are cut out; None where images are classified whole.
+        stop_at: when no further shard is begun; None for never.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    columns: Columns
+    fingerprint: str
+    fast_decode: bool = False
+    cropping: Cropping | None = None
+    stop_at: datetime | None = None
+
+
+def cropping(config: RunConfig) -> Cropping | None:
+    """Return how boxes are cut out of images; None in a run without detections."""
+    if config.detections is None:
+        return None
+    return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
+
+
+def columns_of(config: RunConfig, model: Model) -> Columns:
+    """Return the columns that a run writes."""
+    shapes = model.architecture.feature_shapes(model.size)
+    return Columns(
+        classes=model.classes,
+        embedding_size=model.architecture.embedding_size,
+        feature_shapes={stage: shapes[stage] for stage in config.features},
+        top_k=min(config.top_k, len(model.classes)),
+        probabilities=config.probabilities == "full",
+        embedding=config.embedding,
+        crops=config.detections is not None,
+    )
+
+
+def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha256: str | None = None) -> Fingerprint:
+    """Return the fingerprint of a run.
+
+    Args:
+        config: the options; those that reach the rows count.
+        model: the loaded checkpoint.
+        precision: the type that inference really computes in, never `auto`.
+        detections_sha256: of the content of the detector's output, in hex; None without detections.
+    """
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "weights_sha256": model.weights_sha256,
+        "architecture": {"variant": model.variant, **asdict(model.architecture)},
+        "classes_sha256": hashlib.sha256("\n".join(model.classes).encode()).hexdigest(),
+        "size": model.size,
+        "rgb_mean": model.rgb_mean,
+        "rgb_std": model.rgb_std,
+        "preprocessing": PREPROCESSING,
+        "decode": config.decode,
+        "precision": precision,
+        "top_k": min(config.top_k, len(model.classes)),
+        "probabilities": config.probabilities,
+        "embedding": config.embedding,
+        "features": config.features,
+    }
+    if detections_sha256:
+        facts |= {
+            "detections_sha256": detections_sha256,
+            "detection_threshold": config.detection_threshold,
+            "detection_categories": config.detection_categories,
+            "crop_padding": config.crop_padding,
+            "crop_square": config.crop_square,
+            "without_boxes": config.without_boxes,
+        }
+    return Fingerprint.of(facts)

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.store_files import names, write
+from trapline.errors import StorageError
+from trapline.storage import store
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "{}/../{name}", "{}//", "{}/./"])
+def test_a_folder_has_one_url_however_it_is_written(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "SD card #1"
+    write(folder / "a.tar")
+    url = form.format(folder, name=folder.name)
+    assert store.absolute(url) == str(folder)
+    assert names(url, str(folder)) == ["a.tar"]
+
+
+@pytest.mark.parametrize("form", ["cards", "./cards", "cards/", "../{}/cards"])
+def test_a_relative_path_starts_where_the_user_is(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "cards" / "a.tar")
+    monkeypatch.chdir(tmp_path)
+    assert store.absolute(form.format(tmp_path.name)) == f"{tmp_path}/cards"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store.absolute("~/cards") == f"{tmp_path}/cards"
+
+
+def test_a_store_that_is_not_installed_is_named() -> None:
+    with pytest.raises(StorageError, match="nosuch://a/b"):
+        store.list_files("nosuch://a/b")

@@ -1,0 +1,38 @@
+"""Files that tests of stores write and list."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trapline.storage import store
+
+
+def write(path: Path, data: bytes = b"x") -> Path:
+    """Write a local file, in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def names(url: str, below: str) -> list[str]:
+    """Return the names of the files at `url`, relative to `below`."""
+    return [entry.url.removeprefix(f"{below}/") for entry in store.list_files(url)]
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, after checking that it is one line."""
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 500
+    return text
+
+
+def parquet(rows: int) -> bytes:
+    """Return a Parquet file of random numbers."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"x": pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(os.urandom(8 * rows))])}), sink
+    )
+    return bytes(sink.getvalue())
