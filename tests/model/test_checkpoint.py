@@ -326,6 +326,22 @@ class TestCheckpointsThatCannotBeUsed:
         with refused(checkpoint, message):
             load(str(checkpoint))
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("part", ["mean", "std"])
+    @pytest.mark.parametrize("write", [write_pt, write_safetensors])
+    def test_preprocessing_that_is_no_number_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, part: str, write: Callable[..., Path]
+    ) -> None:
+        monkeypatch.setitem(RGB_STATS, part, (0.5, value, 0.5))
+        path = write(tmp_path, network())
+        with refused(path, f"is no birder checkpoint: rgb_stats.{part}.1: "):
+            load(str(path))
+
+    def test_weights_that_are_no_numbers_are_refused(self, checkpoint: Path) -> None:
+        rewrite(checkpoint, lambda it: it["state"]["stem.proj.bias"].fill_(float("nan")))
+        with refused(checkpoint, "stem.proj.bias holds NaN or infinity: fetch it again"):
+            load(str(checkpoint))
+
     def test_a_network_for_masked_images_is_refused_and_its_encoder_asked_for(self, tmp_path: Path) -> None:
         whole = registry.mim_net_factory("mae_hiera", network(classes=0), size=(64, 64))
         path = write_pt(tmp_path, whole)

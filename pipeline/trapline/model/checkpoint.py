@@ -11,10 +11,10 @@ import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
@@ -74,10 +74,13 @@ class _Signature:
     inputs: tuple[_Input]
 
 
+_Spread = Annotated[FiniteFloat, Field(gt=0)]
+
+
 @dataclass(frozen=True)
 class _RgbStats:
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[_Spread, _Spread, _Spread]
 
 
 _ARCHITECTURE = TypeAdapter(Architecture)
@@ -272,6 +275,9 @@ def _network(
         if ours != theirs:
             variant = _variant(architecture)
             raise CheckpointError(f"{path}: is no {variant} for {height} x {width}: {name} is {theirs}, not {ours}")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: fetch it again, or use an earlier checkpoint")
     network.load_state_dict(state, assign=True)
     return network.float().eval().requires_grad_(False)
 

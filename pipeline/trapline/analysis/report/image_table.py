@@ -1,4 +1,4 @@
-"""Rows get a site, a camera and a label: the table `images` that a report asks its questions of.
+"""The table `images` that a report queries: rows with their site, camera and label.
 
 Site and camera are what the sources of `deployments.py` say. Where none is given, they are the folders below the
 archive, which OUTPUT mirrors: `OUTPUT/site=heath/cam1/0001.tar.parquet` is of camera `heath/cam1` at site `heath`.
@@ -23,7 +23,7 @@ _MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varcha
 
 
 def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequence[Source], sure: float) -> None:
-    """Makes `images` a table of what a report needs to know of each row; reads the results once, without embeddings.
+    """Create the table `images` with what a report needs of each row; read the results once, without embeddings.
 
     Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
     label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
@@ -39,10 +39,12 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
     label, probability = ("taxon", "taxon_probability") if "taxon" in rows.columns else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
+    # Results of an earlier schema have no column for it.
+    shard = "shard" if "shard" in rows.columns else "left(image_uri, -length(key) - 1)"
     connection.execute(
         f"""
         create or replace temp table images as
-        select image_uri, left(image_uri, -length(key) - 1) as shard, key, status::varchar as status,
+        select image_uri, {shard} as shard, key, status::varchar as status,
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and {probability} >= $sure, false) as named
@@ -52,7 +54,7 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
 
 
 def _place(sources: Sequence[Source]) -> str:
-    """SQL: `site` and `camera` of a row."""
+    """Return SQL for `site` and `camera` of a row."""
     if not sources:
         return "split_part(folder, '/', 1) as site, folder as camera"
     sites = " ".join(f"when {source.says} then {source.site}" for source in sources)
@@ -61,7 +63,7 @@ def _place(sources: Sequence[Source]) -> str:
 
 
 def _folder(file: Result, output: str) -> str:
-    """The folder of a shard below the archive, without the keys of Hive partitions and what cards bring."""
+    """Return the folder of a shard below the archive, without keys of Hive partitions and folders of cards."""
     *folders, _ = file.url.removeprefix(f"{output}/").split("/")
     while shard_format(file.shard or "") is None and len(folders) > 1 and _OF_A_CARD.fullmatch(folders[-1]):
         folders.pop()
