@@ -23,7 +23,7 @@ from trapline.errors import UsageError
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
-from trapline.sources.shards import is_image
+from trapline.sources.file_types import is_image
 
 
 @dataclass(frozen=True)

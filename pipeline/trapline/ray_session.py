@@ -6,6 +6,9 @@ import signal
 from threading import current_thread, main_thread
 from typing import Any
 
+# A checkout's entry points name the package's folder here: on the nodes of a cluster it may be missing, or older.
+SOURCE_VARIABLE = "TRAPLINE_SOURCE"
+
 
 def on_shared_cluster() -> bool:
     """Return whether RAY_ADDRESS names a cluster, as `ray job submit` sets it."""
@@ -23,6 +26,8 @@ def connect() -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if on_shared_cluster():
+        if source := os.environ.get(SOURCE_VARIABLE):
+            quiet["runtime_env"] = {"py_modules": [source]}
         ray.init(**quiet)
     else:
         # Two at least: a decode task and an actor must run at the same time, also on a single core.

@@ -8,12 +8,11 @@ stores that archives lie in.
 import base64
 import hashlib
 import io
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -22,12 +21,7 @@ from trapline.analysis.dataset import Results
 from trapline.decoding.decode import decode
 from trapline.errors import TransientError, TraplineError, in_one_line
 from trapline.results import ledger
-from trapline.sources import archives
-from trapline.sources.archives import Member
-from trapline.sources.parquet_images import PictureTable
-from trapline.sources.records import MAX_IMAGE_BYTES, unique_key
-from trapline.sources.shards import FOLDER_OUTPUT, is_image, is_wanted, shard_format
-from trapline.storage import store
+from trapline.sources.lookup import read_images
 
 # Pixels of the longer side: sharp on a telephone, some 10 KB.
 _SIDE = 320
@@ -76,8 +70,8 @@ class Thumbnail:
     problem: str = ""
 
 
-def known_shards(found: Results) -> dict[str, bool]:
-    """Return the shards that the ledger of these results has, and of each whether it is a folder of loose images.
+def known_shards(found: Results) -> set[str]:
+    """Return the shards that the ledger of these results has.
 
     The ledger of rescored results has the result files that they come from; those have the shards. Where they are gone,
     nothing is known.
@@ -88,12 +82,12 @@ def known_shards(found: Results) -> dict[str, bool]:
         try:
             files = tuple(file for root in roots for file in ledger.survey(root) if file.shard)
         except TraplineError:
-            return {}
+            return set()
         output, facts = next(iter(roots)), facts["rescored"]
-    return {str(file.shard): file.url.rpartition("/")[2] == FOLDER_OUTPUT for file in files}
+    return {str(file.shard) for file in files}
 
 
-def fetch(pictures: Iterable[Picture], shards: Mapping[str, bool] | None = None) -> dict[Picture, Thumbnail]:
+def fetch(pictures: Iterable[Picture], shards: Collection[str] | None = None) -> dict[Picture, Thumbnail]:
     """Return the thumbnails of some pictures; each shard is opened once.
 
     A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and of Parquet
@@ -118,90 +112,35 @@ def fetch(pictures: Iterable[Picture], shards: Mapping[str, bool] | None = None)
             for (_, keys), answer in zip(some, answers, strict=True):
                 silent = silent or answer.silence
                 for key, picture in keys.items():
-                    thumbnails[picture] = _shrink(
-                        picture, answer.data.get(key), answer.problems.get(key, answer.problem)
-                    )
+                    thumbnails[picture] = _shrink(picture, answer.data.get(key), answer.problem)
     return thumbnails
 
 
 @dataclass
 class _Answer:
-    """What was read of a shard: bytes by key, and why the others are missing; `problems` of single keys."""
+    """What was read of a shard: bytes by key, and why the others are missing."""
 
     data: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
-    problems: Mapping[str, str] = field(default_factory=dict)
     silence: str = ""
 
 
-def _read(shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Mapping[str, bool] | None) -> _Answer:
+def _read(shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[str] | None) -> _Answer:
     shard, keys = shard_and_keys
     if shards is not None and shard not in shards:
         return _Answer(problem=f"{shard} is not read: it is no shard of these results")
     scheme = shard.partition("://")[0] if "://" in shard else ""
     if shards is not None and scheme not in _SCHEMES:
         return _Answer(problem=f"{shard} is not read: archives do not lie in {scheme}://")
-    kind = None if shards and shards[shard] else shard_format(shard)
-    if kind is None:
-        return _loose(shard, keys)
     data: dict[str, bytes] = {}
     try:
-        for key, found in _search(shard, kind, keys):
+        for key, found in read_images(shard, keys):
             data[key] = found
-            if len(data) == len(keys):
-                break
     except TransientError as error:
         return _Answer(data, f"the store does not answer: {in_one_line(error)}", silence=_SILENT)
     except TraplineError as error:
         return _Answer(data, in_one_line(error))
-    except Exception as error:  # noqa: BLE001  # the parsers of archives raise errors of many kinds
-        return _Answer(data, f"{shard} cannot be read: {in_one_line(error)}")
     return _Answer(data, f"{shard} does not hold it any more")
-
-
-def _loose(folder: str, keys: Iterable[str]) -> _Answer:
-    """Read single files: one that is gone says nothing about the others."""
-    data: dict[str, bytes] = {}
-    problems: dict[str, str] = {}
-    for key in keys:
-        try:
-            data[key] = store.read_many([store.join(folder, key)])[0]
-        except TransientError as error:
-            return _Answer(data, f"the store does not answer: {in_one_line(error)}", problems, _SILENT)
-        except TraplineError as error:
-            problems[key] = in_one_line(error)
-    return _Answer(data, problems=problems)
-
-
-def _search(shard: str, kind: str, keys: Mapping[str, Picture]) -> Iterator[tuple[str, bytes]]:
-    """Yield the wanted pictures, in the order of the shard."""
-    if kind == "parquet":
-        with store.open_tail(shard) as stream:
-            yield from _rows(PictureTable(stream, shard), keys)
-        return
-    with store.open_unchanged(shard, store.stat(shard).identity) as stream:
-        for key, member in _images(stream, kind):
-            if key in keys and member.size <= MAX_IMAGE_BYTES:
-                yield key, member.read()
-
-
-def _rows(table: PictureTable, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the wanted pictures of a table; row groups without any have only their names read."""
-    seen: Counter[str] = Counter()
-    for group in range(table.groups):
-        named = [unique_key(name, seen) for name in table.names(group)]
-        last = max((place for place, key in enumerate(named) if key in keys), default=-1)
-        for key, row in zip(named[: last + 1], table.rows(group), strict=False):
-            if key in keys and row.data:
-                yield key, row.data
-
-
-def _images(stream: IO[bytes], kind: str) -> Iterator[tuple[str, Member]]:
-    """Yield the images of an archive under the keys that they have in rows."""
-    seen: Counter[str] = Counter()
-    for member in archives.tar_members(stream) if kind == "tar" else archives.zip_members(stream):
-        if member.is_file and is_image(member.name) and is_wanted(member.name, Counter()):
-            yield unique_key(member.name, seen), member
 
 
 def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:
