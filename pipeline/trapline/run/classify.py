@@ -112,7 +112,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 precision=precision,
                 columns=columns,
                 fingerprint=mark.digest,
-                fast_decode=config.decode == "fast",
+                decode=config.decode,
                 cropping=cropping(config),
                 stop_at=stop_at,
             )
