@@ -1,10 +1,10 @@
 """A model as a Python object, for notebooks and services: images in, arrays out, without Ray."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike, fspath
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -112,9 +112,9 @@ class Classifier:
     def _pixels(self, images: Picture | Sequence[Picture]) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield uint8 [3, H, W] of each picture at the model's size."""
         single = isinstance(images, str | PathLike | bytes | Image.Image)
-        if single or (isinstance(images, np.ndarray) and images.ndim == 3):
-            images = [images]  # type: ignore[list-item]
-        for number, image in enumerate(images):
+        single = single or (isinstance(images, np.ndarray) and images.ndim == 3)
+        pictures: Iterable[object] = [images] if single else cast(Sequence[object], images)
+        for number, image in enumerate(pictures):
             if isinstance(image, str | PathLike):
                 yield self._decoded(store.read_many([fspath(image)])[0], fspath(image))
             elif isinstance(image, bytes):
