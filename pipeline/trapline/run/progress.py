@@ -281,7 +281,7 @@ class Account:
                 **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
             },
             shards_in=len(self.found.shards),
-            shards_passed_over=self.found.passed_over,
+            shards_passed_over=self.found.excluded,
             shards_committed=len(self.committed),
             shards_already_done=done,
             shards_failed={uri: failure.reason for uri, failure in self.failures.items()},
