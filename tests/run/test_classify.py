@@ -32,10 +32,10 @@ from tests.support.archives import (
 from tests.support.progress import Silent
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, OutputConflict, UsageError
+from trapline.monitoring.monitored_run import classify_monitored
 from trapline.results.footer import find
-from trapline.run.classify import classify
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.sources.shards import Discovery, discover
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -49,7 +49,7 @@ class Run:
 
     def __call__(self, **options: Any) -> Manifest:
         values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
+        return classify_monitored(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
 
     def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
         glob = f"{self.output}/**/*.parquet"
@@ -330,7 +330,7 @@ class TestEveryNight:
 
     def test_a_command_is_told_of_an_interruption_too(self, run: Run, tmp_path: Path) -> None:
         class Interrupting(Silent):
-            def __call__(self, account: Account) -> None:
+            def __call__(self, progress: Progress) -> None:
                 raise KeyboardInterrupt
 
         write_tar(run.archive / "a.tar", pictures(2))
@@ -339,7 +339,7 @@ class TestEveryNight:
             inputs=(str(run.archive),), output=str(run.output), model=str(run.model), notify=f"cat > {told}"
         )
         with pytest.raises(KeyboardInterrupt):
-            classify(config, Interrupting())
+            classify_monitored(config, Interrupting())
         assert json.loads(told.read_text())["status"] == "interrupted"
 
     def test_a_run_that_is_refused_because_of_another_says_so_to_the_command(self, run: Run, tmp_path: Path) -> None:
