@@ -1,16 +1,13 @@
-"""One entry point per job, for a checkout: `python -m jobs.classify …` needs the dependencies, not Trapline itself."""
+"""One entry point per command, for a checkout: `python -m jobs.classify …` needs the dependencies, not Trapline."""
 
 import os
 import sys
 from pathlib import Path
 
-# Where the package is not installed it lies beside this folder. Processes that this one starts need to find it, too.
-_SOURCE = str(Path(__file__).resolve().parents[1] / "pipeline")
+_SOURCE = Path(__file__).resolve().parents[1] / "pipeline"
 
-if _SOURCE not in sys.path:
-    sys.path.insert(0, _SOURCE)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_SOURCE, os.environ.get("PYTHONPATH"))))
-
-
-def on_worker() -> None:
-    """Do nothing: on a worker of a submitted job, importing this module is what makes `trapline` importable there."""
+# The checkout comes before a Trapline that is installed: in this process, in those that it starts, and by
+# `ray_session.connect` on the workers of a cluster.
+sys.path.insert(0, str(_SOURCE))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_SOURCE), os.environ.get("PYTHONPATH"))))
+os.environ["TRAPLINE_SOURCE"] = str(_SOURCE / "trapline")

@@ -22,7 +22,7 @@ from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictions, Predictor
-from trapline.sources.shards import is_image
+from trapline.sources.file_types import is_image
 
 
 @dataclass(frozen=True)

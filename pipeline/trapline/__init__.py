@@ -1,3 +1,86 @@
-"""Trapline: shards become records, records become tensors, tensors become predictions, predictions become Parquet."""
+"""Trapline: shards become records, records become tensors, tensors become predictions, predictions become Parquet.
 
+To read it, begin with the run and follow an image; each room says in its `__init__.py` what it is for:
+
+1. `cli/classify.py` and `config.py`: the options of a run.
+2. `run/classify.py`: a run from plan to manifest.
+3. `sources/`: what a shard is, and its records; `storage/` below it opens any URL.
+4. `decoding/` (and `detections/` for boxes): bytes become pixels and facts.
+5. `model/`: pixels become probabilities and embeddings.
+6. `results/`: rows, Parquet files, and the ledger that says which shards are done.
+7. `monitoring/`: what watches a run. `analysis/`: what people do with results.
+
+The names below are the Python API (docs/api.md). They load what they need when they are used: importing `trapline`
+loads neither torch nor Ray.
+"""
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trapline.run.classify import Watch
+    from trapline.run.manifest import Manifest
+
+__all__ = ["Manifest", "classify"]
 __version__ = "0.1.0"
+
+_LAZY = {"Manifest": "trapline.run.manifest"}
+
+
+def classify(
+    *,
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output: str | PathLike[str],
+    model: str | PathLike[str],
+    observer: "Watch | None" = None,
+    **options: Any,
+) -> "Manifest":
+    """Classify an archive as `trapline classify` does, and return the manifest of the run.
+
+    Ray starts in this process, or joins the cluster that RAY_ADDRESS names, and stays until `ray.shutdown()`.
+
+    Args:
+        inputs: archives, folders, patterns or @FILE lists; paths or URLs.
+        output: folder of the results; path or URL.
+        model: path, URL or hub name of a checkpoint.
+        observer: receives progress and notes during the run; default: nothing does.
+        options: any other option of `trapline classify`, such as `top_k=1` (docs/cli.md); tuples for those that repeat.
+
+    Raises:
+        UsageError: an option does not exist or has an impossible value.
+        FatalError: the run cannot go on; the message says what to do.
+    """
+    from pydantic import ValidationError
+
+    from trapline.config import RunConfig
+    from trapline.errors import UsageError
+    from trapline.run.classify import classify as run
+
+    given = [inputs] if isinstance(inputs, str | PathLike) else inputs
+    try:
+        config = RunConfig(inputs=tuple(map(fspath, given)), output=fspath(output), model=fspath(model), **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}") from error
+    return run(config, observer or _NoObserver())
+
+
+class _NoObserver:
+    def __call__(self, account: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'trapline' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

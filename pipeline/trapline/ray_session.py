@@ -12,6 +12,8 @@ from trapline.errors import ClusterError, in_one_line
 # Lines of Ray's C++ code below this level stay out of our standard error, such as "Actor ... has constructor arguments
 # in the object store": they would tear the progress bar, and stand as plain text among the lines of --log json.
 _CPP_LOG_LEVEL = ("RAY_BACKEND_LOG_LEVEL", "fatal")
+# A checkout's entry points name the package's folder here: on the nodes of a cluster it may be missing, or older.
+SOURCE_VARIABLE = "TRAPLINE_SOURCE"
 
 
 def on_shared_cluster() -> bool:
@@ -48,7 +50,10 @@ def _join() -> None:
     # The driver alone: the cluster's own processes have their own environment.
     os.environ.setdefault(*_CPP_LOG_LEVEL)
     address = os.environ["RAY_ADDRESS"]
-    _init(f"RAY_ADDRESS={address}: cannot join the cluster", "check that it is up and reachable from here")
+    options: dict[str, Any] = {}
+    if source := os.environ.get(SOURCE_VARIABLE):
+        options["runtime_env"] = {"py_modules": [source]}
+    _init(f"RAY_ADDRESS={address}: cannot join the cluster", "check that it is up and reachable from here", **options)
 
 
 def _start() -> None:

@@ -12,7 +12,8 @@ from trapline.results.rows import usable
 from trapline.run import chunks
 from trapline.run.chunks import read_chunks
 from trapline.run.messages import DecodedChunk, Failure, PredictedChunk
-from trapline.sources import records
+from trapline.sources import limits
+from trapline.sources.records import Record
 from trapline.sources.shards import Shard, discover
 
 SIZE = (64, 64)
@@ -70,7 +71,7 @@ def test_a_shard_of_bad_images_has_rows_and_no_pixels(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had_is_a_failed_row_with_its_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_IMAGE_BYTES", 20_000)
+    monkeypatch.setattr(limits, "MAX_IMAGE_BYTES", 20_000)
     huge = {"huge.jpg": jpeg(1, (800, 600), quality=100), "huge.json": sidecar(site="fen"), "small.jpg": jpeg(2)}
     (chunk,) = read(write_tar(tmp_path / "a.tar", huge))
     first, second = chunk.rows.to_pylist()
@@ -177,7 +178,7 @@ def test_the_bytes_of_one_image_at_a_time_are_held(tmp_path: Path, monkeypatch: 
     held: list[int] = []
     add = chunks._Builder.add
 
-    def watched(builder: chunks._Builder, record: records.Record) -> Iterator[DecodedChunk]:
+    def watched(builder: chunks._Builder, record: Record) -> Iterator[DecodedChunk]:
         yield from add(builder, record)
         held.append(sum(len(kept.data or b"") for kept in builder.records))
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trapline.errors import ShardBroken
-from trapline.sources.parquet_images import PictureTable
+from trapline.sources.parquet_images import ImageTable
 
 SIZE = 50_000
 PATHS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -46,7 +46,7 @@ def written(columns: dict[str, Any] | pa.Table, rows_per_group: int = 3) -> Coun
     ],
 )  # fmt: skip
 def test_names_without_pictures_are_those_with_them(columns: dict[str, Any], names: list[str]) -> None:
-    table = PictureTable(written(columns), "a.parquet")
+    table = ImageTable(written(columns), "a.parquet")
     groups = range(table.groups)
     assert [name for group in groups for name in table.names(group)] == names
     assert [row.name for group in groups for row in table.rows(group)] == names
@@ -55,7 +55,7 @@ def test_names_without_pictures_are_those_with_them(columns: dict[str, Any], nam
 def test_names_and_one_group_are_read_without_the_pictures_of_others() -> None:
     pictures = [{"bytes": bytes([number]) * SIZE, "path": f"{number}.jpg"} for number in range(60)]
     stream = written({"image": pa.array(pictures, PATHS), "n": list(range(60))})
-    table = PictureTable(stream, "a.parquet")
+    table = ImageTable(stream, "a.parquet")
     names = [name for group in range(table.groups) for name in table.names(group)]
     assert names == [picture["path"] for picture in pictures]
     assert stream.taken < 10 * SIZE
@@ -65,11 +65,13 @@ def test_names_and_one_group_are_read_without_the_pictures_of_others() -> None:
 
 def test_metadata_is_a_column_verbatim_or_what_else_there_is() -> None:
     columns = {"image": [b"0", b"1"], "metadata": ['{ "a":1}', None], "key": ["k", "l"], "n": [1, float("nan")]}
-    rows = list(PictureTable(written(columns), "a.parquet").rows(0))
+    rows = list(ImageTable(written(columns), "a.parquet").rows(0))
     assert [row.metadata for row in rows] == ['{ "a":1}', '{"metadata": null, "n": null}']
-    assert next(PictureTable(written({"image": [b"0"]}), "a.parquet").rows(0)).metadata is None
+    assert next(ImageTable(written({"image": [b"0"]}), "a.parquet").rows(0)).metadata is None
 
 
 def test_without_pictures_it_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ShardBroken, match=r"^s3://x/a\.parquet: no column of images .* among species, n$"):
-        PictureTable(written({"species": ["owl"], "n": [1]}), "s3://x/a.parquet")
+    with pytest.raises(
+        ShardBroken, match=r"^s3://x/a\.parquet: no column of images .* among species \(string\), n \(int64\)$"
+    ):
+        ImageTable(written({"species": ["owl"], "n": [1]}), "s3://x/a.parquet")

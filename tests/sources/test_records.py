@@ -32,7 +32,7 @@ from tests.support.reading import (
 )
 from tests.support.servers import S3Server
 from trapline.errors import ShardBroken, StorageError, TransientError
-from trapline.sources import records
+from trapline.sources import limits, records
 from trapline.sources.records import read
 from trapline.storage import retry, store
 
@@ -80,15 +80,15 @@ def test_sidecars_become_metadata_and_junk_is_counted(kind: str, tmp_path: Path)
     outcome = read_sound(write_any(kind, tmp_path, members))
     assert outcome.images == {"a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c"}
     assert outcome.metadata == {"a.jpg": '{"camera": 1}', "b.jpg": '{ "verbatim": "ä" }', "c.jpg": None}
-    assert outcome.ignored == {"Thumbs.db": 1, "._*": 1, ".dat": 1}
+    assert outcome.ignored == {"Thumbs.db": 1, "._*": 1, ".dat": 1, "(unmatched .json sidecar)": 1}
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "folder"])
 def test_an_image_beyond_the_limit_costs_itself_alone(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_IMAGE_BYTES", 1000)
-    monkeypatch.setattr(records, "MAX_SIDECAR_BYTES", 100)
+    monkeypatch.setattr(limits, "MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_SIDECAR_BYTES", 100)
     members = {"a.jpg": b"a", "b.jpg": bytes(2**20), "c.jpg": b"c", "c.json": bytes(101), "d.jpg": bytes(1000)}
     outcome = read_sound(write_any(kind, tmp_path, members))
     assert outcome.kinds == {"a.jpg": None, "b.jpg": "too_large", "c.jpg": None, "d.jpg": None}
@@ -222,8 +222,8 @@ def test_a_null_image_is_a_failed_row(column: pa.Array, scratch: Path) -> None:
 
 
 def test_a_parquet_image_beyond_the_limit_costs_itself_alone(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_IMAGE_BYTES", 1000)
-    monkeypatch.setattr(records, "MAX_SIDECAR_BYTES", 100)
+    monkeypatch.setattr(limits, "MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_SIDECAR_BYTES", 100)
     data = parquet_bytes({"image": [b"a", bytes(1001), b"c"], "note": ["", "", "n" * 101]})
     outcome = read_bytes(scratch, "a.parquet", data)
     assert list(outcome.kinds.values()) == [None, "too_large", None]

@@ -15,8 +15,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from trapline.errors import ShardBroken, StorageError, TransientError, TraplineError
+from trapline.sources.file_types import shard_format
 from trapline.sources.records import Record, read
-from trapline.sources.shards import Shard, folder_identity, folder_members, shard_format
+from trapline.sources.shards import Shard, folder_identity, folder_members
 from trapline.storage import store
 
 
@@ -43,7 +44,7 @@ class Outcome:
 def shard_of(url: Path | str) -> Shard:
     url = str(url)
     kind = shard_format(url)
-    if kind:
+    if kind and not Path(url).is_dir():
         entry = store.stat(url)
         return Shard(url, kind, entry.size, entry.identity, "unused")
     return Shard(url, "folder", 0, folder_identity(*folder_members(store.list_folder(url), Counter())), "unused")

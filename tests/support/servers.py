@@ -178,7 +178,11 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def ray_head(
-    folder: Path, num_cpus: int = 2, host: str = LOOPBACK, grows: Mapping[str, Any] | None = None
+    folder: Path,
+    num_cpus: int = 2,
+    host: str = LOOPBACK,
+    grows: Mapping[str, Any] | None = None,
+    python: Path | None = None,
 ) -> Iterator[RayHead]:
     """`ray start --head`, with its log in `folder`.
 
@@ -187,6 +191,7 @@ def ray_head(
         num_cpus: logical cores of the head.
         host: of the loopback range, where there will be further nodes.
         grows: types of nodes, as a cluster's description has them, that Ray's autoscaler starts and stops on this machine.
+        python: interpreter of another environment, for the head, its workers and its jobs.
     """
     gcs, dashboard, client, agent, metrics = _free_ports(5)
     log = folder / "ray.log"
@@ -205,8 +210,12 @@ def ray_head(
         }
     # Not in `folder`: Ray puts sockets below its own folder, and the path of a socket ends at 107 bytes.
     with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
+        program: list[str | Path] = [SCRIPTS / "ray"]
+        if python:
+            program = [python, "-m", "ray.scripts.scripts"]
+            env = env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
         command = [
-            SCRIPTS / "ray",
+            *program,
             "start",
             "--head",
             "--block",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trapline.errors import UsageError
-from trapline.sources.shards import shard_format
+from trapline.sources.file_types import shard_format
 
 _METADATA = "metadata:"
 _SERIAL = "serial"

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from trapline.errors import TraplineError
+from trapline.sources.file_types import shard_format
 from trapline.sources.records import read
-from trapline.sources.shards import FOLDER_OUTPUT, Shard, shard_format
+from trapline.sources.shards import FOLDER_OUTPUT, Shard
 from trapline.storage import store
 
 # A detector may have seen an archive unpacked, as a folder of its name.

@@ -1,36 +1,39 @@
-"""What a Parquet file of pictures holds, row by row: memory is bounded by one of them, whatever its row groups have.
+"""Read a Parquet file of images row by row: memory is bounded by one of them, whatever its row groups have.
 
-Whatever this raises, unless it comes from the stream, is a fault of the file, as with `archives.py`.
+Whatever this raises, unless it comes from the stream, is a fault of the file, as with archives.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import isfinite
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trapline.errors import ShardBroken
+from trapline.sources import parquet_columns
+from trapline.sources.parquet_columns import NAME_COLUMNS, ImageColumn
+from trapline.sources.sidecars import is_json, without_nan
 
 # pyarrow by itself reads a row group whole.
 _STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
-# Columns that hold the image and its path, in the order in which we believe their names.
-_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes", "content", "data")
-_NAME_COLUMNS = ("path", "file_path", "image_path", "file_name", "filename", "key", "__key__")
 _METADATA_COLUMNS = ("metadata", "json")
+# Rows that are looked at where several columns may hold the images.
+_FIRST_ROWS = 4
+# Key-value metadata of Trapline's own results.
+_RESULT_KEY = b"trapline.shard"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A picture.
+    """An image.
 
     Attributes:
-        name: its path, where the file says one; or else `row/` and its number.
+        name: its path, where the file says one; without it `row/` and its number.
         data: its bytes; None where the cell is null.
-        metadata: that column verbatim, or else what is neither picture nor name, as JSON; None without.
+        metadata: that column verbatim, or what is neither image nor name, as JSON; None without.
     """
 
     name: str
@@ -38,90 +41,121 @@ class Row:
     metadata: str | None
 
 
-class PictureTable:
+class ImageTable:
     """An open Parquet file.
 
     Args:
         stream: the file.
         uri: its name, for messages.
+        image_column: name of the column of images; found by name, type and first rows where it is None.
 
     Raises:
-        ShardBroken: no column holds pictures.
+        ShardBroken: no column holds images.
     """
 
-    def __init__(self, stream: IO[bytes], uri: str) -> None:
+    def __init__(self, stream: IO[bytes], uri: str, image_column: str | None = None) -> None:
         self._file = pq.ParquetFile(stream, **_STREAMING)
-        schema = self._file.schema_arrow
-        self._image = _image_column(schema, uri)
-        self._columns = [field.name for field in schema if field.name == self._image or not _holds_bytes(field.type)]
-        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
-        self._firsts = list(accumulate(sizes, initial=0))
+        self._uri = uri
+        if _RESULT_KEY in (self._file.metadata.metadata or {}):
+            raise ShardBroken(f"{uri}: is a result of Trapline, no input; leave it out of INPUT")
+        self._chosen = parquet_columns.choose(self._file.schema_arrow, uri, image_column, self._first_cells)
+        self._sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
+        self._firsts = list(accumulate(self._sizes, initial=0))
 
     @property
     def groups(self) -> int:
-        """How many row groups there are."""
+        """Number of row groups."""
         return int(self._file.num_row_groups)
 
+    @property
+    def rows_in_all(self) -> int:
+        """Number of rows that the footer counts."""
+        return int(self._file.metadata.num_rows)
+
+    @property
+    def image_column(self) -> str:
+        """Name of the column of images."""
+        return self._chosen.image.name
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """Names of other columns that hold images as well."""
+        return self._chosen.alternatives
+
     def names(self, group: int) -> Iterator[str]:
-        """Of the rows of a row group; no picture is read for it."""
-        columns = [name for name in self._columns if name in _NAME_COLUMNS and name != self._image]
-        kind = self._file.schema_arrow.field(self._image).type
-        if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-            columns.append(f"{self._image}.path")
+        """Read the names of the rows of a row group, without the images."""
+        columns = [name for name in self._chosen.others if name in NAME_COLUMNS]
+        if self._chosen.image.beside:
+            columns.append(".".join(self._chosen.image.beside))
         number = self._firsts[group]
         # Without columns, batches have rows all the same.
         for batch in self._file.iter_batches(row_groups=[group], columns=columns, use_threads=False):
             for place in range(len(batch)):
-                cells = _cells(batch, place)
-                yield _take_name(number, cells.pop(self._image, None), cells)
+                yield self._take_name(number, _cells(batch, place))
                 number += 1
 
     def rows(self, group: int) -> Iterator[Row]:
-        """The rows of a row group, read one at a time: those before one that is broken are sound."""
-        batches = self._file.iter_batches(1, row_groups=[group], columns=self._columns, use_threads=False)
+        """Read the rows of a row group, one at a time.
+
+        Raises:
+            ShardBroken: after them, where there were not as many as the footer counts.
+        """
+        columns = [*self._chosen.others, ".".join(self._chosen.image.path)]
+        if self._chosen.image.beside:
+            columns.append(".".join(self._chosen.image.beside))
+        batches = self._file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)
+        count = 0
         for number, batch in enumerate(batches, self._firsts[group]):
             cells = _cells(batch, 0)
-            cell = cells.pop(self._image)
-            name = _take_name(number, cell, cells)
-            verbatim = next((cells[name] for name in _METADATA_COLUMNS if isinstance(cells.get(name), str)), None)
-            metadata = verbatim or (json.dumps(cells, default=str, ensure_ascii=False) if cells else None)
-            yield Row(name, cell.get("bytes") if isinstance(cell, dict) else cell, metadata)
+            name = self._take_name(number, cells)
+            data = _cell(cells, self._chosen.image.path)
+            cells.pop(self._chosen.image.path[0])
+            yield Row(name, data, _metadata(cells))
+            count += 1
+        if count != self._sizes[group]:
+            raise ShardBroken(
+                f"{self._uri}: row group {group} gave {count} of the {self._sizes[group]} rows that its footer counts, "
+                "so that its images may bear each other's names; write it again"
+            )
+
+    def _first_cells(self, columns: Sequence[ImageColumn]) -> list[list[Any]]:
+        paths = [".".join(column.path) for column in columns]
+        if not self.groups:
+            return [[] for _ in columns]
+        batch = next(self._file.iter_batches(_FIRST_ROWS, row_groups=[0], columns=paths, use_threads=False), None)
+        rows = [_cells(batch, place) for place in range(len(batch))] if batch else []
+        return [[_cell(row, column.path) for row in rows] for column in columns]
+
+    def _take_name(self, number: int, cells: dict[str, Any]) -> str:
+        """Return the name of a row; where one of its cells says it, that is taken out of them."""
+        beside = self._chosen.image.beside
+        if beside and (name := _cell(cells, beside)) and isinstance(name, str):
+            return name
+        column = next((name for name in NAME_COLUMNS if isinstance(cells.get(name), str) and cells[name]), None)
+        return str(cells.pop(column)) if column else f"row/{number:08d}"
 
 
-def _image_column(schema: pa.Schema, uri: str) -> str:
-    candidates = [field.name for field in schema if _holds_bytes(field.type)]
-    best = [name for name in _IMAGE_COLUMNS if name in candidates] or candidates
-    if not best:
-        columns = ", ".join(schema.names[:20])
-        raise ShardBroken(f"{uri}: no column of images (binary, or a struct with `bytes`) among {columns}")
-    return best[0]
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    if pa.types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _metadata(cells: dict[str, Any]) -> str | None:
+    verbatim = next((cells[name] for name in _METADATA_COLUMNS if isinstance(cells.get(name), str)), None)
+    if verbatim is not None and is_json(verbatim):
+        return str(verbatim)
+    return json.dumps(without_nan(cells), default=str, ensure_ascii=False) if cells else None
 
 
 def _cells(batch: pa.RecordBatch, place: int) -> dict[str, Any]:
-    return {name: _plain(column[place]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return {name: _value(column[place]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
 
 
-def _take_name(number: int, image: Any, cells: dict[str, Any]) -> str:
-    """The name of a row; where one of its cells says it, that is taken out of them."""
-    if isinstance(image, dict) and isinstance(image.get("path"), str):
-        return str(image["path"])
-    column = next((name for name in _NAME_COLUMNS if isinstance(cells.get(name), str)), None)
-    return str(cells.pop(column)) if column else f"row/{number:08d}"
+def _cell(cells: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = cells
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
-def _plain(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar) -> Any:
     try:
-        value = scalar.as_py()
+        return scalar.as_py()
     # Nanoseconds, years before 1, unknown time zones, broken UTF-8: no reason to lose the image.
     except (ValueError, ArithmeticError, LookupError, ImportError, NotImplementedError):
         return None
-    # Nor does JSON have a NaN.
-    return None if isinstance(value, float) and not isfinite(value) else value

@@ -2,30 +2,31 @@
 
 What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
 off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
-`encrypted`, `unreadable`, `null`.
+`encrypted`, `unreadable`, `nested_archive`, `null`.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import IO
 
 from trapline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError, in_one_line
-from trapline.sources import archives
-from trapline.sources.archives import Member
-from trapline.sources.parquet_images import PictureTable
-from trapline.sources.shards import Shard, folder_identity, folder_members, is_image, is_wanted, sample_stem
+from trapline.sources import limits, signatures
+from trapline.sources.archives import wanted
+from trapline.sources.file_types import count_ignored, is_sidecar, sample_stem
+from trapline.sources.limits import Quota
+from trapline.sources.members import Member
+from trapline.sources.parquet_images import ImageTable
+from trapline.sources.shards import Shard, folder_identity, folder_members
+from trapline.sources.sidecars import SidecarIndex, json_text, webdataset_key
+from trapline.sources.tar_archive import tar_members
+from trapline.sources.zip_archive import read_directory
 from trapline.storage import store
 from trapline.storage.store import Entry
 
-# A 100-megapixel JPEG is about 50 MB, the largest TIFFs of survey cameras 200 MB: more than this is no photograph.
-MAX_IMAGE_BYTES = 256 * 2**20
-# Sidecars with the output of detection models reach some 100 KB.
-MAX_SIDECAR_BYTES = 2**20
-
 # An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
 _MAX_SAMPLE = 16
-
 # Loose images that are fetched at the same time: hides the store's latency.
 _FOLDER_FETCH = 16
 # Images that are held at the same time, if more than one.
@@ -39,9 +40,9 @@ class Record:
     """One image of a shard, still encoded.
 
     Attributes:
-        key: path inside the shard; a name that repeats gets its ordinal (`a.jpg`, `a.jpg@2`).
+        key: path inside the shard, never empty; a name that repeats gets its ordinal (`a.jpg`, `a.jpg@2`).
         data: the file's bytes; None where `error` says why there are none.
-        metadata: the `.json` sidecar, verbatim; None without one.
+        metadata: the `.json` sidecar as valid JSON; None without one.
         error: why the bytes could not be had.
         identity: of a loose image: size and etag of its file and of its sidecar's.
         unchanged: whether it was known in this identity, and so was not fetched; there is no data then.
@@ -56,83 +57,111 @@ class Record:
 
 
 def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHING) -> Iterator[Record]:
-    """The records of a shard, in the shard's own order.
+    """Read the records of a shard, in the shard's own order.
 
     Args:
         shard: what to read; it must still be what it was when it was listed.
-        ignored: counts what is no image and no sidecar, by suffix.
+        ignored: counts what gives no row, by suffix.
         known: identities of loose images by key; those that still have theirs are not fetched.
 
     Raises:
-        ShardBroken: the shard's framing breaks off here.
+        ShardBroken: the shard's framing breaks off here, it does not hold what its own count says, or it is over the
+            limits of a shard.
         TransientError: the shard changed since it was listed, or the store did not answer.
         StorageError: the store refuses us.
     """
-    readers = {"tar": _read_tar, "zip": _read_zip, "parquet": _read_parquet}
+    quota = Quota(shard.uri, shard.size)
+    if shard.format == "folder":
+        records = _read_folder(shard, ignored, known)
+    else:
+        records = {"tar": _read_tar, "zip": _read_zip, "parquet": _read_parquet}[shard.format](shard, ignored, quota)
     seen: Counter[str] = Counter()
-    reader = readers.get(shard.format)
-    for record in reader(shard, ignored) if reader else _read_folder(shard, ignored, known):
-        yield replace(record, key=unique_key(record.key, seen))
+    for record in records:
+        key = unique_key(record.key, seen)
+        if shard.format != "folder":  # of which each image takes a place in the listing
+            quota.take_key(key)
+        if record.metadata and not quota.take_metadata(record.metadata):
+            count_ignored(ignored, "(sidecar beyond the limit of its shard)")
+            record = replace(record, metadata=None)
+        yield replace(record, key=key)
 
 
 def unique_key(name: str, seen: Counter[str]) -> str:
-    """The key of an image that is stored under this name, after those of its shard that were `seen` before."""
+    """Return the key of an image that is stored under this name, after those of its shard that were `seen` before."""
     key = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    seen[key] += 1
-    # Something may be called `a.jpg@2` from the start.
-    return key if seen[key] == 1 else unique_key(f"{key}@{seen[key]}", seen)
+    while True:
+        seen[key] += 1
+        if seen[key] == 1:
+            return key
+        key = f"{key}@{seen[key]}"  # which may be the name of another from the start
 
 
-def _read_tar(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
-    """As WebDataset packs them: an image and its sidecar are neighbours, in either order."""
+def _read_tar(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Record]:
+    """Read a tar as WebDataset packs it: an image and its sidecar are neighbours, in either order."""
     with store.open_unchanged(shard.uri, shard.identity) as stream:
-        sample: list[Record] = []
+        neighbours = _Neighbours(ignored)
         try:
-            with _breaking(shard, "the tar breaks off", "what came before is kept"):
-                for member in archives.tar_members(stream):
-                    if not _is_wanted(member.name, member.size, ignored):
-                        continue
-                    if not member.is_file:
-                        ignored["(link or device)"] += 1
-                        continue
-                    record = _record(member)
-                    if sample and not _belongs(record, sample):
-                        yield from _with_sidecar(sample)
-                        sample = []
-                    sample.append(record)
+            with _breaking(shard, stream, "the tar breaks off", "what came before is kept"):
+                for member in wanted(tar_members(stream), ignored):
+                    yield from neighbours.add(_record(member, quota))
         except ShardBroken:
-            yield from _with_sidecar(sample)
+            yield from neighbours.flush()
             raise
-        yield from _with_sidecar(sample)
+        yield from neighbours.flush()
 
 
-def _belongs(member: Record, sample: list[Record]) -> bool:
-    """Whether a member is of the same sample, and may be held with it."""
-    full = len(sample) == _MAX_SAMPLE or sum(len(other.data or b"") for other in sample) > _HELD_BYTES
-    return not full and sample_stem(member.key) == sample_stem(sample[0].key)
+class _Neighbours:
+    """The members of a tar that may be of one sample; held until it is complete."""
+
+    def __init__(self, ignored: Counter[str]) -> None:
+        self._ignored = ignored
+        self._held: list[Record] = []
+
+    def add(self, member: Record) -> Iterator[Record]:
+        """Take in an image or a sidecar; give the images that wait for nothing more."""
+        if self._held and webdataset_key(self._held[0].key) != webdataset_key(member.key):
+            yield from self.flush()
+        elif len(self._held) == _MAX_SAMPLE or sum(len(other.data or b"") for other in self._held) > _HELD_BYTES:
+            stem = sample_stem(member.key)
+            waiting = [other for other in self._held if sample_stem(other.key) == stem]
+            yield from self.flush(waiting if len(waiting) < len(self._held) else [])
+        self._held.append(member)
+
+    def flush(self, waiting: list[Record] | None = None) -> Iterator[Record]:
+        """Give the images with their metadata, but for those that are `waiting`."""
+        held = [member for member in self._held if not any(member is other for other in waiting or [])]
+        self._held = list(waiting or [])
+        sidecars = SidecarIndex[bytes | None](convention=True)
+        for member in held:
+            if is_sidecar(member.key):
+                sidecars.add(member.key, member.data)
+        for member in held:
+            if not is_sidecar(member.key):
+                yield replace(member, metadata=_text(sidecars.find(member.key), self._ignored))
+        sidecars.count_unmatched(self._ignored)
 
 
-def _with_sidecar(sample: list[Record]) -> Iterator[Record]:
-    sidecar = next((member.data for member in sample if not is_image(member.key) and member.data), None)
-    for member in sample:
-        if is_image(member.key):
-            yield replace(member, metadata=_text(sidecar))
-
-
-def _read_zip(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+def _read_zip(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Record]:
     with store.open_unchanged(shard.uri, shard.identity) as stream:
-        with _breaking(shard, "no readable zip directory", "upload it again"):
-            members = archives.zip_members(stream)
-        wanted = [member for member in members if _is_wanted(member.name, member.size, ignored)]
-        sidecars = {sample_stem(member.name): member for member in wanted if not is_image(member.name)}
-        for member in wanted:
-            if is_image(member.name):
-                sidecar = sidecars.get(sample_stem(member.name))
-                yield replace(_record(member), metadata=_text(_record(sidecar).data) if sidecar else None)
+        with _breaking(shard, stream, "no readable zip directory", "upload it again"):
+            directory = read_directory(stream)
+        members = list(wanted(directory.members, ignored))
+        sidecars = SidecarIndex[Member]()
+        for member in members:
+            if is_sidecar(member.name):
+                sidecars.add(member.name, member)
+        for member in members:
+            if not is_sidecar(member.name):
+                sidecar = sidecars.find(member.name)
+                metadata = _text(_record(sidecar, quota).data, ignored) if sidecar else None
+                yield replace(_record(member, quota), metadata=metadata)
+        sidecars.count_unmatched(ignored)
+        if directory.problem:
+            raise ShardBroken(f"{shard.uri}: {directory.problem}; what it names is kept, pack the rest again")
 
 
-def _record(member: Member) -> Record:
-    error = _size_error(member.size)
+def _record(member: Member, quota: Quota) -> Record:
+    error = quota.take_data(member.size)
     if error:
         return Record(member.name, None, error=error)
     try:
@@ -141,31 +170,34 @@ def _record(member: Member) -> Record:
         return Record(member.name, None, error=error)
 
 
-def _read_parquet(shard: Shard, ignored: Counter[str]) -> Iterator[Record]:
+def _read_parquet(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Record]:
     with (
         store.open_unchanged(shard.uri, shard.identity) as stream,
-        _breaking(shard, "not readable as Parquet", "write it again"),
+        _breaking(shard, stream, "not readable as Parquet", "write it again"),
     ):
-        table = PictureTable(stream, shard.uri)
+        table = ImageTable(stream, shard.uri, shard.image_column)
+        for other in table.alternatives:
+            count_ignored(ignored, f"(column {other!a}; {table.image_column!a} was taken)", table.rows_in_all)
         for group in range(table.groups):
             for row in table.rows(group):
                 metadata = row.metadata
-                if metadata and not _is_wanted("metadata.json", len(metadata), ignored):
+                if metadata and len(metadata) > limits.MAX_SIDECAR_BYTES:
+                    count_ignored(ignored, limits.SIDECAR_TOO_LARGE)
                     metadata = None
                 if row.data is None:
                     error: ImageError | None = ImageError("null", "the image cell is null")
                 else:
-                    error = _size_error(len(row.data))
+                    error = quota.take_data(len(row.data))
                 yield Record(row.name, None if error else row.data, metadata, error)
 
 
 def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) -> Iterator[Record]:
     images, sidecars = _list_folder(shard, ignored)
-    sidecars = {stem: entry for stem, entry in sidecars.items() if _is_wanted(entry.url, entry.size, ignored)}
-    loose = [_Loose(entry, sidecars.get(sample_stem(entry.url))) for entry in images]
+    loose = [_Loose(entry, sidecars.find(entry.url)) for entry in images]
+    sidecars.count_unmatched(ignored)
     try:
         for batch in _batches([image for image in loose if known.get(image.key) != image.identity]):
-            yield from _fetch(batch)
+            yield from _fetch(batch, ignored)
         for image in loose:
             if known.get(image.key) == image.identity:
                 yield Record(image.key, None, identity=image.identity, unchanged=True)
@@ -175,7 +207,7 @@ def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) 
     _list_folder(shard, Counter())
 
 
-def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], dict[str, Entry]]:
+def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
     images, sidecars = folder_members(store.list_folder(shard.uri), ignored)
     if folder_identity(images, sidecars) != shard.identity:
         raise TransientError(f"{shard.uri}: images or sidecars came, went or changed since it was listed; try again")
@@ -209,36 +241,26 @@ def _batches(loose: list[_Loose]) -> Iterator[list[_Loose]]:
     yield batch
 
 
-def _fetch(batch: list[_Loose]) -> Iterator[Record]:
-    files = {file for each in batch for file in (each.image, each.sidecar) if file and not _size_error(file.size)}
+def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
+    images = {each.image for each in batch if not limits.image_error(each.image.size)}
+    sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
+    files = [*images, *sidecars]
     data = dict(zip(files, store.read_many([file.url for file in files]), strict=True))
     for each in batch:
-        metadata = _text(data.get(each.sidecar)) if each.sidecar else None
-        yield Record(each.key, data.get(each.image), metadata, _size_error(each.image.size), each.identity)
+        metadata = None
+        if each.sidecar in sidecars:
+            metadata = _text(data[each.sidecar], ignored)
+        elif each.sidecar:
+            count_ignored(ignored, limits.SIDECAR_TOO_LARGE)
+        yield Record(each.key, data.get(each.image), metadata, limits.image_error(each.image.size), each.identity)
 
 
-def _is_wanted(name: str, size: int, ignored: Counter[str]) -> bool:
-    """Whether this is an image, or a sidecar of bearable size."""
-    if not is_wanted(name, ignored):
-        return False
-    if is_image(name) or size <= MAX_SIDECAR_BYTES:
-        return True
-    ignored["(sidecar too large)"] += 1
-    return False
-
-
-def _size_error(size: int) -> ImageError | None:
-    if size <= MAX_IMAGE_BYTES:
-        return None
-    return ImageError("too_large", f"{size} bytes in one file; the limit is {MAX_IMAGE_BYTES}")
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode("utf-8", "replace")
+def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:
+    return None if sidecar is None else json_text(sidecar, ignored)
 
 
 @contextmanager
-def _breaking(shard: Shard, what: str, remedy: str) -> Iterator[None]:
+def _breaking(shard: Shard, stream: IO[bytes], what: str, remedy: str) -> Iterator[None]:
     """Around a format's reader: what it stumbles over is where the shard breaks.
 
     In hostile bytes these readers raise whatever they come upon, IndexErrors and MemoryErrors included; what the store
@@ -249,4 +271,12 @@ def _breaking(shard: Shard, what: str, remedy: str) -> Iterator[None]:
     except TraplineError:
         raise
     except Exception as error:
+        content = signatures.describe(_head(stream))
+        if content and content not in signatures.OF_FORMAT[shard.format]:
+            raise ShardBroken(f"{shard.uri}: is {content}, not {shard.format}; upload it again or rename it") from error
         raise ShardBroken(f"{shard.uri}: {what}: {in_one_line(error)}; {remedy}") from error
+
+
+def _head(stream: IO[bytes]) -> bytes:
+    stream.seek(0)
+    return stream.read(signatures.HEAD_BYTES)

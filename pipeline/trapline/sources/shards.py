@@ -8,27 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Literal
 
 from trapline.errors import OutputConflict, UsageError
+from trapline.sources.file_types import (
+    Format,
+    count_ignored,
+    is_image,
+    is_wanted,
+    junk,
+    sample_stem,
+    shard_format,
+)
+from trapline.sources.own_results import without_results
+from trapline.sources.sidecars import SidecarIndex
 from trapline.storage import store
 from trapline.storage.store import Entry
-
-Format = Literal["tar", "zip", "parquet", "folder"]
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-
-_SHARD_SUFFIXES: dict[str, Format] = {
-    ".tar": "tar",
-    ".tar.gz": "tar",
-    ".tgz": "tar",
-    ".zip": "zip",
-    ".parquet": "parquet",
-}
-
-# Left behind by cameras, Windows, macOS and Synology; ignored wherever they appear, and counted.
-_JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
-_JUNK_FOLDERS = frozenset({"__macosx", "@eadir", ".trashes", ".spotlight-v100", ".fseventsd", "$recycle.bin"})
 
 # Inputs that are listed at the same time, for lists of many lines: hides the store's latency.
 _LISTINGS = 16
@@ -52,6 +46,7 @@ class Shard:
         output: URL of the Parquet file that it becomes.
         arrived: when it came to be there as it is, by the store's clock; of a folder, when the latest of its files did.
             None where the store does not tell.
+        image_column: of a Parquet file, the column that the user names; None to find it.
     """
 
     uri: str
@@ -60,6 +55,7 @@ class Shard:
     identity: str
     output: str
     arrived: datetime | None = field(default=None, compare=False)
+    image_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +73,18 @@ class Discovery:
     passed_over: int = 0
 
 
-def discover(inputs: Sequence[str], output: str) -> Discovery:
-    """Every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
+def discover(inputs: Sequence[str], output: str, image_column: str | None = None) -> Discovery:
+    """List every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
 
     The output name mirrors the path below the input: below the folder as given, below the last folder before a
     pattern's first wildcard, and below the root of the store for the lines of a list (whose other lines come and go).
-    A folder that holds loose images is one shard, whole, also where a pattern matches only some of them.
+    A folder that holds loose images is one shard, whole, also where a pattern matches only some of them. Results of
+    Trapline that lie below an input are no shards.
+
+    Args:
+        inputs: what to list.
+        output: where results go; what lies there is not listed.
+        image_column: of Parquet files, the column that holds the images; None to find it.
 
     Raises:
         UsageError: input lies in output, names single images, bears a name that is no UTF-8, or holds nothing to
@@ -97,7 +99,7 @@ def discover(inputs: Sequence[str], output: str) -> Discovery:
     with ThreadPoolExecutor(_LISTINGS) as threads:
         listings = threads.map(lambda root: _list(root[0], output), roots)
         for (url, base), entries in zip(roots, listings, strict=True):
-            for shard in _shards(url, base, entries, output, ignored):
+            for shard in _shards(url, base, entries, output, image_column, ignored):
                 shards.setdefault(shard.uri, shard)
     if not shards:
         raise UsageError(f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet) and no image")
@@ -106,68 +108,27 @@ def discover(inputs: Sequence[str], output: str) -> Discovery:
     return Discovery([shards[uri] for uri in sorted(shards)], dict(ignored.most_common()))
 
 
-def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], dict[str, Entry]]:
-    """The images among a folder's files, and the `.json` sidecars by sample stem; what is neither is counted."""
-    images, sidecars = [], {}
+def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
+    """Return the images among a folder's files, and their `.json` sidecars; count what is neither."""
+    images: list[Entry] = []
+    sidecars = SidecarIndex[Entry]()
     for entry in entries:
-        if shard_format(entry.url) or not is_wanted(entry.url, ignored):
+        name = entry.url.rpartition("/")[2]  # the folder itself has been chosen
+        if (shard_format(name) and not junk(name)) or not is_wanted(name, ignored):
             continue
-        if is_image(entry.url):
+        if is_image(name):
             images.append(entry)
         else:
-            sidecars[sample_stem(entry.url)] = entry
+            sidecars.add(entry.url, entry)
     return images, sidecars
 
 
-def folder_identity(images: list[Entry], sidecars: dict[str, Entry]) -> str:
-    """A digest that changes when an image or a sidecar is added, removed or replaced."""
+def folder_identity(images: list[Entry], sidecars: Iterable[Entry]) -> str:
+    """Return a digest that changes when an image or a sidecar is added, removed or replaced."""
     digest = hashlib.sha256()
-    for entry in [*images, *(sidecars[stem] for stem in sorted(sidecars))]:
+    for entry in [*images, *sorted(sidecars, key=lambda entry: (sample_stem(entry.url), entry.url))]:
         digest.update(os.fsencode(f"{PurePosixPath(entry.url).name}\0{entry.identity}\n"))
     return f"{len(images)}-{digest.hexdigest()[:32]}"
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name is an image's."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def sample_stem(name: str) -> str:
-    """What an image and its sidecar share: `a.jpg`, `a.json` and `a.jpg.json` are all of sample `a`."""
-    for known in (_is_sidecar, is_image):
-        name = name.rpartition(".")[0] if known(name) else name
-    return name
-
-
-def is_wanted(name: str, ignored: Counter[str]) -> bool:
-    """Whether a path is an image's or a sidecar's; what is neither is counted by suffix, junk by what betrays it."""
-    junk = _junk(name)
-    if not junk and (is_image(name) or _is_sidecar(name)):
-        return True
-    ignored[junk or PurePosixPath(name).suffix.lower() or "(no suffix)"] += 1
-    return False
-
-
-def shard_format(name: str) -> Format | None:
-    """How to read a file of this name, or None where it is no shard."""
-    if _junk(name):
-        return None
-    lower = name.lower()
-    return next((kind for suffix, kind in _SHARD_SUFFIXES.items() if lower.endswith(suffix)), None)
-
-
-def _junk(name: str) -> str | None:
-    """What shows that an operating system or a camera left this path behind: its name, `._*`, or a folder; or None."""
-    *folders, last = name.split("/")
-    if last.startswith("._"):
-        return "._*"
-    if last.lower() in _JUNK_NAMES:
-        return last
-    return next((folder for folder in folders if folder.lower() in _JUNK_FOLDERS), None)
-
-
-def _is_sidecar(name: str) -> bool:
-    return name.lower().endswith(".json")
 
 
 def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -185,32 +146,41 @@ def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 def _list(root: str, output: str) -> list[Entry]:
     if is_below(root, output):
         raise UsageError(f"{root}: lies in OUTPUT {output}; choose an OUTPUT outside of the input")
+    if root.startswith(("http://", "https://")):
+        raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
     if is_image(root):
         raise UsageError(f"{root}: names single images; give the folder that holds them")
     return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
 
 
-def _shards(root: str, base: str | None, entries: list[Entry], output: str, ignored: Counter[str]) -> Iterator[Shard]:
+def _shards(
+    root: str, base: str | None, entries: list[Entry], output: str, column: str | None, ignored: Counter[str]
+) -> Iterator[Shard]:
     is_pattern = store.has_glob(root)
-    base = base or (store.glob_base(root) if is_pattern else _base(root, entries))
+    above = store.glob_base(root) if is_pattern else _base(root, entries)
+    base = base or above
     folders: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        kind = shard_format(entry.url)
-        if kind:
-            mirrored = _mirrored(entry.url, base, output)
-            yield Shard(entry.url, kind, entry.size, entry.identity, f"{mirrored}.parquet", entry.arrived)
+    for entry in without_results(entries, ignored):
+        folder, _, name = entry.url.rpartition("/")
+        # Judged below INPUT: a user may read from a snapshot.
+        if found := junk(f"{folder.removeprefix(above)}/"):
+            count_ignored(ignored, found)
+        elif (kind := shard_format(name)) and not junk(name):
+            result = f"{_mirrored(entry.url, base, output)}.parquet"
+            yield Shard(entry.url, kind, entry.size, entry.identity, result, entry.arrived, column)
         else:
-            folders[entry.url.rpartition("/")[0]].append(entry)
-    for folder, found in folders.items():
+            folders[folder].append(entry)
+    for folder, files in folders.items():
         others: Counter[str] = Counter()
-        images, sidecars = folder_members(store.list_folder(folder) if is_pattern else found, others)
+        images, sidecars = folder_members(store.list_folder(folder) if is_pattern else files, others)
         if images:  # what else lies there is counted when the shard is read
             size = sum(entry.size for entry in images)
-            mirrored = _mirrored(folder, base, output)
-            identity, result = folder_identity(images, sidecars), f"{mirrored}/{FOLDER_OUTPUT}"
-            yield Shard(folder, "folder", size, identity, result, _latest([*images, *sidecars.values()]))
+            identity, result = folder_identity(images, sidecars), f"{_mirrored(folder, base, output)}/{FOLDER_OUTPUT}"
+            yield Shard(folder, "folder", size, identity, result, _latest([*images, *sidecars]))
         else:
-            ignored.update(others)
+            sidecars.count_unmatched(others)
+            for kind_of_file, number in others.items():
+                count_ignored(ignored, kind_of_file, number)
 
 
 def _latest(entries: Iterable[Entry]) -> datetime | None:

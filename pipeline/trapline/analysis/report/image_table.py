@@ -13,7 +13,7 @@ import pyarrow as pa
 from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import Source
 from trapline.results.ledger import Result
-from trapline.sources.shards import shard_format
+from trapline.sources.file_types import shard_format
 
 # Folders that cameras make on their cards, of the DCF standard: `DCIM/100RECNX` says nothing of a place.
 _OF_A_CARD = re.compile(r"DCIM|\d{3}[A-Z0-9_]{5}", re.IGNORECASE)

@@ -7,23 +7,17 @@ thumbnail says what became of it.
 import base64
 import hashlib
 import io
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from trapline.decoding.decode import decode
 from trapline.errors import TransientError, TraplineError, in_one_line
-from trapline.sources import archives
-from trapline.sources.archives import Member
-from trapline.sources.parquet_images import PictureTable
-from trapline.sources.records import MAX_IMAGE_BYTES, unique_key
-from trapline.sources.shards import is_image, is_wanted, shard_format
-from trapline.storage import store
+from trapline.sources.lookup import read_images
 
 # Pixels of the longer side: sharp on a telephone, some 10 KB.
 _SIDE = 320
@@ -103,53 +97,13 @@ def _read(shard_and_keys: tuple[str, Mapping[str, Picture]]) -> _Answer:
     shard, keys = shard_and_keys
     data: dict[str, bytes] = {}
     try:
-        for key, found in _search(shard, keys):
+        for key, found in read_images(shard, keys):
             data[key] = found
-            if len(data) == len(keys):
-                break
     except TransientError as error:
         return _Answer(data, f"the store does not answer: {in_one_line(error)}", "the store does not answer")
     except TraplineError as error:
         return _Answer(data, in_one_line(error))
-    except Exception as error:  # noqa: BLE001  # the parsers of archives raise whatever they come upon
-        return _Answer(data, f"{shard} cannot be read: {in_one_line(error)}")
     return _Answer(data, f"{shard} holds it no more")
-
-
-def _search(shard: str, keys: Mapping[str, Picture]) -> Iterator[tuple[str, bytes]]:
-    """The wanted pictures, in the order of the shard."""
-    kind = shard_format(shard)
-    if kind is None:
-        for key in keys:
-            yield key, store.read_many([store.join(shard, key)])[0]
-        return
-    if kind == "parquet":
-        with store.open_tail(shard) as stream:
-            yield from _rows(PictureTable(stream, shard), keys)
-        return
-    with store.open_unchanged(shard, store.stat(shard).identity) as stream:
-        for key, member in _images(stream, kind):
-            if key in keys and member.size <= MAX_IMAGE_BYTES:
-                yield key, member.read()
-
-
-def _rows(table: PictureTable, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """Of row groups that have none of them only the names are read; of others the pictures, up to the last of them."""
-    seen: Counter[str] = Counter()
-    for group in range(table.groups):
-        named = [unique_key(name, seen) for name in table.names(group)]
-        last = max((place for place, key in enumerate(named) if key in keys), default=-1)
-        for key, row in zip(named[: last + 1], table.rows(group), strict=False):
-            if key in keys and row.data:
-                yield key, row.data
-
-
-def _images(stream: IO[bytes], kind: str) -> Iterator[tuple[str, Member]]:
-    """The images of an archive under the keys that they have in rows."""
-    seen: Counter[str] = Counter()
-    for member in archives.tar_members(stream) if kind == "tar" else archives.zip_members(stream):
-        if member.is_file and is_image(member.name) and is_wanted(member.name, Counter()):
-            yield unique_key(member.name, seen), member
 
 
 def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:

@@ -1,0 +1,104 @@
+"""Tell from a file's name whether it is an image, a sidecar, a shard, or junk; and count what is none of these."""
+
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import Literal
+
+Format = Literal["tar", "zip", "parquet", "folder"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
+)
+
+SHARD_SUFFIXES: dict[str, Format] = {
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tgz": "tar",
+    ".zip": "zip",
+    ".parquet": "parquet",
+}
+
+UNMATCHED_SIDECAR = "(unmatched .json sidecar)"
+OTHER = "(other)"
+# Kinds of ignored files that are told apart: a footer and a manifest name each of them.
+_MAX_KINDS = 100
+_MAX_KIND_LENGTH = 60
+
+_JUNK_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
+# Folders of deleted files, thumbnails and older versions, by the system that makes them; compared in lower case.
+_JUNK_FOLDERS = frozenset(
+    {
+        *("$recycle.bin", "system volume information"),  # Windows
+        *("__macosx", ".appledouble", ".appledb", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems"),
+        *("network trash folder", "temporary items"),  # macOS, on file servers
+        *(".thumbnails", ".thumbs", ".xvpics", ".dtrash", "lost+found", ".globaltrash"),  # Linux, Android
+        *("@eadir", "#recycle", "#snapshot"),  # Synology
+        *("@recycle", ".@__thumb", "@recently-snapshot", ".@upload_cache"),  # QNAP
+        *(".recycle", ".recycle_bin", ".snapshot", ".snapshots", "~snapshot", ".zfs", ".stversions"),  # other servers
+    }
+)
+# `.Trash-1000` is that of user 1000; `FOUND.000` holds what chkdsk found.
+_JUNK_FOLDER = re.compile(r"\.trash(-\d+)?|found\.\d{3}", re.IGNORECASE)
+# FAT's name for its recycle bin; only in capitals, since a camera may be called `recycler`.
+_RECYCLE_BINS_OF_FAT = frozenset({"RECYCLER", "RECYCLED"})
+_SEPARATOR = re.compile(r"[/\\]")
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file name is an image's."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_sidecar(name: str) -> bool:
+    """Return whether a file name is that of an image's metadata."""
+    return name.lower().endswith(".json")
+
+
+def shard_format(name: str) -> Format | None:
+    """Return how to read a file of this name, or None where it is no shard."""
+    lower = name.lower()
+    return next((kind for suffix, kind in SHARD_SUFFIXES.items() if lower.endswith(suffix)), None)
+
+
+def is_nested_archive(name: str) -> bool:
+    """Return whether a file inside an archive is an archive of files itself."""
+    return shard_format(name) in ("tar", "zip")
+
+
+def sample_stem(name: str) -> str:
+    """Return what an image and its sidecar share: `a.jpg`, `a.json` and `a.jpg.json` are all of sample `a`."""
+    for known in (is_sidecar, is_image):
+        name = name.rpartition(".")[0] if known(name) else name
+    return name
+
+
+def junk(path: str) -> str | None:
+    """Return what shows that a path holds no picture of a camera's card: `._*`, a file, or a folder; None without."""
+    *folders, last = _SEPARATOR.split(path)
+    if last.startswith("._"):
+        return "._*"
+    if last.lower() in _JUNK_FILES:
+        return last
+    return next((folder for folder in folders if _is_junk_folder(folder)), None)
+
+
+def is_wanted(path: str, ignored: Counter[str]) -> bool:
+    """Return whether a path is an image's or a sidecar's; count what is neither by suffix, junk by what shows it."""
+    found = junk(path)
+    if not found and (is_image(path) or is_sidecar(path)):
+        return True
+    count_ignored(ignored, found or PurePosixPath(path).suffix.lower() or "(no suffix)")
+    return False
+
+
+def count_ignored(ignored: Counter[str], kind: str, number: int = 1) -> None:
+    """Count ignored files of a kind; beyond 100 kinds, and where a name is no kind's, as `(other)`."""
+    kind = kind.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if len(kind) > _MAX_KIND_LENGTH or (kind not in ignored and len(ignored) >= _MAX_KINDS):
+        kind = OTHER
+    ignored[kind] += number
+
+
+def _is_junk_folder(name: str) -> bool:
+    return name in _RECYCLE_BINS_OF_FAT or name.lower() in _JUNK_FOLDERS or bool(_JUNK_FOLDER.fullmatch(name))

@@ -1,0 +1,73 @@
+"""How much of one image and of one shard is taken in: memory and time stay in proportion to the bytes that came.
+
+Compression and dictionaries make much of little: a Parquet file of 2.5 KB can hold 2 GB of metadata, a tar.gz of 21 MB
+20 GiB of zeros. The limits below are far above what archives of photographs need.
+"""
+
+from trapline.errors import ImageError, ShardBroken
+
+# A 100-megapixel JPEG is about 50 MB, the largest TIFFs of survey cameras 200 MB: more than this is no photograph.
+MAX_IMAGE_BYTES = 256 * 2**20
+# Sidecars with the output of detection models reach some 100 KB.
+MAX_SIDECAR_BYTES = 2**20
+
+# Rows are held by the driver until the shard is written, with predictions some 6.5 KB each.
+_MAX_IMAGES, _IMAGES, _BYTES_PER_IMAGE = 1_000_000, 10_000, 256
+# Keys stand in each row twice.
+_NAME_BYTES, _NAMES_PER_BYTE = 8 * 2**20, 1
+_METADATA_BYTES, _METADATA_PER_BYTE = 16 * 2**20, 2
+# Photographs hardly shrink, JSON some twentyfold; zlib unpacks a GiB in some 5 s.
+_UNPACKED_BYTES, _UNPACKED_PER_BYTE = 2**30, 32
+
+SIDECAR_TOO_LARGE = "(sidecar too large)"
+
+
+def max_unpacked_bytes(size: int) -> int:
+    """Return how many bytes are unpacked of a shard of so many bytes."""
+    return _UNPACKED_BYTES + _UNPACKED_PER_BYTE * size
+
+
+def image_error(size: int) -> ImageError | None:
+    """Return why a file of so many bytes is not read as an image; None where it is."""
+    if size <= MAX_IMAGE_BYTES:
+        return None
+    return ImageError("too_large", f"{size} bytes in one file; the limit is {MAX_IMAGE_BYTES}")
+
+
+class Quota:
+    """Hold one shard to its limits while it is read.
+
+    Args:
+        uri: of the shard, for messages.
+        size: of the shard, in bytes.
+    """
+
+    def __init__(self, uri: str, size: int) -> None:
+        self._uri = uri
+        self._images = min(_MAX_IMAGES, _IMAGES + size // _BYTES_PER_IMAGE)
+        self._name_bytes = _NAME_BYTES + _NAMES_PER_BYTE * size
+        self._metadata_bytes = _METADATA_BYTES + _METADATA_PER_BYTE * size
+        self._data_bytes = max_unpacked_bytes(size)
+
+    def take_key(self, key: str) -> None:
+        """Take an image into account; raise ShardBroken where there are too many, or their names are too long."""
+        self._images -= 1
+        self._name_bytes -= len(key)
+        if self._images < 0:
+            raise ShardBroken(f"{self._uri}: holds more images than its size allows; split it into several")
+        if self._name_bytes < 0:
+            raise ShardBroken(f"{self._uri}: the names of its images are too long for its size; pack it with others")
+
+    def take_metadata(self, metadata: str) -> bool:
+        """Return whether there is room for the metadata of an image."""
+        if len(metadata) > self._metadata_bytes:
+            return False
+        self._metadata_bytes -= len(metadata)
+        return True
+
+    def take_data(self, size: int) -> ImageError | None:
+        """Take the bytes of an image into account; return why they are not read, or None where they are."""
+        if size > self._data_bytes:
+            return ImageError("too_large", "the shard unpacks to many times its size, and this image is beyond it")
+        self._data_bytes -= size
+        return image_error(size)

@@ -1,0 +1,78 @@
+"""Find some images of a shard again by their keys, without reading all of it."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from trapline.errors import ImageError, ShardBroken, StorageError, TraplineError, in_one_line
+from trapline.sources import limits
+from trapline.sources.archives import image_members
+from trapline.sources.file_types import is_image, shard_format
+from trapline.sources.parquet_images import ImageTable
+from trapline.sources.records import unique_key
+from trapline.storage import store
+
+
+def read_images(uri: str, keys: Collection[str], image_column: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """Read images of a shard by the keys that their rows have; each as it is now, in the order of the shard.
+
+    A tar is read up to the last of them, a zip and a folder only where they lie, and of Parquet the row groups that
+    have one. Keys that the shard does not hold, or whose bytes cannot be had, are left out.
+
+    Raises:
+        ShardBroken: the shard breaks off before the last of them.
+        TransientError: the shard changes as it is read, or the store does not answer.
+        StorageError: it is gone, or the store refuses us.
+    """
+    left = set(keys)
+    try:
+        for key, data in _read(uri, left, image_column):
+            yield key, data
+            left.discard(key)
+            if not left:
+                return
+    except TraplineError:
+        raise
+    except Exception as error:  # the parsers of archives raise whatever they come upon
+        raise ShardBroken(f"{uri}: cannot be read: {in_one_line(error)}") from error
+
+
+def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator[tuple[str, bytes]]:
+    kind = shard_format(uri)
+    entries = store.list_folder(uri)
+    if kind is None or all(entry.url != uri for entry in entries):  # a folder may be called like an archive
+        yield from _loose([entry.url for entry in entries], keys)
+    elif kind == "parquet":
+        with store.open_tail(uri) as stream:
+            yield from _rows(ImageTable(stream, uri, image_column), keys)
+    else:
+        seen: Counter[str] = Counter()
+        with store.open_unchanged(uri, store.stat(uri).identity) as stream:
+            for member in image_members(stream, kind):
+                key = unique_key(member.name, seen)
+                if key in keys and not limits.image_error(member.size):
+                    try:
+                        yield key, member.read()
+                    except ImageError:
+                        continue
+
+
+def _loose(urls: list[str], keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    seen: Counter[str] = Counter()
+    for url in urls:
+        name = url.rpartition("/")[2]
+        if is_image(name) and (key := unique_key(name, seen)) in keys:
+            try:
+                yield key, store.read_many([url])[0]
+            except StorageError:
+                continue  # deleted since
+
+
+def _rows(table: ImageTable, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Read only the names of row groups that have none of the keys; of others the images, up to the last of them."""
+    seen: Counter[str] = Counter()
+    for group in range(table.groups):
+        named = [unique_key(name, seen) for name in table.names(group)]
+        last = max((place for place, key in enumerate(named) if key in keys), default=-1)
+        for key, row in zip(named[: last + 1], table.rows(group), strict=False):
+            if key in keys and row.data:
+                yield key, row.data

@@ -1,0 +1,43 @@
+"""What the readers of tar and zip share: the member of an archive, and a stream that gives out headers by ration."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Member:
+    """A named file in an archive.
+
+    Attributes:
+        name: as stored; bytes that are no UTF-8 as lone surrogates.
+        size: bytes, as the archive claims; of a hard link, those of its target.
+        is_file: whether it has contents; a symbolic link or a device has none.
+        read: gives the contents, of a tar's member only until the next is asked for. Raises ImageError where it is
+            this member alone that cannot be read.
+    """
+
+    name: str
+    size: int
+    is_file: bool
+    read: Callable[[], bytes]
+
+
+class RationedStream:
+    """A stream that gives out no more than `ration` bytes until that is set again.
+
+    The parsers take headers into memory whole, however large these claim to be.
+    """
+
+    def __init__(self, stream: IO[bytes], ration: int) -> None:
+        self._stream = stream
+        self.ration = ration
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes; raise ValueError beyond the ration."""
+        data = self._stream.read(size if 0 <= size <= self.ration else self.ration + 1)
+        if len(data) > self.ration:
+            raise ValueError("more headers than a sound archive has")
+        self.ration -= len(data)
+        return data

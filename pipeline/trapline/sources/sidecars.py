@@ -1,0 +1,106 @@
+"""Find the `.json` sidecar of an image, and read it as the JSON text that a column of metadata holds."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from trapline.sources.file_types import UNMATCHED_SIDECAR, count_ignored, is_image, sample_stem
+
+T = TypeVar("T")
+
+NOT_JSON = "(sidecar that is no JSON)"
+
+
+class SidecarIndex(Generic[T]):
+    """The sidecars of a shard, or of the part of it that is at hand.
+
+    Of `a.jpg` the sidecar is `a.jpg.json`; without it `a.json`; and without that one of another suffix (`a.JPG.json`).
+    """
+
+    def __init__(self, convention: bool = False) -> None:
+        """Start empty; with WebDataset's `convention` names are compared up to the first dot, as a last resort."""
+        self._convention = convention
+        self._exact: dict[str, tuple[str, T]] = {}
+        self._loose: dict[str, tuple[str, T]] = {}
+        self._count = 0
+        self._used: set[str] = set()
+
+    def add(self, name: str, sidecar: T) -> None:
+        """Take in a sidecar by its file name."""
+        self._count += 1
+        described = name[: -len(".json")]
+        self._exact[described] = name, sidecar
+        if is_image(described):
+            self._loose[sample_stem(described)] = name, sidecar
+
+    def find(self, image: str) -> T | None:
+        """Return the sidecar of an image."""
+        stem = sample_stem(image)
+        found = self._exact.get(image) or self._exact.get(stem) or self._loose.get(stem)
+        if found is None and self._convention:
+            found = self._exact.get(webdataset_key(image))
+        if found is None:
+            return None
+        self._used.add(found[0])
+        return found[1]
+
+    def count_unmatched(self, ignored: Counter[str]) -> None:
+        """Count the sidecars that no image had."""
+        unmatched = self._count - len(self._used)
+        if unmatched > 0:
+            count_ignored(ignored, UNMATCHED_SIDECAR, unmatched)
+
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over the sidecars."""
+        return (sidecar for _, sidecar in self._exact.values())
+
+
+def webdataset_key(name: str) -> str:
+    """Return what WebDataset takes for the name of a sample: the path up to the first dot of the file's name."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
+
+
+def json_text(data: bytes, ignored: Counter[str]) -> str | None:
+    """Return JSON verbatim, whatever Unicode encoding it came in; None, counted, for what is no JSON.
+
+    NaN and infinities, which JSON does not have and databases refuse, become null.
+    """
+    try:
+        text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        text = ""
+    if is_json(text):
+        return text
+    try:
+        return json.dumps(without_nan(json.loads(text)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        count_ignored(ignored, NOT_JSON)
+        return None
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is JSON in the strict sense."""
+    try:
+        text.encode()
+        # Numbers stay text: they are not wanted, and one of 5,000 digits is an error to Python.
+        json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and infinities in a nested value by None."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return value

@@ -1,0 +1,199 @@
+"""Read the members of a tar, plain or gzipped, out of bytes that may be damaged or made to do harm."""
+
+import gzip
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from typing import IO
+
+from trapline.errors import ImageError
+from trapline.sources.limits import max_unpacked_bytes
+from trapline.sources.members import Member, RationedStream
+
+# What may stand before one member: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
+_MAX_HEADER_BYTES = 256 * 2**10
+# tarfile's search in PAX headers takes quadratic time over digits (CVE-2024-6232): minutes for 256 KB of them.
+_LONG_NUMBER = re.compile(rb"[0-9]{1000}")
+# How often a gzipped tar is unpacked from its start for the targets of its hard links: once for each folder of links.
+_MAX_REWINDS = 16
+
+_GNU_MAGIC = b"ustar  \0"
+_GNU_DUMP_FOLDER, _GNU_CONTINUED = b"D", b"M"
+
+
+def tar_members(stream: IO[bytes]) -> Iterator[Member]:
+    """Read what a tar holds, in its order: forward only, except for hard links; what is not asked for is skipped.
+
+    Raises:
+        Exception: of any kind, where the archive is broken. An end without the end mark is a break.
+    """
+    is_gzip = stream.read(2) == b"\x1f\x8b"
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    plain: IO[bytes] = _Unpacked(_View(stream), size) if is_gzip else stream  # type: ignore[assignment]
+    targets = _Targets(stream, size) if is_gzip else _Targets(stream)
+    headers = _Headers(plain, _MAX_HEADER_BYTES)
+    offset = -1
+    with tarfile.open(fileobj=headers, mode="r:", tarinfo=_StrictTarInfo, encoding="utf-8") as tar:  # type: ignore[call-overload]
+        while (member := tar.next()) is not None:
+            if member.offset <= offset or member.size < 0:
+                raise tarfile.ReadError(f"it leads back from byte {member.offset}")
+            offset = member.offset
+            if member.islnk():
+                yield targets.link(member)
+            elif member.isreg():
+                targets.add(member)
+                yield Member(member.name, member.size, True, partial(_read_member, plain, member))
+            elif member.type == _GNU_CONTINUED:
+                yield Member(member.name, 0, True, _read_continued)
+            elif not member.isdir() and member.type != _GNU_DUMP_FOLDER:
+                yield Member(member.name, 0, False, bytes)
+            # tarfile keeps each member, and each attribute that claims to be for all of them.
+            tar.members, tar.pax_headers = [], {}
+            headers.ration = _MAX_HEADER_BYTES
+    while rest := plain.read(2**20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("there is more behind its end mark")
+
+
+def _read_member(plain: IO[bytes], member: tarfile.TarInfo) -> bytes:
+    if member.issparse():
+        raise ImageError("unreadable", "stored as a sparse file")
+    plain.seek(member.offset_data)
+    data = plain.read(member.size)
+    if len(data) < member.size:
+        raise tarfile.ReadError(f"{member.name!a} ends after {len(data)} of {member.size} bytes")
+    return data
+
+
+def _read_continued() -> bytes:
+    raise ImageError("unreadable", "the end of a file that begins in another volume of the tar")
+
+
+class _Targets:
+    """The files of a tar that hard links may lead to.
+
+    Args:
+        stream: the tar as it is stored.
+        packed: bytes of the tar where it is gzipped; it is then unpacked a second time as far as links need it.
+    """
+
+    def __init__(self, stream: IO[bytes], packed: int | None = None) -> None:
+        self._stream = stream
+        self._packed = packed
+        self._places: dict[str, tuple[int, int]] = {}
+        self._again: IO[bytes] | None = None
+        self._rewinds = 0
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        """Remember where the contents of a file are."""
+        if not member.issparse():
+            self._places[member.name] = (member.offset_data, member.size)
+
+    def link(self, member: tarfile.TarInfo) -> Member:
+        """Return a hard link as the file that it is another name of."""
+        name = member.linkname
+        names = (name, f"./{name}", name.removeprefix("./"), name.lstrip("/"))
+        place = next((self._places[name] for name in names if name in self._places), None)
+        if place is None:
+            return Member(member.name, 0, True, partial(_refuse_link, name))
+        self._places[member.name] = place
+        return Member(member.name, place[1], True, partial(self._read, name, *place))
+
+    def _read(self, name: str, offset: int, size: int) -> bytes:
+        file = self._stream
+        if self._packed is not None:
+            file = self._again = self._again or _Unpacked(_View(self._stream), self._packed)  # type: ignore[assignment]
+            self._rewinds += offset < file.tell()
+            if self._rewinds > _MAX_REWINDS:
+                raise ImageError("unreadable", "hard links lead back too often in this gzipped tar; unpack it")
+        file.seek(offset)
+        data = file.read(size)
+        if len(data) < size:
+            raise ImageError("unreadable", f"a hard link to {name!a}, which ends after {len(data)} of {size} bytes")
+        return data
+
+
+def _refuse_link(target: str) -> bytes:
+    raise ImageError("unreadable", f"a hard link to {target!a}, which the tar does not hold before it")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """The header of a member; raises where an archive ends without its end mark, which tarfile takes for a good end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictTarInfo":
+        """Parse a header. Only POSIX's has a prefix of the name; GNU's has times in its place (`tar --incremental`)."""
+        header = super().frombuf(buf, encoding, errors)
+        if buf[257:265] == _GNU_MAGIC:
+            prefix = tarfile.nts(buf[345:500], encoding, errors)  # type: ignore[attr-defined]
+            header.name = header.name.removeprefix(f"{prefix}/") if prefix else header.name
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from error
+
+
+class _View(io.RawIOBase):
+    """A stream under a position of its own, so that several may read it in turn."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._stream.seek(self._position)
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._stream.seek(self._position)
+        self._position = self._stream.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+
+class _Unpacked(gzip.GzipFile):
+    """What a gzip holds, up to a limit: 20 GiB of zeros take 21 MB."""
+
+    def __init__(self, stream: _View, size: int) -> None:
+        self._most = max_unpacked_bytes(size)
+        super().__init__(fileobj=stream)
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._check(self.tell())
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._check(offset)
+        return super().seek(offset, whence)
+
+    def _check(self, position: int) -> None:
+        if position > self._most:
+            raise ValueError(f"it unpacks to more than {self._most} bytes, many times its size; unpack it by hand")
+
+
+class _Headers(RationedStream):
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        if _LONG_NUMBER.search(data):
+            raise ValueError("a header of nothing but digits")
+        return data

@@ -1,0 +1,268 @@
+"""Read the members of a zip, out of bytes that may be damaged or made to do harm.
+
+The directory is parsed here rather than by `zipfile`, whose names differ between versions of Python, which holds no
+count against the end record's, and which finds no end record more than 64 KB before the end.
+"""
+
+import bz2
+import lzma
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+
+from trapline.errors import ImageError, TraplineError, in_one_line
+from trapline.sources.members import Member
+
+# Some 500,000 files.
+MAX_DIRECTORY_BYTES = 64 * 2**20
+# Behind the end record: a comment has up to 64 KB, what cards and downloads append is mostly zeros.
+_MAX_TAIL_BYTES = 16 * 2**20
+_TAIL_BLOCK = 2**16
+
+_END = struct.Struct("<4s4H2IH")
+_END64_LOCATOR = struct.Struct("<4sIQI")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ENCRYPTED = 0x1
+_PATCH = 0x20
+_UTF8 = 0x800
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
+
+_METHODS = {
+    1: "Shrink", 2: "Reduce", 3: "Reduce", 4: "Reduce", 5: "Reduce", 6: "Implode", 9: "Deflate64", 10: "PKWARE Implode",
+    95: "XZ", 96: "JPEG variant", 97: "WavPack", 98: "PPMd", 99: "AES encryption",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the directory says of a member; sizes in bytes."""
+
+    name: str
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class ZipDirectory:
+    """What a zip's directory holds.
+
+    Attributes:
+        members: in the order of their bytes, so that reading moves forward; no folders.
+        problem: why some may be missing; None where the directory agrees with the end record.
+    """
+
+    members: list[Member]
+    problem: str | None
+
+
+def read_directory(stream: IO[bytes]) -> ZipDirectory:
+    """Read the directory of a zip.
+
+    Raises:
+        Exception: of any kind, where there is no sound directory.
+    """
+    end = _find_end(stream)
+    stream.seek(end.directory)
+    raw = stream.read(end.size)
+    entries, problem = _parse(raw, end.count)
+    members = []
+    last = 0
+    for entry in sorted(entries, key=lambda entry: entry.offset):
+        if not (entry.name.endswith("/") or stat.S_ISDIR(entry.mode)):
+            read = partial(_read_member, stream, entry, end.shift, overlaps=entry.offset < last)
+            is_file = stat.S_IFMT(entry.mode) in (0, stat.S_IFREG)
+            members.append(Member(entry.name, entry.size, is_file, read))
+        last = max(last, entry.offset + entry.packed)
+    return ZipDirectory(members, problem)
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end record: where the directory is and what it should hold; `shift` is what stands before the archive."""
+
+    count: int
+    size: int
+    directory: int
+    shift: int
+
+
+def _find_end(stream: IO[bytes]) -> _End:
+    """Find the last end record that leads to a directory."""
+    length = stream.seek(0, 2)
+    tail = b""
+    seen = None
+    while len(tail) < min(length, _MAX_TAIL_BYTES):
+        block = min(_TAIL_BLOCK, length - len(tail)) if not tail else min(len(tail), length - len(tail))
+        start = length - len(tail) - block
+        stream.seek(start)
+        tail = stream.read(block) + tail
+        place = len(tail)
+        while (place := tail.rfind(b"PK\5\6", 0, min(place + 3, block + 21))) >= 0:
+            if len(tail) - place >= _END.size:
+                end = _end_record(stream, start + place, tail[place : place + _END.size])
+                if isinstance(end, _End):
+                    return end
+                seen = seen or end
+    raise ValueError(seen or "it has no end record; it is cut off, or no zip")
+
+
+def _end_record(stream: IO[bytes], place: int, record: bytes) -> "_End | str":
+    """Read the end record at a place; return what is wrong with one that leads nowhere."""
+    _, disk, first_disk, _, count, size, offset, _ = _END.unpack(record)
+    before = place
+    if 0xFFFF in (disk, first_disk, count) or 0xFFFFFFFF in (size, offset):
+        stream.seek(max(0, place - _END64_LOCATOR.size))
+        locator = stream.read(_END64_LOCATOR.size)
+        if locator[:4] == b"PK\6\7":
+            _, _, at, _ = _END64_LOCATOR.unpack(locator)
+            for guess in (at, place - _END64_LOCATOR.size - _END64.size):  # the latter where something stands before
+                stream.seek(min(max(0, guess), place))
+                found = stream.read(_END64.size)
+                if found[:4] == b"PK\6\6" and len(found) == _END64.size:
+                    _, _, _, _, disk, first_disk, _, count, size, offset = _END64.unpack(found)
+                    before = max(0, guess)
+                    break
+    if disk or first_disk:
+        return f"it is the last of {disk + 1} parts of a split zip; join them with `zip -s 0`, and give that"
+    if size > MAX_DIRECTORY_BYTES:
+        return "its directory has more headers than a sound archive has"
+    shift = before - size - offset
+    for directory in (before - size, offset):
+        if 0 <= directory <= before:
+            stream.seek(directory)
+            signature = stream.read(4)
+            if signature == b"PK\1\2" or (not count and not size):
+                return _End(count, min(size, before - directory), directory, shift if directory != offset else 0)
+    return "its end record leads to no directory"
+
+
+def _parse(raw: bytes, count: int) -> tuple[list[_Entry], str | None]:
+    entries: list[_Entry] = []
+    place = 0
+    problem = None
+    while place + _ENTRY.size <= len(raw) and raw[place : place + 4] == b"PK\1\2":
+        fields = _ENTRY.unpack_from(raw, place)
+        flags, method, _, _, crc, packed, size, names, extras, comments, disk, _, attributes, offset = fields[3:]
+        place += _ENTRY.size
+        name = raw[place : place + names]
+        extra = raw[place + names : place + names + extras]
+        place += names + extras + comments
+        values = _zip64({"size": size, "packed": packed, "offset": offset}, extra)
+        if place > len(raw) or (disk not in (0, 0xFFFF)):
+            problem = f"entry {len(entries) + 1} of its directory is damaged"
+            break
+        mode = attributes >> 16
+        entries.append(_Entry(_name(name, flags, extra), flags, method, crc, mode=mode, **values))
+    if problem is None and (place != len(raw) or len(entries) & 0xFFFF != count & 0xFFFF):
+        problem = f"its directory has {len(entries)} of the {count} entries that the end record counts"
+    return entries, problem
+
+
+def _zip64(values: dict[str, int], extra: bytes) -> dict[str, int]:
+    """Replace the values that do not fit into 32 bits by those of the extra field."""
+    wide = _extra(extra, _ZIP64) or b""
+    for name, value in values.items():
+        if value == 0xFFFFFFFF and len(wide) >= 8:
+            values[name] = int.from_bytes(wide[:8], "little")
+            wide = wide[8:]
+    return values
+
+
+def _extra(extra: bytes, wanted: int) -> bytes | None:
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == wanted:
+            return extra[4 : 4 + length]
+        extra = extra[4 + length :]
+    return None
+
+
+def _name(raw: bytes, flags: int, extra: bytes) -> str:
+    """Decode a name: by the flag, by Info-ZIP's field, as the UTF-8 that it mostly is, or as the old code page."""
+    raw = raw.partition(b"\0")[0]
+    if flags & _UTF8:
+        return raw.decode("utf-8", "surrogateescape")
+    path = _extra(extra, _UNICODE_PATH)
+    if path and len(path) > 5 and path[0] == 1 and int.from_bytes(path[1:5], "little") == zlib.crc32(raw):
+        return path[5:].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
+
+
+def _read_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool) -> bytes:
+    if entry.flags & _ENCRYPTED or entry.method == 99:
+        raise ImageError("encrypted", "the zip member asks for a password")
+    if entry.flags & _PATCH:
+        raise ImageError("unreadable", "the zip member is a patch for another file")
+    if overlaps:  # as in the bombs of some MB that unpack to PB
+        raise ImageError("unreadable", "the zip member overlaps another")
+    try:
+        stream.seek(entry.offset + shift)
+        header = stream.read(_LOCAL.size)
+        if len(header) < _LOCAL.size or header[:4] != b"PK\3\4":
+            raise ValueError("no member where the directory says")
+        *_, names, extras = _LOCAL.unpack(header)
+        stream.seek(entry.offset + shift + _LOCAL.size + names + extras)
+        packed = stream.read(entry.packed)
+        if len(packed) < entry.packed:
+            raise ValueError(f"ends after {len(packed)} of {entry.packed} bytes")
+        data = _unpack(packed, entry)
+    except TraplineError:
+        raise
+    except Exception as error:
+        raise ImageError("unreadable", in_one_line(error)) from error
+    if len(data) != entry.size:
+        found = "more than the" if len(data) > entry.size else f"{len(data)} of the"
+        raise ImageError("unreadable", f"unpacks to {found} {entry.size} bytes that its header says")
+    if zlib.crc32(data) != entry.crc:
+        raise ImageError("unreadable", "the checksum of the zip member is wrong")
+    return data
+
+
+class _Decompressor(Protocol):
+    """What zlib, bz2 and lzma have in common."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Unpack up to `max_length` bytes."""
+
+
+def _unpack(packed: bytes, entry: _Entry) -> bytes:
+    """Unpack a member, up to one byte more than it should have."""
+    most = entry.size + 1
+    if entry.method == 0:
+        return packed
+    if entry.method == 93:
+        return bytes(pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read(most))
+    openers: dict[int, Any] = {8: lambda: zlib.decompressobj(-15), 12: bz2.BZ2Decompressor, 14: lambda: _lzma(packed)}
+    if entry.method not in openers:
+        name = _METHODS.get(entry.method, f"method {entry.method}")
+        raise ImageError("unreadable", f"packed with {name}, which is not supported; pack it again with Deflate")
+    decompressor: _Decompressor = openers[entry.method]()
+    return decompressor.decompress(packed[_lzma_header(packed) :] if entry.method == 14 else packed, most)
+
+
+def _lzma_header(packed: bytes) -> int:
+    return 4 + int.from_bytes(packed[2:4], "little")
+
+
+def _lzma(packed: bytes) -> lzma.LZMADecompressor:
+    properties = packed[4 : _lzma_header(packed)]
+    rest, pb = properties[0] % 45, properties[0] // 45
+    # A dictionary is allocated whole: no larger than an image may be.
+    size = min(int.from_bytes(properties[1:5], "little"), 2**26)
+    filters = [{"id": lzma.FILTER_LZMA1, "lc": rest % 9, "lp": rest // 9, "pb": pb, "dict_size": max(size, 4096)}]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
