@@ -55,6 +55,11 @@ class Options(BaseModel):
         default=(),
         description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
     )
+    image_column: Annotated[str | None, INPUT] = Field(
+        default=None,
+        min_length=1,
+        description="Column of Parquet inputs that holds the images; default: found by name, type and first rows.",
+    )
     top_k: Annotated[int, OUTPUT] = Field(default=5, ge=1, le=100, description="Number of species to list per image.")
     probabilities: Annotated[Literal["full", "top-k"], OUTPUT] = Field(
         default="full", description="Write the probabilities of all classes, or only the top k."

@@ -41,6 +41,7 @@ class Planted:
     error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     crop: int | None = None
+    box: Box = _BOX
 
 
 def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **values: Any) -> Columns:
@@ -58,9 +59,15 @@ def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **value
 
 
 def write_result(
-    output: str, shard_uri: str, name: str, images: Sequence[Planted], of: Columns, mark: Fingerprint = MARK
+    output: str,
+    shard_uri: str,
+    name: str,
+    images: Sequence[Planted],
+    of: Columns,
+    mark: Fingerprint = MARK,
+    loose: bool = False,
 ) -> Footer:
-    """The file `OUTPUT/name.parquet` of a shard with these images."""
+    """The file `OUTPUT/name.parquet` of a shard with these images; with `loose`, of a folder of photographs."""
     shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
     facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
     mask = np.array([image.status != "failed" and (len(image.logits) > 0 or not of.crops) for image in images])
@@ -73,8 +80,13 @@ def write_result(
         embedding=np.array([image.embedding for image in good], np.float32).reshape(len(good), of.embedding_size),
         features={},
     )
-    crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
-    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
+    crops = [image.crop and (image.crop, image.box) for image in images] if of.crops else None
+    rows = image_rows(
+        shard_uri,
+        [Record(image.key, None, image.metadata, identity="1-a" if loose else None) for image in images],
+        facts,
+        crops,
+    )
     rows = with_predictions(rows, predictions if good else None, of, mask)
     return commit([PredictedChunk(shard, 0, rows, 100, {}, end=EndOfShard())], of, mark)
 

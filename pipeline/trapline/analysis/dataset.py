@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -36,11 +37,16 @@ class Results:
 
     @property
     def has_crops(self) -> bool:
-        """Whether rows of crops stand among those of the images."""
-        facts = self.fingerprint.facts
+        """Return whether rows of crops stand among those of the images."""
+        return "detections_sha256" in self.computed
+
+    @property
+    def computed(self) -> Mapping[str, Any]:
+        """Return the facts of the run of `classify` from which the rows stem, also where they were rescored since."""
+        facts: Mapping[str, Any] = self.fingerprint.facts
         while "rescored" in facts:
             facts = facts["rescored"]
-        return "detections_sha256" in facts
+        return facts
 
     def refuse_crops(self, job: str) -> None:
         """Raises UsageError where there are rows of crops, for a job that takes a row for an image."""

@@ -1,6 +1,6 @@
 """The whole run in one place: plan, execute, close. Shards → chunks → predictions → Parquet."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,9 @@ from trapline.run.ray_watch import RayWatch, exit_now, patience
 from trapline.sources.selection import newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
+
+# `ray job submit --working-dir` unpacks the folder there, starts the job in it, and deletes it some time after the job.
+_JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
 def classify(
@@ -115,6 +118,7 @@ def _prepare(config: RunConfig) -> _Prepared:
     stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
     if stop_at and stop_at <= now:
         raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
+    _refuse_job_folder([config.output, *config.inputs])
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
@@ -124,7 +128,8 @@ def _prepare(config: RunConfig) -> _Prepared:
     current = fingerprint(config, model, precision, detections.digest if detections else None)
 
     since = parse_since(config.since, now) if config.since else None
-    found = select(discover(config.inputs, config.output), since, config.where)
+    found = select(discover(config.inputs, config.output, config.image_column), since, config.where)
+    _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
     compared = ledger.plan(found.shards, config.output, current, config.replace)
     todo = newest_first(compared.todo) if stop_at else compared.todo
     plan = RunPlan(
@@ -148,6 +153,17 @@ def _prepare(config: RunConfig) -> _Prepared:
         stop_at=stop_at,
     )
     return _Prepared(plan, job, model, detections, compared.results)
+
+
+def _refuse_job_folder(urls: Iterable[str]) -> None:
+    """Raise UsageError for a place in the folder of a submitted job: a relative path, as a rule."""
+    for url in urls:
+        place = store.absolute(url)
+        if not url.startswith("@") and _JOB_FOLDER in place:
+            raise UsageError(
+                f"{url}: is in the folder that Ray has unpacked for this job ({place}), and deletes with it; give an "
+                "absolute path or a URL"
+            )
 
 
 def _detections(config: RunConfig) -> Detections | None:

@@ -86,6 +86,8 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
         "embedding": config.embedding,
         "features": config.features,
     }
+    if config.image_column is not None:
+        facts["image_column"] = config.image_column
     if detections_sha256:
         facts |= {
             "detections_sha256": detections_sha256,

@@ -10,6 +10,7 @@ from typing import TypeVar
 from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
 
 from trapline.errors import StorageError, TransientError, TraplineError, in_one_line
+from trapline.storage.deadlines import BUDGET
 
 T = TypeVar("T")
 
@@ -23,16 +24,22 @@ _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMET
 def with_retries(url: str, action: Callable[[], T]) -> T:
     """Return what `action` returns; repeat it after transient errors, with growing pauses and jitter.
 
+    No try begins later than `BUDGET` seconds after the first.
+
     Raises:
         StorageError: the store refuses.
         TransientError: the last try failed too.
     """
+    latest = time.monotonic() + BUDGET
     for pause in _PAUSES:
         try:
             with translated_errors(url):
                 return action()
         except TransientError:
-            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause *= random.uniform(0.5, 1.5)
+            if time.monotonic() + pause > latest:
+                raise
+            time.sleep(pause)
     with translated_errors(url):
         return action()
 
