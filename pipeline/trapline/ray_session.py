@@ -3,6 +3,9 @@
 import logging
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from secrets import token_hex
 from threading import current_thread, main_thread
 from typing import Any
@@ -62,8 +65,6 @@ def _start() -> None:
     # next `ray start --head` of this user would ask for it.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
-    # Nothing restarts the GCS of a run. With Ray's 60 s its agents outlive a killed driver by more than a minute.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     # Two at least: a decode task and an actor must run at the same time, also on a single core.
     _init(
         "Ray does not start on this machine",
@@ -78,7 +79,8 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 
     for attempt in (1, 2):
         try:
-            ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+            with _silent_stderr():
+                ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
         # Ray has no class of its own for it: RuntimeError, ConnectionError, ValueError, TimeoutError, Exception …
         except Exception as error:
             ray.shutdown()
@@ -86,3 +88,18 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
                 raise ClusterError(f"{problem} ({in_one_line(error)}); {remedy}") from error
         else:
             return
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discard the process's standard error: Ray's C++ code reports there that it has read RAY_BACKEND_LOG_LEVEL."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -362,6 +362,22 @@ class TestEveryNight:
 
 
 class TestWrongInvocations:
+    @pytest.mark.parametrize("option", ["inputs", "output"])
+    def test_a_place_in_the_folder_of_a_submitted_job_is_refused(
+        self, run: Run, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        # Where `ray job submit --working-dir` starts a job.
+        folder = tmp_path / "session/runtime_resources/working_dir_files/_ray_pkg_0a1b"
+        write_tar(folder / "here/a.tar", pictures(2))
+        monkeypatch.chdir(folder)
+        with pytest.raises(UsageError, match=r"here: is in the folder that Ray has unpacked .*absolute path or a URL"):
+            run(**{option: ("here",) if option == "inputs" else "here"})
+        (folder / "list").write_text("here\n")
+        with pytest.raises(UsageError, match=r"a.tar: is in the folder that Ray has unpacked"):
+            run(inputs=("@list",))
+        assert not run.output.exists()
+
     def test_a_deadline_that_is_over_is_named(self, run: Run) -> None:
         with pytest.raises(UsageError, match="--stop-at 2020-01-01T06:00: is over"):
             run(stop_at="2020-01-01T06:00")
