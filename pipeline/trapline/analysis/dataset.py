@@ -11,11 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trapline.errors import OutputConflict, StorageError, UsageError, in_one_line
+from trapline.errors import OutputConflict, StorageError, TransientError, UsageError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY, Footer
 from trapline.results.ledger import Result
+from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
 
@@ -81,6 +82,22 @@ def find(output: str) -> Results:
     if footer is None:
         raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
     return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+
+
+def shard_path(result: str, output: str) -> str:
+    """Return the path of a shard below the input of `classify`, which the URL of its result below OUTPUT mirrors."""
+    path = result.removeprefix(output).strip("/")
+    is_folder = path.rpartition("/")[2] == FOLDER_OUTPUT
+    return path.removesuffix(FOLDER_OUTPUT).strip("/") if is_folder else path.removesuffix(".parquet")
+
+
+def check_count(results: Results, images: int) -> None:
+    """Raise TransientError where another number of images was read than the footers of the result files name."""
+    expected = sum(file.images for file in results.files)
+    if images != expected:
+        raise TransientError(
+            f"{results.output}: has {expected:,} images, and {images:,} were read; run it again when `classify` is done"
+        )
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:

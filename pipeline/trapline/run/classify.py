@@ -148,7 +148,7 @@ def _prepare(config: RunConfig) -> _Prepared:
         precision=precision,
         columns=columns,
         fingerprint=current.digest,
-        fast_decode=config.decode == "fast",
+        decode=config.decode,
         cropping=cropping(config),
         stop_at=stop_at,
     )

@@ -23,7 +23,6 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import literal
 from trapline.analysis.event_dataset import EventFiles
 from trapline.errors import OutputConflict, UsageError
-from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
 DESCRIPTOR = "datapackage.json"
@@ -136,7 +135,7 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
     modified = {entry.url: entry.modified for entry in store.list_files(source.output)}
     names = [file.url for file in source.files]
     moments = pa.array([modified.get(name) for name in names], pa.timestamp("s", "UTC"))
-    paths = [_published_path(name, source.output) for name in names]
+    paths = [dataset.shard_path(name, source.output) for name in names]
     connection.register("written", pa.table({"filename": names, "classified_at": moments, "shard_path": paths}))
     crops = _CROP_COLUMNS if source.has_crops else _NO_CROPS
     connection.execute(f"""
@@ -148,14 +147,6 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
         create temp view crops as from stored where crop is not null;
         create temp view events as from {_parquet(current.events)};
         create temp view mapping as select image_uri, event_id, captured_at from {_parquet(current.images)}""")
-
-
-def _published_path(result: str, output: str) -> str:
-    """Return the path of a shard below the input of `classify`, which its result's path mirrors."""
-    path = result.removeprefix(output).strip("/")
-    return (
-        path.removesuffix(FOLDER_OUTPUT).strip("/") if path.endswith(FOLDER_OUTPUT) else path.removesuffix(".parquet")
-    )
 
 
 def _define_package(

@@ -191,6 +191,7 @@ class _Builder:
                 account.images += images
                 files[deployment] = sorted(names)
         account.deployments = len(files)
+        dataset.check_count(self.source, account.images + account.unassigned.total())
         if not any(deployment for _, deployment, _, _ in found):
             self._refuse_without_deployments()
         return account, files

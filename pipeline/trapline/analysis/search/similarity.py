@@ -198,7 +198,7 @@ def _embed(results: Results, model: Model, url: str) -> npt.NDArray[np.float32]:
         data = store.read_many([url])[0]
     except StorageError as error:
         raise UsageError(f"{url}: is no image_uri of {results.output}, and no picture either: {error}") from error
-    pixels, facts = decode(data, model.size, fast=results.fingerprint.facts.get("decode") == "fast")
+    pixels, facts = decode(data, model.size, mode=results.fingerprint.facts.get("decode", "exact"))
     if pixels is None:
         raise UsageError(f"{url}: cannot be used as example ({facts.error}); choose another")
     predictions = Predictor(model, "cpu", "fp32", 1)(pixels[None].numpy())
