@@ -50,7 +50,7 @@ JUNK = [
     *("__MACOSX", ".AppleDouble", ".Trashes", ".Spotlight-V100", ".fseventsd", "Network Trash Folder"),
     *(".Trash", ".Trash-1000", ".trash-0", ".thumbnails", ".xvpics", "lost+found"),
     *("@eaDir", "#recycle", "#snapshot", "@Recycle", ".@__thumb", "@Recently-Snapshot"),
-    *(".recycle", ".snapshot", ".zfs", "~snapshot", ".stversions"),
+    *(".recycle", "trashbox", ".snapshot", ".zfs", "~snapshot", ".stversions", ".picasaoriginals"),
 ]
 
 

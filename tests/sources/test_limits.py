@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.reading import read_all, read_sound, shard_of, tar_bytes, zip_bytes
+from tests.support.reading import memory_below, read_all, read_sound, shard_of, tar_bytes, zip_bytes
 from trapline.errors import ShardBroken
 from trapline.sources import limits
 from trapline.sources.limits import Quota
@@ -81,6 +81,17 @@ def test_metadata_beyond_the_limit_is_counted(tmp_path: Path) -> None:
     without = sum(metadata is None for metadata in outcome.metadata.values())
     assert without > 2900
     assert outcome.ignored == {"(sidecar beyond the limit of its shard)": without}
+
+
+def test_a_column_that_unpacks_to_many_times_the_file_is_left_out(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x", b"y"], "note": ["n" * 40 * MB, "m"], "path": ["a.jpg", "b.jpg"]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    with memory_below(8 * MB):
+        outcome = read_sound(tmp_path / "a.parquet")
+    assert pa.total_allocated_bytes() == before
+    assert outcome.metadata == {"a.jpg": None, "b.jpg": None}
+    assert outcome.ignored == {"(column 'note', too large)": 1}
 
 
 def test_rows_and_names_beyond_the_limit_are_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

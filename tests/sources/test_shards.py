@@ -5,6 +5,8 @@ import pytest
 
 from tests.support.servers import S3Server
 from trapline.errors import OutputConflict, StorageError, UsageError
+from trapline.sources.lookup import read_images
+from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover, folder_identity, folder_members
 from trapline.storage import store
 
@@ -164,6 +166,15 @@ def test_no_key_leads_out_of_the_output(output: str) -> None:
     store.put(key, b"x")
     store.put("memory://bucket/x//b.tar", b"x")
     assert outputs(["memory://bucket/x"], output) == ["%2E%2E/%2E%2E/%2E%2E/etc/%2E/a.tar.parquet", "b.tar.parquet"]
+
+
+@pytest.mark.parametrize("folder", ["one/", "two/cam/", "three/cam//"])
+def test_loose_images_under_an_empty_segment_are_read(folder: str, output: str) -> None:
+    store.put(f"memory://bucket/{folder}/1.jpg", b"one")
+    (found,) = discover([f"memory://bucket/{folder.partition('/')[0]}"], output).shards
+    assert found.uri.endswith(f"bucket/{folder}")
+    assert [(record.key, record.data) for record in read(found, Counter())] == [("1.jpg", b"one")]
+    assert list(read_images(found.uri, ["1.jpg"])) == [("1.jpg", b"one")]
 
 
 # Identity

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -98,3 +100,11 @@ def parquet_with_damaged_footer() -> bytes:
     data = sink.getvalue()
     length = int.from_bytes(data[-8:-4], "little")
     return data[: -8 - length] + b"\xff" * length + data[-8:]
+
+
+def as_a_user(url: str) -> duckdb.DuckDBPyConnection:
+    """DuckDB as people have it, which reads the store of a URL through fsspec."""
+    connection = duckdb.connect()
+    if url.startswith("s3://"):
+        connection.register_filesystem(fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True))
+    return connection

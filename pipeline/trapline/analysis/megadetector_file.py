@@ -19,7 +19,7 @@ import duckdb
 
 from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
-from trapline.analysis.deployments import literal
+from trapline.analysis.sql import connect, literal, read_parquet, stream, translated
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.storage import store
 
@@ -66,8 +66,8 @@ def write(source: Results, url: str, replace: bool = False) -> Account:
         raise UsageError(f"{source.output}: its model has no classes, so there are no classifications to write")
     if not replace and _is_there(url):
         raise OutputConflict(f"{url}: is there; choose another file, or overwrite it with --replace")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
-        connection = dataset.connect(source.output)
+    with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
+        connection = connect()
         connection.execute(f"set temp_directory = {literal(scratch)}")
         _define_rows(connection, source)
         path = Path(scratch, "detections.json")
@@ -88,12 +88,11 @@ def _is_there(url: str) -> bool:
 def _define_rows(connection: duckdb.DuckDBPyConnection, source: Results) -> None:
     crops = "crop, box, detection_confidence, detection_category"
     none = "null as crop, null::float[] as box, null::float as detection_confidence, null as detection_category"
-    urls = ", ".join(literal(file.url) for file in source.files)
     connection.execute(f"""
         create temp view result_rows as
         select image_uri, key, status, error, probability, top_k, {crops if source.has_crops else none},
             filename, file_row_number
-        from read_parquet([{urls}], hive_partitioning = false, filename = true, file_row_number = true)""")
+        from {read_parquet(file.url for file in source.files)}""")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, source: Results, path: Path) -> tuple[Account, int]:
@@ -124,8 +123,8 @@ def _write(connection: duckdb.DuckDBPyConnection, source: Results, path: Path) -
 
 def _images(connection: duckdb.DuckDBPyConnection, source: Results) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each image, its own first."""
-    sql = "from result_rows order by filename, file_row_number"
-    batches = dataset.stream(connection, sql, _ROWS_AT_ONCE, source.output)
+    query = "from result_rows order by filename, file_row_number"
+    batches = stream(connection, query, _ROWS_AT_ONCE, source.output)
     rows = (row for batch in batches for row in batch.to_pylist())
     for _, group in groupby(rows, key=itemgetter("image_uri")):
         yield list(group)

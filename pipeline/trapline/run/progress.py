@@ -6,9 +6,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from threading import RLock
 from time import monotonic
+from typing import Any
 
 from trapline import __version__
 from trapline.detections.index import Index
+from trapline.errors import redacted
 from trapline.results.footer import Footer
 from trapline.run.manifest import Manifest, Status
 from trapline.run.messages import Failure, PredictedChunk
@@ -140,7 +142,7 @@ class Progress:
             ended_by=ended_by,
             started_at=plan.started_at,
             seconds=round(workers.seconds, 3),
-            config=plan.config.model_dump(mode="json"),
+            config={name: _redacted(value) for name, value in plan.config.model_dump(mode="json").items()},
             fingerprint={"digest": plan.fingerprint.digest, **plan.fingerprint.facts},
             versions={
                 "python": platform.python_version(),
@@ -148,7 +150,7 @@ class Progress:
                 **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
             },
             shards_in=found,
-            shards_passed_over=plan.found.passed_over,
+            shards_passed_over=plan.found.excluded,
             shards_committed=len(shards.committed),
             shards_already_done=done,
             shards_failed={uri: failure.reason for uri, failure in shards.failures.items()},
@@ -173,3 +175,10 @@ class Progress:
             bound_by=workers.bound_by if tallies.images_seen else "nothing",
             images_per_second=round(self.images_per_second, 2),
         )
+
+
+def _redacted(value: Any) -> Any:
+    """Return an option as the manifest shows it, without secrets of URLs."""
+    if isinstance(value, list):
+        return [_redacted(each) for each in value]
+    return redacted(value) if isinstance(value, str) else value

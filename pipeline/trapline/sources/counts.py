@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from trapline.errors import TraplineError
 from trapline.sources.file_types import is_image, is_nested_archive, junk
-from trapline.sources.shards import Shard, folder_members
+from trapline.sources.shards import Shard, folder_members, list_loose
 from trapline.storage import store
 
 _BLOCK = 512
@@ -31,9 +31,7 @@ def count_images(shard: Shard) -> int | None:
         StorageError, TransientError: the store refuses, or does not answer.
     """
     if shard.format == "folder":
-        below = f"{shard.uri.rstrip('/')}/"
-        files = [entry for entry in store.list_files(shard.uri) if "/" not in entry.url.removeprefix(below)]
-        return len(folder_members(files, Counter())[0])
+        return len(folder_members(list_loose(shard.uri), Counter())[0])
     try:
         with store.open_tail(shard.uri) as stream:
             if shard.format == "parquet":

@@ -7,9 +7,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from trapline.errors import StorageError
-from trapline.storage import s3
 from trapline.storage.local import LocalFiles
-from trapline.storage.s3 import S3Files
+from trapline.storage.s3 import S3Files, s3_files
 
 LOCAL = LocalFiles()
 
@@ -25,7 +24,7 @@ def resolve(url: str) -> tuple[Any, str]:
     """
     try:
         if url.startswith(("s3://", "s3a://")):
-            return S3Files(**s3.OPTIONS), S3Files._strip_protocol(url)
+            return s3_files(), S3Files._strip_protocol(url)
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error

@@ -54,9 +54,16 @@ def translated_errors(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
     except PermissionError as error:
+        if "InvalidObjectState" in repr(error.__cause__):  # s3fs keeps the code of S3 in the cause alone
+            raise StorageError(
+                f"{url}: archived in Glacier ({in_one_line(error)}); restore it first, then run again"
+            ) from error
         raise StorageError(f"{url}: access denied ({in_one_line(error)}); check credentials and permissions") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise StorageError(f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        raise StorageError(
+            f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
+            "machine a role; for a public bucket set TRAPLINE_S3_ANONYMOUS=1"
+        ) from error
     except (ParamValidationError, ProfileNotFound) as error:
         raise StorageError(f"{url}: {in_one_line(error)}; check the URL and AWS_PROFILE") from error
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:

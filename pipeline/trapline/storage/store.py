@@ -183,10 +183,14 @@ def open_tail(url: str) -> Iterator[IO[bytes]]:
 
 
 def read_end(entry: Entry, length: int) -> bytes:
-    """Read the last bytes of a file whose size is known, in one request; raise as `stat` does."""
+    """Read the last bytes of a file whose size is known, in one request; raises as `stat` does."""
+    return read_range(entry, max(0, entry.size - length), entry.size)
+
+
+def read_range(entry: Entry, start: int, end: int) -> bytes:
+    """Read the bytes from `start` to before `end`, in one request; raises as `stat` does."""
     fs, path = resolve(entry.url)
-    start = max(0, entry.size - length)
-    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=entry.size)))
+    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)))
 
 
 def read_many(urls: list[str]) -> list[bytes]:

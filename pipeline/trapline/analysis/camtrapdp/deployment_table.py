@@ -8,7 +8,7 @@ import pyarrow as pa
 from trapline.analysis import csv_input
 from trapline.analysis.camtrapdp import validation
 from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
-from trapline.analysis.deployments import literal
+from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
 # A camera's clock shows local time; a moment is written with the offset of the clock from UTC, in minutes.

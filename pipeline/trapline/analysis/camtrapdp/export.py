@@ -6,7 +6,6 @@ rules, before anything of a package is written or removed.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -20,8 +19,8 @@ from trapline.analysis import dataset, event_dataset, tables
 from trapline.analysis.camtrapdp import deployment_table, descriptor, placement, taxa, validation
 from trapline.analysis.camtrapdp.descriptor import TABLES, Description
 from trapline.analysis.dataset import Results
-from trapline.analysis.deployments import literal
 from trapline.analysis.event_dataset import EventFiles
+from trapline.analysis.sql import connect, literal, read_parquet, translated
 from trapline.errors import OutputConflict, UsageError
 from trapline.storage import store
 
@@ -111,8 +110,8 @@ def export(
     existing = {entry.url for entry in store.list_files(package, missing_ok=True)}
     if store.join(package, DESCRIPTOR) in existing and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
-        connection = dataset.connect(source.output, events)
+    with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
+        connection = connect()
         connection.execute(f"set temp_directory = {literal(scratch)}")
         deployment_table.load(connection, deployments, how.timezone)
         taxa.load(connection, how.taxa and store.absolute(how.taxa), source.classes)
@@ -141,12 +140,12 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
     connection.execute(f"""
         create temp view stored as
         select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path
-        from read_parquet([{", ".join(map(literal, names))}], hive_partitioning = false, filename = true)
+        from {read_parquet(names)}
         join written using (filename);
         create temp view images as from stored where crop is null;
         create temp view crops as from stored where crop is not null;
-        create temp view events as from {_parquet(current.events)};
-        create temp view mapping as select image_uri, event_id, captured_at from {_parquet(current.images)}""")
+        create temp view events as from {read_parquet(current.events)};
+        create temp view mapping as select image_uri, event_id, captured_at from {read_parquet(current.images)}""")
 
 
 def _define_package(
@@ -156,7 +155,7 @@ def _define_package(
     methods = set(description.capture_methods)
     text = files("trapline.analysis.camtrapdp").joinpath("export.sql").read_text("utf-8")
     sql = text.format(
-        unassigned=_parquet(current.unassigned),
+        unassigned=read_parquet(current.unassigned),
         # Where there are several methods, images do not say which of them it was.
         capture_method=literal(*methods) if len(methods) == 1 else "null",
         model=literal(_classifier(source, how.model_name)),
@@ -184,10 +183,6 @@ def _file_path(media_url: str | None) -> str:
     # An image in an archive has no path of its own; a loose one, whose identity is kept, has.
     path = "case when identity is not null then rtrim(shard, '/') || '/' || key else image_uri end"
     return f"allowed(case when starts_with(shard, '/') then 'file://' else '' end || {path})"
-
-
-def _parquet(urls: Sequence[str]) -> str:
-    return f"read_parquet([{', '.join(map(literal, urls))}], hive_partitioning = false)"
 
 
 def _refuse_unplaced(connection: duckdb.DuckDBPyConnection, events: str, deployments: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from trapline.analysis.deployments import literal
+from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
 SQL_TYPES = {"number": "double", "integer": "bigint", "boolean": "boolean", "datetime": "timestamptz"}

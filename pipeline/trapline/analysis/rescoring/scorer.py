@@ -84,7 +84,7 @@ class Scorer:
         probabilities, energy = self._probabilities(usable, remarks)
         added: list[pa.Array] = []
         if self.prior:
-            allowed = self.prior.allowed(usable.column("image_uri"))
+            allowed = self.prior.allowed(usable.column("shard"), usable.column("key"))
             probabilities, mass = species_list.condition(probabilities, allowed)
             remarks["kept all species"] += int(allowed.all(axis=1).sum())
             remarks["had no listed species at all"] += int((mass == 0).sum())
