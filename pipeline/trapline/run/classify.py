@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from trapline.config import RunConfig, parse_deadline, parse_since
-from trapline.detections.index import Slice, indexed
+from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
 from trapline.model import checkpoint
@@ -63,6 +63,10 @@ def classify(
     prepared = _prepare(config)
     progress = Progress(prepared.plan)
     if config.dry_run:
+        if prepared.detections:
+            index = counted(prepared.detections, prepared.plan.found.shards, config.output)
+            progress.record_index(index)
+            _check_unmatched(index, config, observer)
         return progress.manifest("planned")
     closing = _Closing(progress, on_end)
 
@@ -191,7 +195,7 @@ def _execute(
         watch = contexts.enter_context(RayWatch(capacity.ports(), on_loss, patience(on_shared_cluster())))
         for context in during:
             contexts.enter_context(context(progress))
-        slices = contexts.enter_context(_indexed(prepared.detections, plan, progress))
+        slices = contexts.enter_context(_indexed(prepared.detections, plan, progress, observer))
         tasks = [Task(shard, boxes=slices.get(shard.uri)) for shard in todo]
         try:
             stream = RayStream(job, prepared.model, workers)
@@ -202,7 +206,9 @@ def _execute(
 
 
 @contextmanager
-def _indexed(detections: Detections | None, plan: RunPlan, progress: Progress) -> Iterator[dict[str, Slice]]:
+def _indexed(
+    detections: Detections | None, plan: RunPlan, progress: Progress, observer: RunObserver
+) -> Iterator[dict[str, Slice]]:
     """Store the detector's boxes for the workers, as long as the context lasts; give where those of each shard are."""
     if detections is None:
         yield {}
@@ -211,7 +217,17 @@ def _indexed(detections: Detections | None, plan: RunPlan, progress: Progress) -
     url = store.join(layout.detections_folder(output), plan.run_id)
     with indexed(detections, plan.found.shards, plan.todo, output, url) as index:
         progress.record_index(index)
+        _check_unmatched(index, plan.config, observer)
         yield index.slices
+
+
+def _check_unmatched(index: Index, config: RunConfig, observer: RunObserver) -> None:
+    """Report names in the detector's file that match no image; raise UsageError where that was asked for."""
+    unmatched = index.unmatched(str(config.detections))
+    if unmatched and config.detections_unmatched == "error":
+        raise UsageError(f"{unmatched}; correct the names, or run with --detections-unmatched warn")
+    if unmatched:
+        observer.note(unmatched)
 
 
 def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Shard]:
