@@ -249,6 +249,13 @@ def remove(url: str) -> None:
     with_retries(url, action)
 
 
+def reconnect(url: str) -> None:
+    """Use new connections to the store of a URL from now on, in this process; files that are open keep theirs."""
+    fs, _ = resolve(url)
+    if fs is not LOCAL:
+        type(fs).clear_instance_cache()
+
+
 def version(info: dict[str, Any]) -> str:
     """Return the etag of a file, or what else changes with its content; empty where the store has neither."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
