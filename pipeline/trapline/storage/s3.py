@@ -45,12 +45,11 @@ class S3Files(S3FileSystem):  # type: ignore[misc]
 
     retries = 1
 
-    def split_path(self, path: Any) -> tuple[str, str, str | None]:
-        """Split a path into bucket and key: `?versionId=` is part of a name, since a listing gives no versions."""
-        bucket, key, _ = super().split_path(path)
-        end = path.rstrip("/")
-        mark = end.find("?versionId=")
-        return bucket, (f"{key.rstrip('/')}{end[mark:]}{path[len(end) :]}" if key and mark >= 0 else key), None
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Split a path into bucket and key; s3fs would cut `?versionId=` and what follows off a key."""
+        before, mark, rest = path.partition("?versionId=")
+        bucket, key, version = super().split_path(before)
+        return bucket, f"{key}{mark}{rest}", version
 
     async def set_session(self, refresh: bool = False, kwargs: Any = None) -> Any:
         """Return the client, whose requests all have deadlines."""

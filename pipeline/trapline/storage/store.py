@@ -256,6 +256,12 @@ def reconnect(url: str) -> None:
         type(fs).clear_instance_cache()
 
 
+def remote(url: str) -> Any:
+    """Return the fsspec filesystem of a URL; None for local files."""
+    fs, _ = resolve(url)
+    return None if fs is LOCAL else fs
+
+
 def version(info: dict[str, Any]) -> str:
     """Return the etag of a file, or what else changes with its content; empty where the store has neither."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
