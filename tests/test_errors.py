@@ -2,8 +2,10 @@ import inspect
 import pickle
 import re
 
+import pytest
+
 from trapline import errors
-from trapline.errors import ImageError, PermanentError, TraplineError
+from trapline.errors import ImageError, PermanentError, StorageError, TraplineError, in_one_line, redacted
 
 CLASSES = dict(inspect.getmembers(errors, inspect.isclass))
 
@@ -31,3 +33,35 @@ def test_errors_survive_the_way_from_worker_to_driver() -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), vars(copy)) == (kind, str(error), vars(error))
         assert isinstance(copy, TraplineError)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:pass@host/m.pt", "https://host/m.pt"),
+        ("https://token@host", "https://host"),
+        ("sftp://me:p@ss:word@host/a", "sftp://host/a"),
+        ("https://host/m.pt?X-Amz-Signature=abc&b=c", "https://host/m.pt?…"),
+        ("HTTPS://u:p@host/m.pt?sig=1: not found", "HTTPS://host/m.pt?…: not found"),
+        ("simplecache::https://u:p@host/m.pt?sig=1", "simplecache::https://host/m.pt?…"),
+        (
+            "404, message='Not Found', url='https://u:p@host/a?b=c' (again)",
+            "404, message='Not Found', url='https://host/a?…' (again)",
+        ),
+        # Names of files, accounts of Azure, addresses of mail.
+        ("s3://bucket/a+b?.tar", "s3://bucket/a+b?.tar"),
+        ("s3://bucket/me@home/a.tar", "s3://bucket/me@home/a.tar"),
+        ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+        ("/data/what?/me@home.tar", "/data/what?/me@home.tar"),
+        ("mail -s done me@host", "mail -s done me@host"),
+    ],
+)
+def test_secrets_of_urls_are_not_shown(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert str(StorageError(text)) == str(ImageError("x", text)).removeprefix("x: ") == shown
+    assert in_one_line(OSError(text)) == shown
+    assert redacted(shown) == shown
+
+
+def test_an_error_without_words_is_called_by_its_name() -> None:
+    assert in_one_line(TimeoutError()) == "TimeoutError"

@@ -1,12 +1,13 @@
-"""Bytes to pixels, on one core: our two ways and birder's, on the same photographs, in turn; and what it changes."""
+"""Bytes to pixels, on one core: the ways of `--decode` and birder's, on the same photographs; and what they change."""
 
 import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torchvision.io import decode_image
-from torchvision.transforms import v2
 
 from jobs.benchmark.rounds import Spread, take_turns
+from trapline.config import DecodeMode
 from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model.checkpoint import Model
@@ -63,7 +63,7 @@ def photographs(folder: Path) -> list[bytes]:
 
 def pixels(images: Sequence[bytes], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """All of them as a network takes them, uint8 [N, 3, H, W]."""
-    return torch.stack([_pixels(data, size, fast=False) for data in images]).numpy()
+    return torch.stack([_pixels(data, size, "exact") for data in images]).numpy()
 
 
 def megapixels(images: Sequence[bytes]) -> float:
@@ -82,8 +82,7 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
         rounds: over all images, that count.
     """
     ways: dict[str, Callable[[bytes], Tensor]] = {
-        "trapline exact": lambda data: _pixels(data, model.size, fast=False),
-        "trapline fast": lambda data: _pixels(data, model.size, fast=True),
+        f"trapline {mode}": partial(_pixels, size=model.size, mode=mode) for mode in get_args(DecodeMode)
     }
     if find_spec("birder"):
         ways = _birders(model.size) | ways
@@ -138,8 +137,8 @@ def cost_of_damage(console: Console, images: Sequence[bytes], size: tuple[int, i
     return {name: sound.times_as_fast_as(timing) for name, timing in timings.items()}
 
 
-def _pixels(data: bytes, size: tuple[int, int], fast: bool) -> Tensor:
-    pixels, facts = decode(data, size, fast)
+def _pixels(data: bytes, size: tuple[int, int], mode: DecodeMode) -> Tensor:
+    pixels, facts = decode(data, size, mode)
     if pixels is None:
         raise UsageError(f"one of the images cannot be decoded: {facts.error}")
     return pixels
@@ -148,6 +147,8 @@ def _pixels(data: bytes, size: tuple[int, int], fast: bool) -> Tensor:
 def _birders(size: tuple[int, int]) -> dict[str, Callable[[bytes], Tensor]]:
     """Its inference transform on what its two loaders give, up to the uint8 stage."""
     from birder.data.transforms.classification import inference_preset
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
 
     transform: Any = inference_preset(size, {"mean": (0, 0, 0), "std": (1, 1, 1)})
     resize = next(step for step in transform.transforms if isinstance(step, v2.Resize))

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
 # Headings of `trapline classify --help`, in their order there.
@@ -39,10 +40,11 @@ class Options(BaseModel):
     precision: Annotated[Precision, MODEL] = Field(
         default="auto", description="auto: fp32 on CPUs, bf16 on GPUs. bf16 keeps 8 significant bits."
     )
-    decode: Annotated[Literal["exact", "fast"], MODEL] = Field(
+    decode: Annotated[DecodeMode, MODEL] = Field(
         default="exact",
-        description="exact: the same pixels as birder's transform. fast: let the JPEG decoder shrink large images, "
-        "with almost the same pixels.",
+        description="exact: the same pixels as birder's transform. Otherwise the JPEG decoder shrinks large images. "
+        "close: 1.3 times as fast, pixels differ by 0.4 of 255 on average. fast: 1.5 times, 0.6. "
+        "fastest: 1.7 times, 1.3.",
     )
     limit: Annotated[int | None, INPUT] = Field(
         default=None, ge=1, description="Classify at most this many shards in this run."
@@ -54,6 +56,11 @@ class Options(BaseModel):
     where: Annotated[tuple[str, ...], INPUT] = Field(
         default=(),
         description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
+    )
+    image_column: Annotated[str | None, INPUT] = Field(
+        default=None,
+        min_length=1,
+        description="Column of Parquet inputs that holds the images; default: found by name, type and first rows.",
     )
     top_k: Annotated[int, OUTPUT] = Field(default=5, ge=1, le=100, description="Number of species to list per image.")
     probabilities: Annotated[Literal["full", "top-k"], OUTPUT] = Field(

@@ -14,11 +14,21 @@
 Every message names the file, the cause and what to do, in one line.
 """
 
+import re
+
+# Both may hold secrets: a password or token before the host, a signature behind the path. What stands before the host
+# of Azure's URLs is the container. Other stores than web servers have no query strings, but `?` in names.
+_USERINFO = re.compile(r"\b(?!abfss?:|wasbs?:)([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+_QUERY = re.compile(r"\b(https?://[^?\s'\"<>]*)\?[^\s'\"<>]*?(?=[:;,.)]*(?:[\s'\"<>]|$))", re.IGNORECASE)
+
 _OUT_OF_MEMORY = ("can't allocate memory", "Insufficient memory")
 
 
 class TraplineError(Exception):
-    """Base of all errors that Trapline raises on purpose."""
+    """Base of all errors that Trapline raises on purpose; their text shows no secrets of URLs."""
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class TransientError(TraplineError):
@@ -43,7 +53,7 @@ class ImageError(PermanentError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return redacted(f"{self.kind}: {self.message}")
 
 
 class ShardBroken(PermanentError):
@@ -75,7 +85,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def redacted(text: str) -> str:
+    """Return a text without the user names, passwords and query strings of the URLs in it."""
+    return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1", text))
+
+
 def in_one_line(error: BaseException) -> str:
-    """What an error says, for messages of one line: at most 300 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says, for messages of one line: at most 300 characters, no secrets of URLs."""
+    text = redacted(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -26,8 +26,8 @@ def test_reads_from_a_store(bucket: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "has no column 'species', only nothing"),
-        ("image_uri;species\n", "has no column 'species', only image_uri;species; add it"),
+        ("", "has no column 'species', only nothing; add it"),
+        ("image_uri;name\n", "has no column 'species', only image_uri;name; add it"),
         ("species\n", "holds no row below its header"),
         ("species,Species\na,b\n", "has two columns 'species'"),
         ("species,site\na\n", "no CSV"),
@@ -41,3 +41,48 @@ def test_says_what_is_wrong_with_a_file(text: str, complaint: str, tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"b\.csv: not found"):
         csv_input.read(str(tmp_path / "b.csv"), ["species"])
+
+
+WORDS = [("Bäume", "kauz"), ("owl, barn", "2"), ("a;b", "3")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("declared", ["", "sep={}\r\n", '"sep={}"\n'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_reads_what_spreadsheets_write(separator: str, declared: str, encoding: str, tmp_path: Path) -> None:
+    lines = [separator.join(f'"{cell}"' for cell in row) for row in [("Species", "Site"), *WORDS]]
+    data = (declared.format(separator) + "\r\n".join(lines)).encode(encoding)
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    (tmp_path / "a.csv").write_bytes(mark + data)
+    table = csv_input.read(str(tmp_path / "a.csv"), ["species"], ["site"])
+    assert list(zip(*table.to_pydict().values(), strict=True)) == WORDS
+    assert csv_input.line(table, 1) == 3 + bool(declared)
+
+
+def test_a_single_column_is_separated_by_nothing(tmp_path: Path) -> None:
+    assert csv_input.read(write(tmp_path, "species\nowl\n"), ["species"], ["site"]).num_columns == 1
+
+
+@pytest.mark.parametrize("cell", ["", " ", "NA", "NaN", "nan", '"NA"', " NA "])
+def test_missing_is_what_r_and_pandas_write(cell: str, tmp_path: Path) -> None:
+    table = csv_input.read(write(tmp_path, f"species,site\n{cell},x\nNAN,y\n"), ["species"], ["site"])
+    assert table.column("species").to_pylist() == [None, "NAN"]
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ("species\nBäume\n".encode("latin-1"), r"byte 9 is not UTF-8, but perhaps Latin-1 .*; save it as `CSV UTF-8`"),
+        (b"\xff\xfes", r"byte 2 is not UTF-16, .*; save it as `CSV UTF-8`"),
+        ("species\nowl\n".encode("utf-16-le"), r"holds NUL characters, .*; save it as `CSV UTF-8`"),
+    ],
+)
+def test_says_which_encoding_helps(data: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(UsageError, match=rf"^\S+a\.csv: {complaint}$"):
+        csv_input.read(str(tmp_path / "a.csv"), ["species"])
+
+
+def test_columns_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
+    table = csv_input.read(write(tmp_path, "DEPLOYMENTID\nd1\n"), ["deploymentID"])
+    assert table.to_pydict() == {"deploymentID": ["d1"]}

@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.result_files import MARK, Planted, columns, write_result
 from tests.support.servers import S3Server
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
@@ -33,7 +34,7 @@ def test_rows_of_all_results_are_one_view(kind: str, tmp_path: Path, bucket: str
     found = dataset.find(output)
     assert [file.shard for file in found.files] == ["s3://in/b.tar", "s3://in/a.tar"]
     assert (found.fingerprint.digest, found.classes) == (MARK.digest, ("owl", "robin"))
-    connection = dataset.connect(output)
+    connection = sql.connect()
     dataset.view(connection, found)
     assert connection.sql("select count(*), count(embedding), sum(embedding[1]) from images").fetchall() == [
         (7, 6, 6.0)
@@ -41,12 +42,28 @@ def test_rows_of_all_results_are_one_view(kind: str, tmp_path: Path, bucket: str
     assert connection.sql("select key from images where species = 'robin'").fetchall() == []
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
-def test_duckdb_writes_there_too(kind: str, tmp_path: Path, bucket: str, s3: S3Server) -> None:
-    output = place(kind, tmp_path, bucket)
-    (tmp_path / "out").mkdir()
-    dataset.connect(output).sql(f"copy (select 1 as a) to '{output}/a.parquet'")
-    assert dataset.connect(output).sql(f"from '{output}/a.parquet'").fetchall() == [(1,)]
+def test_rows_that_the_ledger_does_not_know_of_are_not_counted_in_silence(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    planted(output)
+    found = dataset.find(output)
+    images = [Planted(f"{n}.jpg", (n, 0), (n, 0, 0, 0)) for n in range(5)]
+    write_result(output, "s3://in/b.tar", "b.tar", images, COLUMNS)
+    with pytest.raises(
+        OutputConflict, match=r"b\.tar\.parquet: 5 images were read of it, and its footer says 4; .*try again later"
+    ):
+        dataset.view(sql.connect(), found)
+    with pytest.raises(OutputConflict, match=r"c\.parquet: was read, and is none of the results"):
+        dataset.require_all(found, {file.url: file.images for file in found.files} | {f"{output}/c.parquet": 1})
+
+
+def test_results_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    planted(str(tmp_path))
+    path = tmp_path / "b.tar.parquet"
+    table, metadata = pq.read_table(path).drop_columns("shard"), pq.read_metadata(path).metadata
+    found = dataset.find(str(tmp_path))
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(UsageError, match=r"have no column shard; .*`trapline classify`.* again with --replace"):
+        dataset.view(sql.connect(), found)
 
 
 def test_an_output_without_results_says_what_writes_them(tmp_path: Path) -> None:

@@ -4,14 +4,20 @@ import pytest
 from trapline.analysis.deployments import located, parse, suggest
 from trapline.errors import UsageError
 
-URI = "s3://archive/2024/site=12/cam3/0007.tar#DCIM/100/IMG_1.JPG"
+SHARD = "s3://archive/2024/site=12/cam3/0007.tar"
 
 
-def look_up(*sources: str, uri: str = URI, metadata: str | None = None, serial: str | None = None) -> tuple[str, str]:
+def look_up(
+    *sources: str,
+    shard: str = SHARD,
+    key: str = "DCIM/100/IMG_1.JPG",
+    metadata: str | None = None,
+    serial: str | None = None,
+) -> tuple[str, str]:
     """The deployment and the camera that the sources find."""
-    image = "(select ? as image_uri, ?::varchar as metadata, ?::varchar as camera_serial)"
+    image = "(select ? as shard, ? as key, ?::varchar as metadata, ?::varchar as camera_serial)"
     query = f"select {located([parse(source) for source in sources])} from {image}"
-    found: tuple[str, str] = duckdb.execute(query, [uri, metadata, serial]).fetchall()[0]
+    found: tuple[str, str] = duckdb.execute(query, [shard, key, metadata, serial]).fetchall()[0]
     return found
 
 
@@ -40,9 +46,22 @@ def test_a_pattern_matches_whole_folder_names_only(pattern: str) -> None:
 
 
 def test_what_stands_in_a_pattern_stands_for_itself() -> None:
-    uri = "/d/Bäume (1+2)/it's.a/{x}.tar#a.jpg"
-    assert look_up("Bäume ({n})/it's.{camera}/*", uri=uri) == ("1+2/a", "a")
-    assert look_up("B.ume ({n})", uri=uri) == (None, None)
+    shard = "/d/Bäume (1+2)/it's.a/{x}.tar"
+    assert look_up("Bäume ({n})/it's.{camera}/*", shard=shard, key="a.jpg") == ("1+2/a", "a")
+    assert look_up("B.ume ({n})", shard=shard, key="a.jpg") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cameras"),
+    [("archive/{camera}", ["Camera #1", "Camera #2"]), ("archive/Camera #{camera}/*.jpg", ["1", "2"])],
+)
+def test_a_hash_in_a_folders_name_ends_nothing(pattern: str, cameras: list[str]) -> None:
+    found = [look_up(pattern, shard=f"/d/archive/Camera #{number}", key="a#1.jpg")[1] for number in (1, 2)]
+    assert found == cameras
+
+
+def test_a_hash_in_a_pattern_also_ends_the_shard_as_in_an_image_uri() -> None:
+    assert look_up("0007.tar#DCIM/{camera}") == ("100", "100")
 
 
 def test_the_first_source_that_says_something_holds() -> None:
@@ -94,4 +113,4 @@ def test_what_is_no_source_is_refused_with_the_reason(text: str, words: str) -> 
 def test_a_pattern_is_suggested_from_a_path(shard: str, pattern: str | None) -> None:
     assert suggest(shard) == pattern
     if pattern:
-        assert look_up(pattern, uri=f"{shard}#1.jpg")[0] is not None
+        assert look_up(pattern, shard=shard, key="1.jpg")[0] is not None

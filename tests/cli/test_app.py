@@ -157,4 +157,4 @@ def test_tab_completion_completes_commands_and_options(tmp_path: Path) -> None:
     asked = 'complete() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _trapline; echo "${COMPREPLY[@]}"; }'
     typed = f"source {script}; {asked}; complete trapline exp; complete trapline classify --stop"
     done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["export-camtrapdp", "--stop-at"]
+    assert done.stdout.split() == ["export-camtrapdp", "export-megadetector", "--stop-at"]

@@ -103,7 +103,7 @@ class TestPixels:
         assert torch.equal(pixels, torch.stack(expected))
 
     def test_of_a_box_over_one_half_have_nothing_of_the_other(self) -> None:
-        pixels, _ = decode(halves(), SIZE, fast=True, crops=Crops((box(*LEFT), box(*RIGHT)), EXACTLY))
+        pixels, _ = decode(halves(), SIZE, mode="fastest", crops=Crops((box(*LEFT), box(*RIGHT)), EXACTLY))
         assert pixels is not None
         assert pixels.shape == (2, 3, *SIZE)
         assert (pixels[0] == torch.tensor([255, 0, 0], dtype=torch.uint8).view(3, 1, 1)).all()
@@ -111,7 +111,7 @@ class TestPixels:
 
     def test_are_of_the_full_size_also_where_whole_pictures_are_shrunk(self) -> None:
         data, crops = jpeg(5, (1600, 1200)), Crops((box(0.4, 0.4, 0.1, 0.1),), EXACTLY)
-        (exact, _), (fast, _) = decode(data, SIZE, crops=crops), decode(data, SIZE, fast=True, crops=crops)
+        (exact, _), (fast, _) = decode(data, SIZE, crops=crops), decode(data, SIZE, mode="fastest", crops=crops)
         assert exact is not None
         assert fast is not None
         assert torch.equal(exact, fast)

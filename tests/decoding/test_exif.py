@@ -2,6 +2,7 @@
 
 import csv
 import io
+import struct
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def test_facts_are_read_from_every_format_that_has_exif(file_format: str) -> Non
     )
     assert exif.read(image) == Exif(
         captured_at=datetime(2021, 4, 11, 20, 43, 9),
+        captured_at_tag="DateTimeOriginal",
         latitude=50.85,
         longitude=4.35,
         camera_make="RECONYX",
@@ -77,8 +79,99 @@ def test_a_picture_without_exif_has_no_facts() -> None:
     assert exif.read(Image.new("RGB", (1, 1))) == Exif()
 
 
-def test_the_time_the_file_was_changed_is_not_the_time_of_capture() -> None:
-    assert exif.read(photograph({ExifTags.Base.DateTime: "2021:04:11 20:43:09"})).captured_at is None
+BASE = ExifTags.Base
+TAGS = [
+    (BASE.DateTimeOriginal, BASE.SubsecTimeOriginal, BASE.OffsetTimeOriginal),
+    (BASE.DateTimeDigitized, BASE.SubsecTimeDigitized, BASE.OffsetTimeDigitized),
+    (BASE.DateTime, BASE.SubsecTime, BASE.OffsetTime),
+]
+
+
+def clock(root: dict[int, Any] | None = None, details: dict[int, Any] | None = None) -> tuple[Any, ...]:
+    facts = exif.read(photograph(root, details))
+    return facts.captured_at, facts.captured_at_tag, facts.captured_at_offset
+
+
+@pytest.mark.parametrize(("tag", "fraction", "offset"), TAGS)
+def test_a_moment_alone_is_read_from_any_of_three_tags_which_is_told(tag: int, fraction: int, offset: int) -> None:
+    values = {tag: "2021:04:11 20:43:09", fraction: "25", offset: "+05:30"}
+    directories = ({tag: values.pop(tag)}, values) if tag == BASE.DateTime else (None, values)
+    assert clock(*directories) == (datetime(2021, 4, 11, 20, 43, 9, 250_000), ExifTags.Base(tag).name, "+05:30")
+
+
+def test_the_moment_of_capture_comes_before_that_of_a_change() -> None:
+    root = {BASE.DateTime: "2022:01:01 00:00:00", BASE.OffsetTime: "+09:00"}
+    digitized = {BASE.DateTimeDigitized: "2021:06:01 00:00:00"}
+    original = {BASE.DateTimeOriginal: "2021:05:01 00:00:00"}
+    assert clock(root, digitized | original) == (datetime(2021, 5, 1), "DateTimeOriginal", None)
+    assert clock(root, digitized) == (datetime(2021, 6, 1), "DateTimeDigitized", None)
+    assert clock(root, {BASE.DateTimeOriginal: "0000:00:00 00:00:00"}) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "moment", "offset"),
+    [
+        ("2021:04:11 20:43:09", datetime(2021, 4, 11, 20, 43, 9), None),
+        ("2021:04:11 20:43:09+02:00", datetime(2021, 4, 11, 20, 43, 9), "+02:00"),
+        ("2021:04:11 20:43:09 -0330", datetime(2021, 4, 11, 20, 43, 9), "-03:30"),
+        ("2021:04:11 20:43:09Z", datetime(2021, 4, 11, 20, 43, 9), "+00:00"),
+        ("2021-04-11T20:43:09", datetime(2021, 4, 11, 20, 43, 9), None),
+        ("2021-04-11T20:43:09.5+10:00", datetime(2021, 4, 11, 20, 43, 9, 500_000), "+10:00"),
+        ("2021-04-11 20:43:09", datetime(2021, 4, 11, 20, 43, 9), None),
+        ("2021/04/11 20:43:09", datetime(2021, 4, 11, 20, 43, 9), None),
+        ("2021:04:11 20:43:09+99:00", datetime(2021, 4, 11, 20, 43, 9), None),
+        ("2021:04:11 24:00:00", None, None),
+        ("2021:13:01 00:00:00", None, None),
+        ("11.04.2021 20:43:09", None, None),
+        ("04/11/2021 20:43:09", None, None),
+        ("2021:04:11", None, None),
+        ("２０21:04:11 20:43:09", None, None),
+    ],
+)
+def test_dates_are_read_as_cameras_write_them_where_they_have_one_meaning(
+    written: str, moment: datetime | None, offset: str | None
+) -> None:
+    facts = exif.read(photograph(details={BASE.DateTimeOriginal: written.encode()}))
+    assert (facts.captured_at, facts.captured_at_offset) == (moment, offset)
+
+
+@pytest.mark.parametrize(
+    ("written", "offset"),
+    [
+        ("+02:00", "+02:00"),
+        ("-11:00", "-11:00"),
+        ("Z", "+00:00"),
+        ("   :  ", None),
+        ("+2", None),
+        ("+15:00", None),
+        ("+01:75", None),
+    ],
+)
+def test_an_offset_is_one_or_null(written: str, offset: str | None) -> None:
+    details = {BASE.DateTimeOriginal: "2021:04:11 20:43:09", BASE.OffsetTimeOriginal: written}
+    assert clock(details=details) == (datetime(2021, 4, 11, 20, 43, 9), "DateTimeOriginal", offset)
+
+
+def block_of(kind: int, value: bytes, tag: int = BASE.Make) -> bytes:
+    """A directory with one value, whose type is one of bytes."""
+    entry = struct.pack("<HHI", tag, kind, len(value)) + (value if len(value) <= 4 else struct.pack("<I", 26)).ljust(
+        4, b"\0"
+    )
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + bytes(4) + value
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7, 129])
+def test_text_is_read_whatever_its_type(kind: int) -> None:
+    assert exif.read(with_exif_block(block_of(kind, b"RECONYX\0"))).camera_make == "RECONYX"
+    moment = exif.read(with_exif_block(block_of(kind, b"2021:04:11 20:43:09\0", BASE.DateTime)))
+    assert (moment.captured_at, moment.captured_at_tag) == (datetime(2021, 4, 11, 20, 43, 9), "DateTime")
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7, 129])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_names_are_read_in_the_encodings_that_cameras_write(kind: int, encoding: str) -> None:
+    block = block_of(kind, "Müller GmbH\0".encode(encoding))
+    assert exif.read(with_exif_block(block)).camera_make == "Müller GmbH"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +235,17 @@ def test_placeholders_of_cameras_without_a_receiver_are_null(placeholder: dict[i
 )
 def test_half_a_position_is_none(broken: dict[int, Any]) -> None:
     assert position(BRUSSELS | broken) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "latitude"),
+    [((0, 0), (5_332_358, 100_000), 50 + 53.32358 / 60), ((7, 0), (51, 1), 50.85), ((0, 1), (0, 0), 50.0)],
+)
+def test_a_part_that_is_undefined_leaves_the_position_that_is(
+    seconds: tuple[int, int], minutes: tuple[int, int], latitude: float
+) -> None:
+    parts = tuple(IFDRational(*part) for part in ((50, 1), minutes, seconds))
+    assert position(BRUSSELS | {2: parts}) == (pytest.approx(latitude), 4.35)
 
 
 def test_the_equator_is_a_place() -> None:

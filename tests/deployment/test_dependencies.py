@@ -16,8 +16,8 @@ from tests.support.servers import SCRIPTS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ANALYSIS = PROJECT["optional-dependencies"]["analysis"]
-# Too large to install for a test: 4 GB with CUDA. The tests run with the ones that are here.
-LARGE = {"torch", "torchvision"}
+# torch is too large to install for a test (4 GB with CUDA), and torchcodec is built for one torch: those that are here.
+LARGE = {"torch", "torchcodec"}
 # Not imported, but needed: fsspec opens s3:// URLs with the one, cyclopts YAML files with the other.
 USED_BY_NAME = {"s3fs", "pyyaml"}
 SUBSET = [

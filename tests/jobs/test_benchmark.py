@@ -50,7 +50,9 @@ class TestRounds:
 def test_decoding_measures_each_way_and_what_it_changes(tiny_model: Path) -> None:
     images = [jpeg(seed, (800, 600)) for seed in range(3)]
     rows = {row.name: row for row in decoding.measure(QUIET, images, checkpoint.load(str(tiny_model)), rounds=1)}
-    assert list(rows) == ["birder, Pillow loader", "birder, default loader", "trapline exact", "trapline fast"]
+    assert list(rows) == ["birder, Pillow loader", "birder, default loader"] + [
+        f"trapline {mode}" for mode in ("exact", "close", "fast", "fastest")
+    ]
     assert (rows["birder, default loader"].largest_difference, rows["trapline exact"].largest_difference) == (0, 0)
     assert rows["trapline fast"].mean_difference > 0
     assert all(row.images_per_second > 0 for row in rows.values())

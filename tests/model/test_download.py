@@ -103,6 +103,11 @@ class TestURLs:
         assert not [path for path in cache.rglob("*") if path.is_file()]
         assert fetch(f"{server.url}/small.pt").stat().st_size == 100_000
 
+    def test_an_error_shows_no_secrets_of_the_url(self) -> None:
+        with pytest.raises(CheckpointError, match=r"^http://127.0.0.1:9/small.pt\?…: cannot be fetched") as caught:
+            fetch("http://user:secret@127.0.0.1:9/small.pt?signature=secret")
+        assert "secret" not in str(caught.value)
+
     def test_a_url_on_this_machine_is_not_copied(self, tiny_model: Path) -> None:
         assert fetch(tiny_model.as_uri()) == tiny_model
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,12 @@ from tests.support.archives import pictures, sidecar, write_folder, write_tar, w
 from tests.support.progress import Silent
 from trapline.cli.verify import main
 from trapline.config import RunConfig
+from trapline.results import verify
+from trapline.results.fingerprint import Fingerprint
+from trapline.results.footer import Footer
 from trapline.results.verify import Finding, reconcile
 from trapline.run.classify import classify
+from trapline.sources.shards import discover
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,41 @@ def test_a_sample_reads_only_some_shards_but_misses_no_file(night: Path) -> None
     found = findings(night, sample=1)
     assert len(found) == 4
     assert not found["b.zip.parquet"].good
+
+
+class TestCounts:
+    @staticmethod
+    def written(folder: Path, rows: dict[str, bytes], **facts: str) -> Finding:
+        """A result of `folder/archive` with these keys and contents, compared."""
+        (shard,) = discover([str(folder / "archive")], str(folder / "output")).shards
+        footer = Footer(shard.uri, shard.identity, Fingerprint(facts), images={"ok": len(rows)})
+        hashes = pa.array([sha256(data).digest() for data in rows.values()], pa.binary(32))
+        table = pa.table({"key": list(rows), "content_sha256": hashes})
+        Path(shard.output).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata(footer.to_metadata()), shard.output)
+        (finding,) = reconcile([str(folder / "archive")], str(folder / "output"))
+        return finding
+
+    def test_an_image_that_the_reader_overlooks_is_noticed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        members = pictures(3)
+        write_tar(tmp_path / "archive/a.tar", members)
+        assert self.written(tmp_path, members).good
+        name, _ = members.popitem()
+        read = verify.read
+        # A reader with a fault wrote the rows, and reads them again.
+        monkeypatch.setattr(verify, "read", lambda *some: (each for each in read(*some) if each.key != name))
+        finding = self.written(tmp_path, members)
+        assert finding.trouble == "reading it gave 2 images, but its own headers count 3; please report this"
+
+    def test_the_column_that_was_read_is_read_again(self, tmp_path: Path) -> None:
+        (tmp_path / "archive").mkdir()
+        table = pa.table({"image": [b"i"], "crop": [b"c"], "path": ["a.jpg"]})
+        pq.write_table(table, tmp_path / "archive/a.parquet")
+        assert self.written(tmp_path, {"a.jpg": b"c"}, image_column="crop").good
+        assert self.written(tmp_path, {"a.jpg": b"i"}).good
+        assert self.written(tmp_path, {"a.jpg": b"i"}, image_column="crop").stale == 1
 
 
 class TestTheJob:

@@ -29,6 +29,7 @@ REACH_THE_ROWS: list[dict[str, Any]] = [
     {"embedding": "none"},
     {"features": ("stage4",)},
     {"decode": "fast"},
+    {"image_column": "photo"},
 ]
 THROUGH_THE_MODEL = {"model", "architecture", "size", "precision"}
 THROUGH_DETECTIONS: dict[str, Any] = {

@@ -31,6 +31,14 @@ class TestTheManifest:
         assert result.config["size"] == 64
         assert {"python", "trapline", "torch", "torchvision", "pillow", "pyarrow", "ray"} == set(result.versions)
 
+    def test_shows_no_secrets_of_urls(self) -> None:
+        signed = "https://someone:pa55@host/model.pt?signature=abc"
+        options = {"model": signed, "inputs": (signed, "s3://b/a+b?.tar"), "notify": f'curl "{signed}"'}
+        result = account(**options).manifest("planned")
+        shown = "https://host/model.pt?…"
+        assert [result.config[name] for name in options] == [shown, [shown, "s3://b/a+b?.tar"], f'curl "{shown}"']
+        assert not any(secret in json.dumps(asdict(result)) for secret in ("someone", "pa55", "signature"))
+
     def test_stays_as_it_is_when_the_run_goes_on(self) -> None:
         run = account()
         result = run.manifest("running")

@@ -1,4 +1,5 @@
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,70 @@ def test_without_pictures_it_is_refused_by_name(tmp_path: Path) -> None:
         ShardBroken, match=r"^s3://x/a\.parquet: no column of images .* among species \(string\), n \(int64\)$"
     ):
         ImageTable(written({"species": ["owl"], "n": [1]}), "s3://x/a.parquet")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"0", b"1"], pa.binary_view()),
+        pa.array([{"bytes": b"0"}, {"bytes": b"1"}], pa.struct([("bytes", pa.binary_view())])),
+        pa.array([b"0", b"1"]).dictionary_encode(),
+        pa.array([{"bytes": b"0", "path": ""}, {"bytes": b"1", "path": None}], PATHS),
+        pa.StructArray.from_arrays([pa.array([b"0", b"1"]).dictionary_encode()], ["bytes"]),
+        pa.array([{"inner": {"bytes": b"0"}}, {"inner": {"bytes": b"1"}}]),
+    ],
+    ids=["view", "view in struct", "dictionary", "empty path", "dictionary in struct", "struct in struct"],
+)
+def test_images_are_read_of_every_type(column: pa.Array) -> None:
+    table = ImageTable(written({"picture": column}), "a.parquet")
+    rows = list(table.rows(0))
+    assert [row.data for row in rows] == [b"0", b"1"]
+    assert [row.name for row in rows] == ["row/00000000", "row/00000001"] == list(table.names(0))
+
+
+def test_numbers_that_json_does_not_have_become_null_at_any_depth() -> None:
+    nan, inf = float("nan"), float("inf")
+    columns = {"image": [b"0"], "scores": [[1.0, nan, inf]], "box": [{"x": -inf, "y": [nan]}], "n": [nan]}
+    (row,) = ImageTable(written(columns), "a.parquet").rows(0)
+    assert json.loads(row.metadata or "", parse_constant=pytest.fail) == {
+        "scores": [1.0, None, None],
+        "box": {"x": None, "y": [None]},
+        "n": None,
+    }
+
+
+def test_a_metadata_column_that_is_no_json_becomes_some() -> None:
+    rows = ImageTable(written({"image": [b"0", b"1"], "metadata": ['{"k": NaN}', "words"]}), "a.parquet").rows(0)
+    assert [row.metadata for row in rows] == ['{"metadata": "{\\"k\\": NaN}"}', '{"metadata": "words"}']
+
+
+def test_a_page_that_hides_a_row_is_a_break() -> None:
+    data = bytearray(written({"image": [b"0", b"1", b"2", b"3", b"4", b"5"], "n": [1, 2, 3, 4, 5, 6]}).getvalue())
+    chunk = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    start = chunk.data_page_offset
+    header = data[start : start + 40]
+    # Thrift's compact protocol: field 1 of the data page header, the number of values, as a zigzag varint: 3 is 6.
+    place = header.index(b"\x2c\x15\x06") + 2
+    data[start + place] = 2 * 2
+    table = ImageTable(io.BytesIO(bytes(data)), "a.parquet")
+    rows = table.rows(0)
+    assert [next(rows).data, next(rows).data] == [b"0", b"1"]
+    with pytest.raises(ShardBroken, match="row group 0 gave 2 of the 3 rows"):
+        next(rows)
+    assert [row.data for row in table.rows(1)] == [b"3", b"4", b"5"]
+
+
+def test_a_result_of_ours_is_refused_by_name() -> None:
+    table = pa.table({"image": [b"0"]}).replace_schema_metadata({"trapline.shard": "{}"})
+    with pytest.raises(ShardBroken, match="is a result of Trapline"):
+        ImageTable(written(table), "a.parquet")
+
+
+def test_the_image_column_may_be_named_and_others_are_told() -> None:
+    jpeg = b"\xff\xd8\xff\xe0 jpeg"
+    table = ImageTable(written({"thumbnail": [jpeg + b"t"], "photo": [jpeg]}), "a.parquet")
+    assert (table.image_column, table.alternatives) == ("photo", ("thumbnail",))
+    assert [row.data for row in table.rows(0)] == [jpeg]
+    table = ImageTable(written({"thumbnail": [jpeg + b"t"], "photo": [jpeg]}), "a.parquet", "thumbnail")
+    assert (table.image_column, table.alternatives) == ("thumbnail", ())
+    assert [row.data for row in table.rows(0)] == [jpeg + b"t"]

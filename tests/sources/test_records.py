@@ -502,3 +502,112 @@ def test_members_of_gigabytes_are_passed_over_in_little_memory(scratch: Path) ->
     assert outcome.kinds == {"a.jpg": None, "b.jpg": "too_large", "c.jpg": None}
     assert outcome.ignored == {".mp4": 1}
     path.unlink()
+
+
+# Sidecars
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "folder"])
+def test_sidecars_that_match_nothing_are_counted(kind: str, tmp_path: Path) -> None:
+    members = {"a.json": b"{}", "b.jpg": b"b", "c.jpg": b"c", "c.json": b"{}", "d.json": b"{}"}
+    outcome = read_sound(write_any(kind, tmp_path, members))
+    assert outcome.metadata == {"b.jpg": None, "c.jpg": "{}"}
+    assert outcome.ignored == {"(unmatched .json sidecar)": 2}
+
+
+def test_an_unsorted_tar_counts_the_sidecars_that_it_cannot_match(tmp_path: Path) -> None:
+    names = [*(f"{number}.jpg" for number in range(5)), *(f"{number}.json" for number in range(5))]
+    members = dict.fromkeys(names, b"{}")
+    outcome = read_sound(write_any("tar", tmp_path, members))
+    assert outcome.metadata == {"0.jpg": None, "1.jpg": None, "2.jpg": None, "3.jpg": None, "4.jpg": None}
+    assert outcome.ignored == {"(unmatched .json sidecar)": 5}
+    for kind in ("zip", "folder"):
+        outcome = read_sound(write_any(kind, tmp_path, members))
+        assert set(outcome.metadata.values()) == {"{}"}
+        assert not outcome.ignored
+
+
+def test_names_of_webdataset_are_one_sample_up_to_the_first_dot(tmp_path: Path) -> None:
+    members = {"000.input.jpg": b"i", "000.target.png": b"t", "000.json": b'{"k":0}', "001.json": b'{"k":1}'}
+    members |= {"001.input.jpg": b"j", "2023.05.01_a.jpg": b"a", "2023.05.01_a.json": b"[1]", "2023.05.01_b.jpg": b"b"}
+    outcome = read_sound(write_any("tar", tmp_path, members))
+    assert outcome.metadata == {
+        "000.input.jpg": '{"k":0}',
+        "000.target.png": '{"k":0}',
+        "001.input.jpg": '{"k":1}',
+        "2023.05.01_a.jpg": "[1]",
+        "2023.05.01_b.jpg": None,
+    }
+    assert not outcome.ignored
+
+
+def test_names_that_begin_alike_keep_their_own_sidecars_however_many(tmp_path: Path) -> None:
+    members = {}
+    for number in range(100):
+        members |= {f"2023.{number:03d}.jpg": b"x", f"2023.{number:03d}.json": f"[{number}]".encode()}
+    outcome = read_sound(write_any("tar", tmp_path, members))
+    assert list(outcome.metadata.values()) == [f"[{number}]" for number in range(100)]
+    assert not outcome.ignored
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "folder"])
+def test_sidecars_in_any_unicode_encoding_are_text_and_what_is_no_json_is_counted(kind: str, tmp_path: Path) -> None:
+    members = {f"{number}.jpg": b"x" for number in range(4)}
+    members |= {"0.json": b'\xef\xbb\xbf{"k":0}', "1.json": '{"k":"ä"}'.encode("utf-16"), "2.json": b"k: 2"}
+    outcome = read_sound(write_any(kind, tmp_path, dict(sorted(members.items()))))
+    assert outcome.metadata == {"0.jpg": '{"k":0}', "1.jpg": '{"k":"ä"}', "2.jpg": None, "3.jpg": None}
+    assert outcome.ignored == {"(sidecar that is no JSON)": 1}
+
+
+# What is no picture of a card, and what is no archive
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_junk_folders_in_archives_give_no_rows(kind: str, tmp_path: Path) -> None:
+    junk = ["#recycle", ".Trash-1000", "@eaDir", "RECYCLER"]
+    members = {f"cam/{folder}/IMG_1.JPG": b"x" for folder in junk} | {
+        "cam\\#recycle\\1.jpg": b"x",
+        "recycle/1.jpg": b"r",
+    }
+    outcome = read_sound(write_any(kind, tmp_path, members))
+    assert outcome.images == {"recycle/1.jpg": b"r"}
+    assert outcome.ignored == {"#recycle": 2, ".Trash-1000": 1, "@eaDir": 1, "RECYCLER": 1}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_in_an_archive_is_a_row_that_says_so(kind: str, tmp_path: Path) -> None:
+    inner = zip_bytes({"IMG_1.JPG": b"x"})
+    outcome = read_sound(
+        write_any(kind, tmp_path, {"card-a.zip": inner, "b.tar.gz": b"", "@eaDir/c.zip": b"", "1.jpg": b"1"})
+    )
+    assert outcome.kinds == {"card-a.zip": "nested_archive", "b.tar.gz": "nested_archive", "1.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.tar", zip_bytes({"a.jpg": b"a"}), "is a zip archive, not tar"),
+        ("a.tar", b"BZh91AY&SY", "is compressed by bzip2"),
+        ("a.tar.gz", b"<!DOCTYPE html><title>404 Not Found</title>", "is a web page"),
+        ("a.zip", tar_bytes({"a.jpg": b"a"}), "is a tar archive, not zip"),
+        ("a.parquet", b'{"error": "not found"}', "is a JSON document, not parquet"),
+        ("a.zip", b"", "is empty"),
+    ],
+)
+def test_what_is_something_else_is_called_by_its_name(name: str, data: bytes, words: str, scratch: Path) -> None:
+    outcome = read_bytes(scratch, name, data)
+    assert isinstance(outcome.error, ShardBroken)
+    assert words in str(outcome.error)
+
+
+def test_an_empty_path_in_parquet_is_no_key(scratch: Path) -> None:
+    data = parquet_bytes({"image": [{"bytes": b"a", "path": ""}, {"bytes": b"b", "path": "b.jpg"}]})
+    assert list(read_bytes(scratch, "a.parquet", data).images) == ["row/00000000", "b.jpg"]
+
+
+def test_other_columns_that_hold_images_are_counted(scratch: Path) -> None:
+    jpeg = b"\xff\xd8\xff\xe0"
+    data = parquet_bytes({"thumbnail": [jpeg, jpeg], "photo": [jpeg + b"0", jpeg + b"1"], "path": ["a", "b"]})
+    outcome = read_bytes(scratch, "a.parquet", data)
+    assert outcome.images == {"a": jpeg + b"0", "b": jpeg + b"1"}
+    assert outcome.ignored == {"(column 'thumbnail'; 'photo' was taken)": 2}

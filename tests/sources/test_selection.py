@@ -48,7 +48,7 @@ class TestWhere:
     ) -> None:
         found = select(self.FOUND, where=where)
         assert names(found) == left
-        assert found.passed_over == 5 - len(left)
+        assert found.excluded == 5 - len(left)
         assert found.ignored == {".mp4": 1}
 
     def test_without_a_filter_all_are_meant(self) -> None:
@@ -65,7 +65,7 @@ class TestWhere:
 
 
 class TestSince:
-    def test_older_shards_are_passed_over_and_undated_ones_are_not(self) -> None:
+    def test_older_shards_are_excluded_and_undated_ones_are_not(self) -> None:
         found = Discovery(
             [shard("old.tar", DAY - timedelta(seconds=1)), shard("new.tar"), shard("undated.tar", None)], {}
         )
@@ -73,7 +73,7 @@ class TestSince:
 
     def test_nothing_new_is_no_error(self) -> None:
         found = select(Discovery([shard("old.tar")], {}), since=DAY + timedelta(days=1))
-        assert (found.shards, found.passed_over) == ([], 1)
+        assert (found.shards, found.excluded) == ([], 1)
 
     @pytest.mark.parametrize("store", ["local", "s3"])
     def test_goes_by_when_a_shard_came(self, store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

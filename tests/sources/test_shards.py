@@ -5,6 +5,8 @@ import pytest
 
 from tests.support.servers import S3Server
 from trapline.errors import OutputConflict, StorageError, UsageError
+from trapline.sources.lookup import read_images
+from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover, folder_identity, folder_members
 from trapline.storage import store
 
@@ -166,6 +168,15 @@ def test_no_key_leads_out_of_the_output(output: str) -> None:
     assert outputs(["memory://bucket/x"], output) == ["%2E%2E/%2E%2E/%2E%2E/etc/%2E/a.tar.parquet", "b.tar.parquet"]
 
 
+@pytest.mark.parametrize("folder", ["one/", "two/cam/", "three/cam//"])
+def test_loose_images_under_an_empty_segment_are_read(folder: str, output: str) -> None:
+    store.put(f"memory://bucket/{folder}/1.jpg", b"one")
+    (found,) = discover([f"memory://bucket/{folder.partition('/')[0]}"], output).shards
+    assert found.uri.endswith(f"bucket/{folder}")
+    assert [(record.key, record.data) for record in read(found, Counter())] == [("1.jpg", b"one")]
+    assert list(read_images(found.uri, ["1.jpg"])) == [("1.jpg", b"one")]
+
+
 # Identity
 
 
@@ -222,3 +233,58 @@ def test_an_s3_list_is_mirrored_with_its_bucket(bucket: str, output: str) -> Non
     store.put(f"{bucket}/cam/a.tar", b"x")
     store.put(f"{bucket}/list.txt", f"{bucket}/cam\n".encode())
     assert outputs([f"@{bucket}/list.txt"], output) == [f"{bucket.removeprefix('s3://')}/cam/a.tar.parquet"]
+
+
+# Junk, and where it is judged
+
+
+def test_junk_folders_are_ignored_and_counted(archive: Path, output: str) -> None:
+    fill(
+        archive,
+        "#recycle/1.jpg",
+        "cam/@Recycle/2.jpg",
+        "cam/1.jpg",
+        ".Trash-1000/files/b.tar",
+        "recycle/3.jpg",
+        "c.tar",
+    )
+    found = discover([str(archive)], output)
+    assert [Path(shard.uri).name for shard in found.shards] == ["c.tar", "cam", "recycle"]
+    assert found.ignored == {"#recycle": 1, "@Recycle": 1, ".Trash-1000": 1}
+
+
+def test_an_input_may_lie_in_a_snapshot(tmp_path: Path, output: str) -> None:
+    fill(tmp_path, ".snapshot/nightly/photos/a.tar", ".snapshot/nightly/photos/cam/1.jpg")
+    root = f"{tmp_path}/.snapshot/nightly/photos"
+    assert outputs([root], output) == ["a.tar.parquet", "cam/images.parquet"]
+    assert outputs([f"{root}/*"], output) == ["a.tar.parquet", "cam/images.parquet"]
+    assert outputs([f"{root}/a.tar"], output) == ["a.tar.parquet"]
+    assert outputs([str(tmp_path / ".snapshot/nightly")], output) == [
+        "photos/a.tar.parquet",
+        "photos/cam/images.parquet",
+    ]
+    with pytest.raises(UsageError, match="holds no shard"):
+        discover([str(tmp_path)], output)
+
+
+def test_lonely_sidecars_are_counted(archive: Path, output: str) -> None:
+    fill(archive, "a.tar", "notes/1.json", "notes/2.json")
+    assert discover([str(archive)], output).ignored == {"(unmatched .json sidecar)": 2}
+
+
+def test_kinds_of_ignored_files_are_limited(archive: Path, output: str) -> None:
+    fill(archive, "a.tar", *(f"x.{number:04d}" for number in range(150)))
+    ignored = discover([str(archive)], output).ignored
+    assert len(ignored) == 101
+    assert ignored["(other)"] == 50
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.tar", "https://host/archive", "http://host/a.tar?x=1"])
+def test_a_web_server_is_no_input(url: str, output: str) -> None:
+    with pytest.raises(UsageError, match="web servers cannot be listed"):
+        discover([url], output)
+
+
+def test_the_image_column_travels_with_the_shard(archive: Path, output: str) -> None:
+    fill(archive, "a.parquet", "b.tar")
+    assert [shard.image_column for shard in discover([str(archive)], output, "photo").shards] == ["photo", "photo"]

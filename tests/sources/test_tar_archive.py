@@ -25,6 +25,7 @@ from tests.support.reading import (
     tar_bytes,
 )
 from trapline.errors import ShardBroken
+from trapline.sources import limits, tar_archive
 from trapline.sources.records import Record, read
 
 
@@ -348,3 +349,96 @@ def test_many_members_of_one_name_are_not_held(scratch: Path) -> None:
             tar.addfile(info, io.BytesIO(bytes(2**20)))
     with memory_below(20 * 2**20):
         assert sum(1 for _ in read(shard_of(scratch / "same.tar"), Counter())) == 60
+
+
+# Hard links
+
+
+def tar_of(folder: Path, *options: str) -> Path:
+    """What GNU tar makes of a folder's `cards`."""
+    path = folder / ("a.tar.gz" if "-z" in options else "a.tar")
+    subprocess.run(["tar", "--sort=name", "-C", str(folder / "cards"), *options, "-cf", str(path), "."], check=True)
+    return path
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with three cameras, of which two hold hard links to the pictures of the first."""
+    for camera in ("cam1", "cam2", "cam3"):
+        (tmp_path / "cards" / camera).mkdir(parents=True)
+    for number in range(3):
+        first = tmp_path / f"cards/cam1/{number}.jpg"
+        first.write_bytes(noise(5000 + number))
+        (tmp_path / f"cards/cam2/{number}.jpg").hardlink_to(first)
+        (tmp_path / f"cards/cam3/{2 - number}.jpg").hardlink_to(first)
+    (tmp_path / "cards/cam2/1.json").write_bytes(b'{"k": 1}')
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [[], ["-z"], ["--format=posix"], ["--format=ustar", "-z"]])
+def test_a_hard_link_is_a_row_with_the_bytes_of_its_target(options: list[str], linked: Path) -> None:
+    outcome = read_sound(tar_of(linked, *options))
+    expected = {f"./cam{camera}/{number}.jpg": noise(5000 + number) for camera in (1, 2) for number in range(3)}
+    expected |= {f"./cam3/{2 - number}.jpg": noise(5000 + number) for number in range(3)}
+    assert outcome.images == expected
+    assert {key for key, metadata in outcome.metadata.items() if metadata} == {"./cam2/1.jpg"}
+    assert not outcome.ignored
+
+
+def test_hard_links_in_a_gzipped_tar_do_not_unpack_it_without_end(
+    linked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_archive, "_MAX_REWINDS", 1)
+    outcome = read_sound(tar_of(linked, "-z"))
+    assert Counter(outcome.kinds.values()) == {None: 7, "unreadable": 2}
+    failed = next(record for record in outcome.records if record.error)
+    assert "unpack it" in str(failed.error)
+
+
+def test_a_hard_link_to_a_hard_link_and_one_under_another_spelling_are_found(scratch: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        info = tarfile.TarInfo("./a.jpg")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"a"))
+        for name, target in [("b.jpg", "a.jpg"), ("c.jpg", "b.jpg"), ("d.jpg", "/c.jpg")]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
+    outcome = read_bytes(scratch, "a.tar", sink.getvalue())
+    assert outcome.images == {"./a.jpg": b"a", "b.jpg": b"a", "c.jpg": b"a", "d.jpg": b"a"}
+
+
+# GNU tar
+
+
+def test_the_times_of_an_incremental_tar_are_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "cards/DCIM").mkdir(parents=True)
+    (tmp_path / "cards/IMG_0.JPG").write_bytes(b"a")
+    (tmp_path / "cards/DCIM/IMG_1.JPG").write_bytes(b"b")
+    outcome = read_sound(tar_of(tmp_path, "--format=gnu", "-g", str(tmp_path / "snapshot")))
+    assert outcome.images == {"./DCIM/IMG_1.JPG": b"b", "./IMG_0.JPG": b"a"}
+    assert not outcome.ignored
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_long_name_is_whole_in_every_format(kind: int, scratch: Path) -> None:
+    name = f"{'folder/' * 20}IMG_1.JPG"
+    assert list(read_bytes(scratch, "a.tar", tar_bytes({name: b"x"}, format=kind)).images) == [name]
+
+
+def test_the_rest_of_a_file_from_another_volume_is_a_failed_row(scratch: Path) -> None:
+    rest = raw_header(b"IMG_1.JPG", 600, b"M") + padded(bytes(600))
+    outcome = read_bytes(scratch, "a.tar", rest + AFTER)
+    assert outcome.kinds == {"IMG_1.JPG": "unreadable", "after.jpg": None}
+
+
+def test_zeros_beyond_measure_are_not_unpacked(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_UNPACKED_BYTES", 2**20)
+    zeros = raw_header(b"clip.avi", 2**28) + bytes(2**28)
+    outcome = read_bytes(scratch, "a.tar.gz", gzip.compress(BEFORE + zeros + AFTER, 1))
+    assert isinstance(outcome.error, ShardBroken)
+    assert "unpacks to more than" in str(outcome.error)
+    assert outcome.images == {"before.jpg": b"x"}
+    sound = read_bytes(scratch, "a.tar.gz", gzip.compress(BEFORE + zeros[: 512 + 2**20] + AFTER, 1))
+    assert isinstance(sound.error, ShardBroken)  # which says 2**28 in its header

@@ -1,11 +1,17 @@
 import io
 import random
+import re
+import shutil
+import struct
+import subprocess
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,3 +165,197 @@ def test_zip_names_that_repeat_get_ordinals(scratch: Path) -> None:
 @given(st.data())
 def test_a_zip_with_flipped_bits_never_escapes_the_contract(scratch: Path, data: st.DataObject) -> None:
     assert_contract_under_flips(scratch, "a.zip", zip_bytes(ABC | {"a.json": b"{}"}), data)
+
+
+# Names, as `unzip` shows them
+
+
+def raw_zip(
+    name: bytes,
+    data: bytes = b"x",
+    *,
+    flags: int = 0,
+    extra: bytes = b"",
+    local: bytes | None = None,
+    method: int = 0,
+    packed: bytes | None = None,
+    attributes: int = 0,
+    made: int = 0x0314,
+) -> bytes:
+    """A zip of one member with anything in its headers."""
+    packed = data if packed is None else packed
+    local = name if local is None else local
+    sizes = (zlib.crc32(data), len(packed), len(data))
+    header = struct.pack("<4s5H3I2H", b"PK\3\4", 20, flags, method, 0, 0x5821, *sizes, len(local), len(extra))
+    body = header + local + extra + packed
+    entry = struct.pack(
+        "<4s6H3I5H2I",
+        b"PK\1\2",
+        made,
+        20,
+        flags,
+        method,
+        0,
+        0x5821,
+        *sizes,
+        len(name),
+        len(extra),
+        0,
+        0,
+        0,
+        attributes,
+        0,
+    )
+    directory = entry + name + extra
+    return body + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), len(body), 0)
+
+
+def unicode_path(stored: bytes, name: str) -> bytes:
+    path = name.encode()
+    return struct.pack("<2HBI", 0x7075, 5 + len(path), 1, zlib.crc32(stored)) + path
+
+
+@pytest.mark.parametrize(
+    ("stored", "options", "key"),
+    [
+        ("Frühling/Müller.JPG".encode(), {}, "Frühling/Müller.JPG"),  # as macOS writes it
+        ("Frühling/Müller.JPG".encode(), {"flags": 0x800}, "Frühling/Müller.JPG"),
+        ("Frühling/Müller.JPG".encode("cp437"), {"made": 20}, "Frühling/Müller.JPG"),
+        (b"??/?.JPG", {"extra": unicode_path(b"??/?.JPG", "写真/鳥.JPG")}, "写真/鳥.JPG"),
+        (
+            b"old.JPG",
+            {"extra": unicode_path(b"other", "写真/鳥.JPG")},
+            "old.JPG",
+        ),  # renamed by a tool that left the field
+        (b"a.JPG\0.exe.jpg", {}, "a.JPG"),
+        (b"f\xfcr\xff.JPG", {"flags": 0x800}, "f\\xfcr\\xff.JPG"),
+        (b"d\\e.JPG", {"made": 20}, "d\\e.JPG"),
+    ],
+)
+def test_a_zip_name_is_decoded_as_it_was_meant(stored: bytes, options: dict[str, Any], key: str, scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", raw_zip(stored, **options))
+    assert outcome.error is None
+    assert outcome.images == {key: b"x"}
+
+
+@pytest.mark.skipif(not shutil.which("unzip"), reason="needs Info-ZIP")
+@pytest.mark.parametrize("options", [{}, {"flags": 0x800}, {"extra": unicode_path(b"?.JPG", "鳥.JPG")}])
+def test_names_are_those_of_unzip(options: dict[str, Any], scratch: Path) -> None:
+    stored = b"?.JPG" if "extra" in options else "Frühling.JPG".encode()
+    outcome = read_bytes(scratch, "a.zip", raw_zip(stored, **options))
+    shown = subprocess.run(
+        ["unzip", "-Z1", str(scratch / "a.zip")], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True
+    )
+    assert list(outcome.images) == shown.stdout.decode().splitlines()
+
+
+# What stricter tools refuse
+
+
+@pytest.mark.parametrize("behind", [1, 70_000, 3_000_000])
+def test_bytes_behind_the_end_record_do_no_harm(behind: int, scratch: Path) -> None:
+    for padding in (bytes(behind), b"x" * behind):
+        outcome = read_bytes(scratch, "a.zip", zip_bytes(ABC) + padding)
+        assert outcome.error is None
+        assert outcome.images == ABC
+
+
+def test_bytes_before_the_archive_do_no_harm(scratch: Path) -> None:
+    assert read_bytes(scratch, "a.zip", b"#!/bin/sh\n" * 1000 + zip_bytes(ABC)).images == ABC
+
+
+def test_the_directory_has_the_last_word_on_a_name(scratch: Path) -> None:
+    data = raw_zip(b"DCIM/IMG_1.JPG", local=b"IMG_1.JPG")
+    assert read_bytes(scratch, "a.zip", data).images == {"DCIM/IMG_1.JPG": b"x"}
+
+
+def test_an_end_record_in_the_comment_leads_nowhere(scratch: Path) -> None:
+    def comment(archive: zipfile.ZipFile) -> None:
+        archive.comment = b"PK\5\6" + bytes(range(1, 19)) + b"more"
+
+    assert read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=comment)).images == ABC
+
+
+def test_a_link_in_a_zip_is_counted_and_not_followed(scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", raw_zip(b"link.jpg", b"IMG_1.JPG", attributes=0o120777 << 16))
+    assert (outcome.images, outcome.ignored) == ({}, {"(link or device)": 1})
+
+
+def test_zip64_is_read(scratch: Path) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive, archive.open("a.jpg", "w", force_zip64=True) as file:
+        file.write(b"a" * 1000)
+    assert read_bytes(scratch, "a.zip", sink.getvalue()).images == {"a.jpg": b"a" * 1000}
+    data = bytearray(zip_bytes(ABC))
+    end = data.rindex(b"PK\5\6")
+    _, _, _, count, _, size, offset, _ = struct.unpack("<4s4H2IH", data[end:])
+    wide = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    short = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    outcome = read_bytes(scratch, "a.zip", bytes(data[:end]) + wide + locator + short)
+    assert (outcome.error, outcome.images) == (None, ABC)
+
+
+def test_a_split_zip_is_said_once(scratch: Path) -> None:
+    data = bytearray(zip_bytes(ABC))
+    end = data.rindex(b"PK\5\6")
+    data[end + 4 : end + 8] = struct.pack("<2H", 2, 2)
+    outcome = read_bytes(scratch, "a.zip", bytes(data))
+    assert outcome.records == []
+    assert "the last of 3 parts of a split zip" in str(outcome.error)
+
+
+# Compression
+
+
+def test_zstandard_is_read(scratch: Path) -> None:
+    data = noise(1000) * 3
+    packed = pa.compress(data, "zstd", asbytes=True)
+    assert read_bytes(scratch, "a.zip", raw_zip(b"a.jpg", data, method=93, packed=packed)).images == {"a.jpg": data}
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (98, "PPMd"), (77, "method 77")])
+def test_a_compression_that_is_not_read_is_named(method: int, name: str, scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", raw_zip(b"a.jpg", method=method))
+    assert outcome.error is None
+    assert str(outcome.records[0].error).startswith(f"unreadable: packed with {name}, which is not supported")
+
+
+@pytest.mark.parametrize("method", [8, 12, 14, 93])
+def test_no_compression_unfolds_beyond_what_its_header_says(method: int, scratch: Path) -> None:
+    bomb = bytes(100 * 2**20)
+    if method == 93:
+        packed = pa.compress(bomb, "zstd", asbytes=True)
+    else:
+        whole = zip_bytes({"a": bomb}, method)
+        packed = whole[31 : whole.index(b"PK\1\2")]
+    path = scratch / "bomb.zip"
+    path.write_bytes(raw_zip(b"a.jpg", bytes(1000), method=method, packed=packed))
+    before = pa.total_allocated_bytes()
+    with memory_below(16 * 2**20):  # 8 MB of it is LZMA's dictionary
+        outcome = read_sound(path)
+    assert pa.total_allocated_bytes() == before
+    assert outcome.kinds == {"a.jpg": "unreadable"}
+
+
+# Counts
+
+
+def test_a_directory_that_hides_entries_is_a_break(scratch: Path) -> None:
+    data = bytearray(zip_bytes({f"{number}.jpg": bytes([number]) for number in range(6)}))
+    third = [match.start() for match in re.finditer(b"PK\1\2", data)][2]
+    data[third + 32 : third + 34] = struct.pack("<H", 3 * (46 + 5))  # its comment swallows the other three
+    outcome = read_bytes(scratch, "a.zip", bytes(data))
+    assert outcome.images == {f"{number}.jpg": bytes([number]) for number in range(3)}
+    assert isinstance(outcome.error, ShardBroken)
+    assert "3 of the 6 entries" in str(outcome.error)
+
+
+@pytest.mark.parametrize("count", [2, 4, 0, 500])
+def test_an_end_record_that_counts_otherwise_is_a_break(count: int, scratch: Path) -> None:
+    data = bytearray(zip_bytes(ABC))
+    end = data.rindex(b"PK\5\6")
+    data[end + 8 : end + 12] = struct.pack("<2H", count, count)
+    outcome = read_bytes(scratch, "a.zip", bytes(data))
+    assert outcome.images == ABC
+    assert isinstance(outcome.error, ShardBroken)

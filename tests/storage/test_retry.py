@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from tests.support.store_files import one_line
@@ -53,3 +55,18 @@ def test_trouble_that_no_pause_mends_is_not_tried_again() -> None:
     with pytest.raises(StorageError):
         with_retries("s3://a/b", action)
     assert len(tries) == 1
+
+
+def test_no_try_begins_after_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(retry, "BUDGET", 0.5)
+    tries = []
+
+    def action() -> None:
+        tries.append(1)
+        time.sleep(0.3)
+        raise ConnectionResetError("reset")
+
+    with pytest.raises(TransientError, match="reset"):
+        with_retries("s3://a/b", action)
+    assert len(tries) == 2

@@ -11,6 +11,7 @@ from tests.support.servers import S3Server
 from tests.support.store_files import names, one_line, parquet, write
 from trapline.errors import PermanentError, ShardBroken, StorageError, TransientError, TraplineError
 from trapline.storage import retry, store
+from trapline.storage.s3 import S3Files
 
 # Listing
 
@@ -184,9 +185,9 @@ def test_put_where_something_else_is_says_so(tmp_path: Path) -> None:
 @pytest.fixture
 def fresh_clients(s3: S3Server) -> Iterator[None]:
     """Clients are kept by their options, which do not show the environment."""
-    s3fs.S3FileSystem.clear_instance_cache()
+    S3Files.clear_instance_cache()
     yield
-    s3fs.S3FileSystem.clear_instance_cache()
+    S3Files.clear_instance_cache()
 
 
 KEYS = ["a b/#1 [x].tar", "site=12/cam/ä.tar", "site=1/50%.tar", "site=1/a+b?.tar", "top.tar"]
@@ -299,7 +300,7 @@ def test_a_wrong_key_is_refused_in_one_line(
     wrong: str, bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put(f"{bucket}/a.tar", b"x")
-    s3fs.S3FileSystem.clear_instance_cache()
+    S3Files.clear_instance_cache()
     monkeypatch.setenv(wrong, "nonsense")
     for text in complaints(bucket, StorageError, seconds=5):
         assert "access denied" in text

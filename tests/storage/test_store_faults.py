@@ -1,11 +1,11 @@
 """The object store misbehaves, through a proxy before a real one: transient trouble costs time, and nothing else."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.support.archives import pictures, write_tar
 from tests.support.faulty_store import Fault, FaultyStore, faulty_store
@@ -21,7 +21,9 @@ from trapline.run.classify import classify
 from trapline.run.progress import Account
 from trapline.run.writer import commit
 from trapline.sources.shards import discover
-from trapline.storage import filesystems, retry, store
+from trapline.storage import deadlines, retry, store
+from trapline.storage import s3 as s3_storage
+from trapline.storage.s3 import S3Files
 
 DATA = bytes(range(256)) * 4096
 
@@ -30,11 +32,11 @@ DATA = bytes(range(256)) * 4096
 def faulty(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """The way to the store leads through a proxy, for this test; pauses between tries are short."""
     monkeypatch.setattr(retry, "_PAUSES", (0.05,) * 5)
-    s3fs.S3FileSystem.clear_instance_cache()
+    S3Files.clear_instance_cache()
     with faulty_store(s3) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", faulty.server.endpoint)
         yield faulty
-    s3fs.S3FileSystem.clear_instance_cache()
+    S3Files.clear_instance_cache()
 
 
 def tries(url: str) -> dict[str, Callable[[], object]]:
@@ -102,13 +104,31 @@ def test_what_is_denied_is_told_at_once(way: str, faulty: FaultyStore, bucket: s
 
 
 def test_a_store_that_stalls_is_asked_again(faulty: FaultyStore, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(filesystems._S3_OPTIONS["config_kwargs"], "read_timeout", 1)
-    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setitem(s3_storage.OPTIONS["config_kwargs"], "read_timeout", 1)
+    S3Files.clear_instance_cache()
     store.put(f"{bucket}/x/a", DATA)
     faulty.faults.append(Fault("stall", r"GET .*/x/a", times=3, seconds=3))
     started = time.monotonic()
     assert store.read_many([f"{bucket}/x/a"]) == [DATA]
     assert 3 <= time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_that_freezes_is_given_up_and_used_again(
+    way: str, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(f"{bucket}/x/a", DATA)
+    expected = tries(f"{bucket}/x")[way]()
+    s3.process.send_signal(signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(retry, "_PAUSES", (0.01,))
+            patch.setattr(deadlines, "SILENCE", 0.3)
+            with pytest.raises(TransientError, match=r"s3://.*cancelled"):
+                tries(f"{bucket}/x")[way]()
+    finally:
+        s3.process.send_signal(signal.SIGCONT)
+    assert tries(f"{bucket}/x")[way]() == expected
 
 
 def test_a_shard_streams_through_broken_connections_as_if_there_were_none(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.result_files import Planted, columns, write_result
+from tests.support.result_files import Planted, as_a_user, columns, write_result
 from trapline.analysis import dataset
 from trapline.analysis.events import build as module
 from trapline.analysis.events.build import Account, Options
@@ -41,7 +41,7 @@ def build(
 
 
 def table(place: str, name: str = "events", select: str = "*") -> list[tuple[Any, ...]]:
-    connection = dataset.connect(place)
+    connection = as_a_user(place)
     order = "started_at, camera" if name == "events" else "all"
     return connection.sql(f"select {select} from '{place}/events/{name}/*.parquet' order by {order}").fetchall()
 

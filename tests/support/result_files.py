@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -41,6 +43,7 @@ class Planted:
     error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     crop: int | None = None
+    box: Box = _BOX
 
 
 def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **values: Any) -> Columns:
@@ -58,9 +61,15 @@ def columns(classes: Sequence[str], embedding_size: int, top_k: int = 2, **value
 
 
 def write_result(
-    output: str, shard_uri: str, name: str, images: Sequence[Planted], of: Columns, mark: Fingerprint = MARK
+    output: str,
+    shard_uri: str,
+    name: str,
+    images: Sequence[Planted],
+    of: Columns,
+    mark: Fingerprint = MARK,
+    loose: bool = False,
 ) -> Footer:
-    """The file `OUTPUT/name.parquet` of a shard with these images."""
+    """The file `OUTPUT/name.parquet` of a shard with these images; with `loose`, of a folder of photographs."""
     shard = Shard(shard_uri, "tar", 1000, f"1000-{len(images)}", f"{output}/{name}.parquet")
     facts = [Facts(image.status, image.error, **image.facts) for image in images]  # type: ignore[arg-type]
     mask = np.array([image.status != "failed" and (len(image.logits) > 0 or not of.crops) for image in images])
@@ -73,8 +82,13 @@ def write_result(
         embedding=np.array([image.embedding for image in good], np.float32).reshape(len(good), of.embedding_size),
         features={},
     )
-    crops = [image.crop and (image.crop, _BOX) for image in images] if of.crops else None
-    rows = image_rows(shard_uri, [Record(image.key, None, image.metadata) for image in images], facts, crops)
+    crops = [image.crop and (image.crop, image.box) for image in images] if of.crops else None
+    rows = image_rows(
+        shard_uri,
+        [Record(image.key, None, image.metadata, identity="1-a" if loose else None) for image in images],
+        facts,
+        crops,
+    )
     rows = with_predictions(rows, predictions if good else None, of, mask)
     return commit([PredictedChunk(shard, 0, rows, 100, {}, end=EndOfShard())], of, mark)
 
@@ -86,3 +100,11 @@ def parquet_with_damaged_footer() -> bytes:
     data = sink.getvalue()
     length = int.from_bytes(data[-8:-4], "little")
     return data[: -8 - length] + b"\xff" * length + data[-8:]
+
+
+def as_a_user(url: str) -> duckdb.DuckDBPyConnection:
+    """DuckDB as people have it, which reads the store of a URL through fsspec."""
+    connection = duckdb.connect()
+    if url.startswith("s3://"):
+        connection.register_filesystem(fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True))
+    return connection

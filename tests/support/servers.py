@@ -27,6 +27,7 @@ import s3fs
 from botocore.exceptions import BotoCoreError
 
 LOOPBACK = "127.0.0.1"
+PUBLIC_BUCKET = "public"  # which needs no key
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 RAY_ENV = {
     "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one, activated or not
@@ -137,7 +138,11 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     credentials = {"accessKey": S3Server.access_key, "secretKey": S3Server.secret_key}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     keys = folder / "keys.json"
-    keys.write_text(json.dumps({"identities": [{"name": "t", "credentials": [credentials], "actions": actions}]}))
+    identities = [
+        {"name": "t", "credentials": [credentials], "actions": actions},
+        {"name": "anonymous", "actions": [f"{action}:{PUBLIC_BUCKET}" for action in ("Read", "List")]},
+    ]
+    keys.write_text(json.dumps({"identities": identities}))
     command = [
         SCRIPTS / "weed",
         "server",

@@ -1,20 +1,20 @@
-"""What `classify` has written, as a table that DuckDB reads where it lies: where the jobs after it begin."""
+"""What `classify` has written, as a table that DuckDB reads where it lies, counted against the ledger."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trapline.errors import OutputConflict, StorageError, UsageError, in_one_line
-from trapline.results import ledger
+from trapline.analysis import sql
+from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.results import footer, ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY, Footer
 from trapline.results.ledger import Result
+from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
 
@@ -36,14 +36,19 @@ class Results:
 
     @property
     def has_crops(self) -> bool:
-        """Whether rows of crops stand among those of the images."""
-        facts = self.fingerprint.facts
+        """Return whether rows of crops stand among those of the images."""
+        return "detections_sha256" in self.computed
+
+    @property
+    def computed(self) -> Mapping[str, Any]:
+        """Return the facts of the run of `classify` from which the rows stem, also where they were rescored since."""
+        facts: Mapping[str, Any] = self.fingerprint.facts
         while "rescored" in facts:
             facts = facts["rescored"]
-        return "detections_sha256" in facts
+        return facts
 
     def refuse_crops(self, job: str) -> None:
-        """Raises UsageError where there are rows of crops, for a job that takes a row for an image."""
+        """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
         if self.has_crops:
             raise UsageError(
                 f"{self.output}: holds crops (classified with --detections), and {job} needs one prediction per image; "
@@ -52,7 +57,7 @@ class Results:
 
 
 def find(output: str) -> Results:
-    """The results in OUTPUT; what else lies there is passed over.
+    """Find the results in OUTPUT; other files there do not count.
 
     Raises:
         UsageError: there are none.
@@ -69,18 +74,38 @@ def find(output: str) -> Results:
             f"{output}: its {len(files)} results were computed in {len(ways)} ways (other weights or options), and "
             "cannot be compared; run `trapline classify` over all of it with --replace"
         )
-    with store.open_tail(files[0].url) as stream:
-        metadata = pq.ParquetFile(stream).metadata.metadata
-    footer = Footer.from_metadata(metadata)
-    if footer is None:
+    file = footer.read_metadata(store.stat(files[0].url))
+    metadata = (file and file.metadata) or {}
+    said = Footer.from_metadata(metadata)
+    if said is None:
         raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
-    return Results(output, files, footer.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+    return Results(output, files, said.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
+
+
+def shard_path(result: str, output: str) -> str:
+    """Return the path of a shard below the input of `classify`, which the URL of its result below OUTPUT mirrors."""
+    path = result.removeprefix(output).strip("/")
+    is_folder = path.rpartition("/")[2] == FOLDER_OUTPUT
+    return path.removesuffix(FOLDER_OUTPUT).strip("/") if is_folder else path.removesuffix(".parquet")
+
+
+def check_count(results: Results, images: int) -> None:
+    """Raise TransientError where another number of images was read than the footers of the result files name."""
+    expected = sum(file.images for file in results.files)
+    if images != expected:
+        raise TransientError(
+            f"{results.output}: has {expected:,} images, and {images:,} were read; run it again when `classify` is done"
+        )
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:
-    """Raise UsageError where the rows lack one of these columns; raises StorageError, TransientError as well."""
-    with store.open_tail(results.files[0].url) as stream:
-        present = pq.ParquetFile(stream).schema_arrow.names
+    """Raise UsageError where the rows lack one of these columns.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    file = footer.read_metadata(store.stat(results.files[0].url))
+    present = file.schema.to_arrow_schema().names if file else []
     if missing := [name for name in names if name not in present]:
         raise UsageError(
             f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
@@ -88,35 +113,43 @@ def require_columns(results: Results, names: Iterable[str]) -> None:
         )
 
 
-def connect(*urls: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that reads and writes the stores of these URLs, through the same clients as all of Trapline.
+def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images", crops: bool = False) -> None:
+    """Make the rows of all images a view, after counting them.
 
-    What does not fit into 80 % of the machine's memory goes to a temporary folder; `SET memory_limit` sets another
-    bound.
+    Its columns are those of `results/schema.py`, and `filename` and `file_row_number`.
+
+    Args:
+        connection: of `sql.connect`.
+        results: whose rows.
+        name: of the view.
+        crops: whether the rows of crops are in it, too.
+
+    Raises:
+        UsageError: another version of Trapline wrote the results.
+        OutputConflict: the files hold other rows than the ledger says.
+        StorageError, TransientError: the store refuses, or does not answer.
     """
-    connection = duckdb.connect()
-    for remote in {id(fs): fs for fs in map(store.remote, urls) if fs}.values():
-        connection.register_filesystem(remote)
-    return connection
+    require_columns(results, ["shard"])
+    rows = sql.read_parquet(file.url for file in results.files)
+    with sql.translated(results.output):
+        images = f"(FROM {rows} WHERE crop IS NULL)" if results.has_crops else rows
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {rows if crops else images}")
+        counted = connection.execute(f"SELECT filename, count(*) FROM {images} GROUP BY filename").fetchall()
+    require_all(results, dict(counted))
 
 
-def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images") -> None:
-    """Make the rows of all images a view, in the schema of `results/rows.py`, without those of crops; read nothing."""
-    urls = [result.url for result in results.files]
-    rows = connection.read_parquet(urls, hive_partitioning=False, union_by_name=False)
-    (rows.filter("crop IS NULL") if results.has_crops else rows).create_view(name)
+def require_all(results: Results, images: Mapping[str, int]) -> None:
+    """Raise OutputConflict unless as many images were read of each file as the ledger says.
 
-
-@contextmanager
-def reading(place: str) -> Iterator[None]:
-    """What DuckDB says of files that it cannot read, or of a full disk, as our error that names the place."""
-    try:
-        yield
-    except (duckdb.OperationalError, duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
-        raise StorageError(f"{place}: {in_one_line(error)}; if `classify` is writing there, try again later") from error
-
-
-def stream(connection: duckdb.DuckDBPyConnection, sql: str, most: int, place: str) -> Iterator[pa.RecordBatch]:
-    """What a query gives, at most so many rows at a time; raises as `reading` does, whenever it is read."""
-    with reading(place):
-        yield from connection.sql(sql).to_arrow_reader(most)
+    Args:
+        results: what the ledger says.
+        images: file -> images that were read of it; a file without any need not be there.
+    """
+    for file in results.files:
+        if images.get(file.url, 0) != file.images:
+            raise OutputConflict(
+                f"{file.url}: {images.get(file.url, 0):,} images were read of it, and its footer says {file.images:,}; "
+                "if `classify` is writing there, try again later; `trapline verify` checks every file"
+            )
+    if strangers := images.keys() - {file.url for file in results.files}:
+        raise OutputConflict(f"{min(strangers)}: was read, and is none of the results in {results.output}")

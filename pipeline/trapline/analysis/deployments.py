@@ -2,7 +2,7 @@
 
 A source is one of
 
-    site={site}/{camera}/…     a pattern of the image's URI (shard and path inside it)
+    site={site}/{camera}/…     a pattern of the image's path: that of its shard, and the path inside it
     metadata:FIELD             a field of the image's sidecar: `station`, `deployment.id`, `site/camera`
     serial                     the serial number of the camera in EXIF
 
@@ -15,18 +15,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 from trapline.sources.file_types import shard_format
 
 _METADATA = "metadata:"
 _SERIAL = "serial"
 
-# A `#` parts the shard from the path inside it, and ends a folder's name like a slash.
-_BOUNDARY = "[/#]"
-_WITHIN = "[^/#]"
-_TOKENS = re.compile(
-    r"\{(?P<name>[^{}]*)\}|(?P<any>\*\*|…|\.\.\.)|(?P<star>\*)|(?P<slash>[/#])|(?P<text>[^{}*…/#.]+|.)"
-)
+# What a pattern is matched with: the shard's URI and the path inside it are two values, and both may hold a `#`.
+# In a pattern it stands for itself, or for the end of the shard, as people copy it from an `image_uri`.
+_PATH = "concat_ws('/', shard, key)"
+_WITHIN = "[^/]"
+_TOKENS = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<any>\*\*|…|\.\.\.)|(?P<star>\*)|(?P<hash>#)|(?P<text>[^{}*…#.]+|.)")
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,24 @@ class Source:
 
     @property
     def camera(self) -> str:
-        """SQL: the camera's name, likewise."""
+        """SQL: the camera's name, where the source says something."""
         named = self.values.get("camera")
         return _filled(named) if named else self.deployment
 
     @property
     def site(self) -> str:
-        """SQL: the site's name, likewise: the value that is called so, or else the first."""
+        """SQL: the site's name: the value that is called so, or else the first."""
         return _filled(self.values.get("site") or next(iter(self.values.values())))
 
     @property
     def station(self) -> str:
-        """SQL: a camera's name that no camera of another deployment has, likewise."""
+        """SQL: a camera's name that no camera of another deployment has."""
         apart = {"deployment", "camera"} <= self.values.keys()
         return f"concat_ws('/', {self.deployment}, {self.camera})" if apart else self.deployment
 
 
 def parse(text: str) -> Source:
-    """A source as it is written on the command line; raises UsageError where it is none."""
+    """Parse a source as it is written on the command line; raise UsageError where it is none."""
     if text == _SERIAL:
         return Source(text, {"deployment": "camera_serial"})
     if text.startswith(_METADATA):
@@ -93,11 +93,6 @@ def suggest(shard: str) -> str | None:
     *_, parent, folder = ["", "", *(shard.rpartition("/")[0] if shard_format(shard) else shard).split("/")]
     usable = parent and folder and not set("{}*…:") & set(parent) and ".." not in parent
     return f"{parent}/{{deployment}}/…" if usable else None
-
-
-def literal(text: str) -> str:
-    """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _filled(value: str) -> str:
@@ -134,14 +129,14 @@ def _pattern(text: str) -> Source:
         elif kind == "text" and token["text"] in "{}":
             raise UsageError(f"{text}: a brace without its other half; write names as in {{camera}}")
         else:
-            pattern += {"any": ".*?", "star": f"{_WITHIN}*", "slash": _BOUNDARY}.get(kind or "") or re.escape(token[0])
+            pattern += {"any": ".*?", "star": f"{_WITHIN}*", "hash": "[/#]"}.get(kind or "") or re.escape(token[0])
     if not names:
         raise UsageError(
             f"{text}: neither a pattern with names ({{site}}/{{camera}}/DCIM), nor metadata:FIELD, nor serial"
         )
     _refuse_vague(text)
-    regex = literal(f"(?s)(?:^|{_BOUNDARY}){pattern}(?:{_BOUNDARY}|$)")
-    found = f"regexp_extract(image_uri, {regex}, [{', '.join(map(literal, names))}])"
+    regex = literal(f"(?s)(?:^|/){pattern}(?:/|$)")
+    found = f"regexp_extract({_PATH}, {regex}, [{', '.join(map(literal, names))}])"
     return Source(text, {name: f"{found}[{literal(name)}]" for name in names})
 
 

@@ -35,14 +35,14 @@ def duplicates(
     parquet: Annotated[str | None, Parameter(help="Also write the rows as Parquet.")] = None,
 ) -> int:
     """List images that an archive holds more than once."""
-    from trapline.analysis import dataset
+    from trapline.analysis import dataset, sql
     from trapline.analysis.search import duplicates as found_in
     from trapline.analysis.search import listing
 
     found = dataset.find(output)
     if near:
         found.refuse_crops("duplicates --near")
-    connection = dataset.connect(found.output, *filter(None, (csv, json, parquet)))
+    connection = sql.connect()
     dataset.view(connection, found)
     if near:
         compared = found_in.near(connection, found, threshold, window)

@@ -1,12 +1,15 @@
 """Write a Camtrap DP package, for GBIF, Agouti or R.
 
-The package follows version 1.0.2 of the standard. RESULTS is the OUTPUT of `classify`, EVENTS that of `events`,
-DEPLOYMENTS a CSV with the standard's own columns (deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …)
-whose deploymentID are the deployments of EVENTS. METADATA is a YAML or JSON file with what the data does not contain:
-contributors, and the project's title, samplingDesign, captureMethod and individualAnimals; other properties of the
-standard's datapackage.json are kept.
+The package follows version 1.0.2 of the standard, and is held to all its rules before anything is written. RESULTS is
+the OUTPUT of `classify` or `rescore`, EVENTS that of `events`, DEPLOYMENTS a CSV with the standard's own columns
+(deploymentID, latitude, longitude, deploymentStart, deploymentEnd, …) whose deploymentID are the deployments of EVENTS.
+Where a camera was moved, several rows may name it, or its place, in cameraID, locationID or locationName instead; an
+event then belongs to the row in whose period it lies. METADATA is a YAML or JSON file with what the data does not
+contain: contributors, and the project's title, samplingDesign, captureMethod and individualAnimals; other properties
+of the standard's datapackage.json are kept.
 
-Images without a time or a deployment, or of a deployment that is not in the table, go to PACKAGE/quarantine.csv.gz.
+Images without a time or a deployment, of a deployment that is not in the table, or more than a day outside its period,
+go to PACKAGE/quarantine.csv.gz with the reason.
 """
 
 from collections.abc import Sequence
@@ -49,6 +52,13 @@ def export(
             "default: the class names are scientific names."
         ),
     ] = None,
+    media_url: Annotated[
+        str | None,
+        Parameter(
+            help="URL under which the images are published, by the path of their shard below INPUT and their path in "
+            "it; default: filePath is where they were read."
+        ),
+    ] = None,
     model_name: Annotated[
         str | None, Parameter(help="Name of the model in classifiedBy, before the hash of its weights.")
     ] = None,
@@ -65,9 +75,8 @@ def export(
     named = title or description.title
     if not named:
         raise UsageError(f"{metadata}: has no title; give --title")
-    how = Export(timezone, threshold, model_name, taxa, parquet)
+    how = Export(timezone, threshold, model_name, taxa, media_url, parquet)
     found = dataset.find(results_at)
-    found.refuse_crops("export-camtrapdp")
     account = package_export.export(found, events, deployments, package, description, named, how, replace)
     console = Console()
     for table, rows in account.rows.items():
@@ -75,6 +84,8 @@ def export(
     if account.quarantined:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.quarantined.items())
         console.print(f"{'quarantine':14}{sum(account.quarantined.values()):,}: {reasons}", highlight=False)
+    for warning in account.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -42,12 +42,12 @@ def search(
     parquet: Annotated[str | None, Parameter(help="Also write the rows as Parquet.")] = None,
 ) -> int:
     """Find the images most like an example."""
-    from trapline.analysis import dataset
+    from trapline.analysis import dataset, sql
     from trapline.analysis.search import listing, similarity
 
     found = dataset.find(output)
     found.refuse_crops("search")
-    connection = dataset.connect(found.output, *filter(None, (csv, json, parquet)))
+    connection = sql.connect()
     dataset.view(connection, found)
     examples = similarity.examples(connection, found, like, model)
     nearest = f"FROM {similarity.nearest(connection, found, examples, k, where)} ORDER BY rank"

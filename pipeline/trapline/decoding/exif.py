@@ -7,15 +7,32 @@ CIPA DC-008 (EXIF 2.32), sections 4.6.4 to 4.6.6.
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from math import isnan, nan
 from typing import Any
 
 from PIL import ExifTags
 from PIL.Image import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 # Reconyx cameras keep the serial number in their MakerNote alone: up to 15 characters of UTF-16LE. Offsets in bytes, by
 # the note's first bytes, as ExifTool documents them (tags "Reconyx HyperFire" and "Reconyx HyperFire 2").
 _RECONYX_SERIAL_AT = {b"\x01\xf1": 0x2A, b"RECONYXH2\0": 0x7E}
 _RECONYX_SERIAL = re.compile("[A-Z0-9]{8,15}")
+
+_CLOCKS = (
+    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.SubsecTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
+    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
+    (ExifTags.Base.DateTime, ExifTags.Base.SubsecTime, ExifTags.Base.OffsetTime),
+)
+# As EXIF has it, and as ISO 8601; with the year first, there is no doubt about day and month.
+_MOMENT = re.compile(
+    r"(\d{4}[:/-]\d{2}[:/-]\d{2})[ T](\d{2}:\d{2}:\d{2})(?:[.,](\d+))? ?(Z|[+-]\d{2}:?\d{2})?", re.ASCII
+)
+_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})", re.ASCII)
+_LARGEST_OFFSET = 14  # hours: Kiritimati
+
+# EXIF 3.0 has a type for UTF-8, which Pillow does not know: it is read as ASCII is.
+ImageFileDirectory_v2._load_dispatch.setdefault(129, ImageFileDirectory_v2._load_dispatch[2])
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,8 @@ class Exif:
     """The facts of one photograph; the fields are columns of the output row."""
 
     captured_at: datetime | None = None  # the camera's clock, without zone; to the millisecond where the camera says so
+    captured_at_tag: str | None = None  # "DateTimeOriginal", "DateTimeDigitized" or "DateTime"
+    captured_at_offset: str | None = None  # of that clock from UTC, "+02:00"
     latitude: float | None = None  # degrees north
     longitude: float | None = None  # degrees east
     camera_make: str | None = None
@@ -34,9 +53,12 @@ def read(image: Image) -> Exif:
     """Reads the facts from an opened image of any format; needs no pixels, and never raises for what is in the file."""
     root = _directory(image)
     details = _directory(image, ExifTags.IFD.Exif)
+    clock = _clock(root, details)
     latitude, longitude = _position(_directory(image, ExifTags.IFD.GPSInfo))
     return Exif(
-        captured_at=_captured_at(details),
+        captured_at=clock.moment if clock else None,
+        captured_at_tag=clock.tag if clock else None,
+        captured_at_offset=clock.offset if clock else None,
         latitude=latitude,
         longitude=longitude,
         camera_make=_text(root.get(ExifTags.Base.Make)),
@@ -60,20 +82,63 @@ def _directory(image: Image, tag: int | None = None) -> dict[int, Any]:
 
 
 def _text(value: object) -> str | None:
-    """Cuts at the first NUL, as ASCII values end there; what cameras leave behind it is not text."""
-    return value.partition("\0")[0].strip() or None if isinstance(value, str) else None
+    """Return text up to the first NUL, as ASCII values end there; what cameras leave behind it is not text.
 
-
-def _captured_at(details: dict[int, Any]) -> datetime | None:
-    """DateTimeOriginal only: DateTime is when the file was changed, and "0000:00:00 00:00:00" is a clock never set."""
+    EXIF means ASCII; cameras write UTF-8 and Latin-1 too, and give the type as bytes (1), anything (7) or UTF-8 (129).
+    """
+    if isinstance(value, str):
+        value = value.encode("latin-1", "replace")  # as Pillow decoded it
+    if not isinstance(value, bytes):
+        return None
+    value = value.partition(b"\0")[0]
     try:
-        moment = datetime.strptime(_text(details.get(ExifTags.Base.DateTimeOriginal)) or "", "%Y:%m:%d %H:%M:%S")
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    return text.strip() or None
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """When a picture was taken, by the camera's clock; see `Exif`."""
+
+    moment: datetime
+    tag: str
+    offset: str | None
+
+
+def _clock(root: dict[int, Any], details: dict[int, Any]) -> _Clock | None:
+    """Read the first of three tags that is there, be it malformed: a later one would be another moment.
+
+    DateTime is when the file was changed, which a camera that writes nothing else does not do; the tag is therefore
+    told. "0000:00:00 00:00:00" is a clock never set.
+    """
+    values = {**root, **details}
+    tags = next((tags for tags in _CLOCKS if _text(values.get(tags[0]))), None)
+    match = _MOMENT.fullmatch(_text(values.get(tags[0])) or "") if tags else None
+    if not tags or not match:
+        return None
+    tag, fraction_tag, offset_tag = tags
+    date, time, fraction, zone = match.groups()
+    try:
+        moment = datetime(*map(int, (*re.split("[:/-]", date), *time.split(":"))))  # type: ignore[arg-type]
     except ValueError:
         return None
-    fraction = _text(details.get(ExifTags.Base.SubsecTimeOriginal)) or ""
-    if not (fraction.isascii() and fraction.isdigit()):
-        return moment
-    return moment.replace(microsecond=int(fraction[:3].ljust(3, "0")) * 1000)
+    fraction = fraction or _text(values.get(fraction_tag)) or ""
+    if fraction.isascii() and fraction.isdigit():
+        moment = moment.replace(microsecond=int(fraction[:3].ljust(3, "0")) * 1000)
+    offset = _offset(zone) or _offset(_text(values.get(offset_tag)))
+    return _Clock(moment, ExifTags.Base(tag).name, offset)
+
+
+def _offset(text: str | None) -> str | None:
+    """Return an offset from UTC as "+02:00"; None where the text is none."""
+    if text in ("Z", "z"):
+        return "+00:00"
+    match = _OFFSET.fullmatch(text or "")
+    if not match or int(match["hours"]) > _LARGEST_OFFSET or int(match["minutes"]) > 59:
+        return None
+    return f"{match['sign']}{match['hours']}:{match['minutes']}"
 
 
 def _position(gps: dict[int, Any]) -> tuple[float, float] | tuple[None, None]:
@@ -85,18 +150,29 @@ def _position(gps: dict[int, Any]) -> tuple[float, float] | tuple[None, None]:
 
 
 def _degrees(value: object, reference: object, positive: str, negative: str, limit: int) -> float | None:
-    """Degrees, minutes and seconds with their hemisphere; cameras without a receiver leave the hemisphere empty."""
+    """Return degrees, minutes and seconds as one number.
+
+    Cameras without a receiver leave the hemisphere empty. Those that count in fractions of minutes may write 0/0 for
+    the seconds: an undefined part adds nothing, except that without degrees there is no position.
+    """
     hemisphere = _text(reference)
     if hemisphere not in (positive, negative) or not isinstance(value, tuple) or len(value) != 3:
         return None
     try:
-        degrees, minutes, seconds = (float(part) for part in value)
+        degrees, minutes, seconds = (_number(part) for part in value)
     except (TypeError, ValueError):
         return None
-    angle = degrees + minutes / 60 + seconds / 3600
+    angle = degrees + sum(part / unit for part, unit in ((minutes, 60), (seconds, 3600)) if not isnan(part))
     if not 0 <= angle <= limit:  # also refuses NaN, which is what a zero denominator becomes
         return None
     return angle if hemisphere == positive else -angle
+
+
+def _number(part: Any) -> float:
+    try:
+        return float(part)
+    except ZeroDivisionError:  # Pillow before 13; later ones give NaN
+        return nan
 
 
 def _serial(details: dict[int, Any]) -> str | None:

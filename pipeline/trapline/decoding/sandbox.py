@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from trapline.config import DecodeMode
 from trapline.decoding.crops import Crops
 from trapline.decoding.decode import Facts, decode
 from trapline.errors import TransientError
@@ -45,7 +46,11 @@ _STATM = Path("/proc/self/statm")
 
 
 def decode_with_limits(
-    data: bytes, size: tuple[int, int], fast: bool = False, timeout: float = DECODE_TIMEOUT, crops: Crops | None = None
+    data: bytes,
+    size: tuple[int, int],
+    mode: DecodeMode = "exact",
+    timeout: float = DECODE_TIMEOUT,
+    crops: Crops | None = None,
 ) -> Decoded:
     """`decode`, in this process, which ends (exit code 1) when that takes longer than `timeout`, in seconds.
 
@@ -56,7 +61,7 @@ def decode_with_limits(
     faulthandler.dump_traceback_later(timeout, exit=True)
     try:
         with _bounded_memory():
-            return decode(data, size, fast, crops)
+            return decode(data, size, mode, crops)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -83,15 +88,15 @@ class Sandbox:
     """`decode`, in a child process: an image that kills it, or that it does not finish, is `failed`.
 
     Args:
-        fast: as `decode` takes it.
+        mode: as `decode` takes it.
         timeout: seconds for one image.
 
     Raises (when called):
         TransientError: no child process starts.
     """
 
-    def __init__(self, fast: bool = False, timeout: float = DECODE_TIMEOUT) -> None:
-        self._fast = fast
+    def __init__(self, mode: DecodeMode = "exact", timeout: float = DECODE_TIMEOUT) -> None:
+        self._mode = mode
         self._timeout = timeout
         self._child: Any = None
         self._pipe: Any = None
@@ -133,7 +138,7 @@ class Sandbox:
         # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self._fast, 2 * self._timeout), daemon=True)
+        self._child = context.Process(target=_serve, args=(theirs, self._mode, 2 * self._timeout), daemon=True)
         self._child.start()
         theirs.close()  # so that its death is the end of the pipe
         try:
@@ -145,7 +150,7 @@ class Sandbox:
             raise TransientError(f"no process to decode in starts within {_START:g} s") from error
 
 
-def _serve(pipe: Connection, fast: bool, timeout: float) -> None:
+def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
     """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
@@ -155,7 +160,7 @@ def _serve(pipe: Connection, fast: bool, timeout: float) -> None:
         except EOFError:
             return
         try:
-            pixels, facts = decode_with_limits(data, size, fast, timeout, crops)
+            pixels, facts = decode_with_limits(data, size, mode, timeout, crops)
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
             pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())

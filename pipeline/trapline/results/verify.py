@@ -7,14 +7,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import pyarrow.parquet as pq
 
 from trapline.errors import ShardBroken, TraplineError
+from trapline.results.footer import Footer
 from trapline.results.ledger import Result, survey
 from trapline.results.rows import of_images
+from trapline.sources.counts import count_images
 from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
@@ -93,11 +95,13 @@ def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
 
 
 def _compare_images(shard: Shard) -> Finding:
-    images = _hashes(shard)
     rows: Counter[str] = Counter()
     stale = 0
     with store.open_tail(shard.output) as stream:
         file = pq.ParquetFile(stream)
+        footer = Footer.from_metadata(file.metadata.metadata or {})
+        column = footer.fingerprint.facts.get("image_column") if footer else None
+        images, broken = _hashes(replace(shard, image_column=column))
         names = [name for name in ("key", "content_sha256", "crop") if name in file.schema_arrow.names]
         for batch in map(of_images, file.iter_batches(columns=names)):
             for key, digest in zip(*(batch.column(name).to_pylist() for name in names[:2]), strict=True):
@@ -111,18 +115,31 @@ def _compare_images(shard: Shard) -> Finding:
         duplicated=sum(count > 1 for count in rows.values()),
         foreign=sum(count for key, count in rows.items() if key not in images),
         stale=stale,
+        trouble=None if broken else _miscounted(shard, len(images)),
     )
 
 
-def _hashes(shard: Shard) -> dict[str, bytes | None]:
-    """SHA-256 of each image by key; None for one whose bytes cannot be had, and for the break of a broken shard."""
+def _miscounted(shard: Shard, read: int) -> str | None:
+    """Hold what was read against a count that is made by another way."""
+    counted = count_images(shard)
+    if counted is None or counted == read:
+        return None
+    return f"reading it gave {read} images, but its own headers count {counted}; please report this"
+
+
+def _hashes(shard: Shard) -> tuple[dict[str, bytes | None], bool]:
+    """Return the SHA-256 of each image by key, and whether the shard is broken.
+
+    There is None for an image whose bytes cannot be had, and under an empty key for the break.
+    """
     images: dict[str, bytes | None] = {}
     try:
         for record in read(shard, Counter()):
             images[record.key] = None if record.data is None else hashlib.sha256(record.data).digest()
     except ShardBroken:
         images[""] = None
-    return images
+        return images, True
+    return images, False
 
 
 def _stray(result: Result, read: set[str]) -> Finding:

@@ -90,7 +90,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     mark = fingerprint(config, model, precision, detections.digest if detections else None)
 
     since = parse_since(config.since, now) if config.since else None
-    found = select(discover(config.inputs, config.output), since, config.where)
+    found = select(discover(config.inputs, config.output, config.image_column), since, config.where)
     plan = ledger.plan(found.shards, config.output, mark, config.replace)
     todo = newest_first(plan.todo) if stop_at else plan.todo
     others = plan.results_with_other_fingerprint
@@ -112,7 +112,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
                 precision=precision,
                 columns=columns,
                 fingerprint=mark.digest,
-                fast_decode=config.decode == "fast",
+                decode=config.decode,
                 cropping=cropping(config),
                 stop_at=stop_at,
             )
@@ -249,7 +249,7 @@ def _left(tasks: list[Task], account: Account) -> list[Task]:
 def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
     """The input as it is now, by URI; None where the store has stopped to answer."""
     try:
-        return {shard.uri: shard for shard in discover(config.inputs, config.output).shards}
+        return {shard.uri: shard for shard in discover(config.inputs, config.output, config.image_column).shards}
     except UsageError:  # all of it is gone
         return {}
     except TraplineError:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
 
-from trapline.config import RunConfig
+from trapline.config import DecodeMode, RunConfig
 from trapline.decoding.crops import Cropping
 from trapline.decoding.decode import PREPROCESSING
 from trapline.model.checkpoint import Model
@@ -24,7 +24,7 @@ class Job:
         precision: the type that inference computes in.
         columns: of the result.
         fingerprint: digest of this run's fingerprint.
-        fast_decode: whether JPEGs that are classified whole are shrunk by their decoder.
+        decode: how exactly JPEGs that are classified whole are decoded.
         cropping: how a detector's boxes are cut out; None where images are classified whole.
         stop_at: when no further shard is begun; None for never.
     """
@@ -35,7 +35,7 @@ class Job:
     precision: Literal["fp32", "bf16"]
     columns: Columns
     fingerprint: str
-    fast_decode: bool = False
+    decode: DecodeMode = "exact"
     cropping: Cropping | None = None
     stop_at: datetime | None = None
 
@@ -86,6 +86,8 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
         "embedding": config.embedding,
         "features": config.features,
     }
+    if config.image_column is not None:
+        facts["image_column"] = config.image_column
     if detections_sha256:
         facts |= {
             "detections_sha256": detections_sha256,

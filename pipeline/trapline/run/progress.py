@@ -15,6 +15,7 @@ from uuid import uuid4
 from trapline import __version__
 from trapline.config import RunConfig
 from trapline.detections.index import EXAMPLES, Index
+from trapline.errors import redacted
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.ledger import Result
@@ -273,7 +274,7 @@ class Account:
             ended_by=ended_by,
             started_at=self.started_at,
             seconds=round(self.seconds, 3),
-            config=self.config.model_dump(mode="json"),
+            config={name: _redacted(value) for name, value in self.config.model_dump(mode="json").items()},
             fingerprint={"digest": self.fingerprint.digest, **self.fingerprint.facts},
             versions={
                 "python": platform.python_version(),
@@ -281,7 +282,7 @@ class Account:
                 **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
             },
             shards_in=len(self.found.shards),
-            shards_passed_over=self.found.passed_over,
+            shards_passed_over=self.found.excluded,
             shards_committed=len(self.committed),
             shards_already_done=done,
             shards_failed={uri: failure.reason for uri, failure in self.failures.items()},
@@ -309,3 +310,10 @@ class Account:
 
 def _by_status(counts: Counter[str]) -> dict[str, int]:
     return {status: counts[status] for status in _STATUSES}
+
+
+def _redacted(value: Any) -> Any:
+    """Return an option as the manifest shows it, without secrets of URLs."""
+    if isinstance(value, list):
+        return [_redacted(each) for each in value]
+    return redacted(value) if isinstance(value, str) else value

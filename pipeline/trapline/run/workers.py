@@ -58,7 +58,7 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.decode: Decode = partial(decode_with_limits, fast=job.fast_decode)
+        self.decode: Decode = partial(decode_with_limits, mode=job.decode)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield a dataset row per item of the tasks, which come pickled in a column `task`."""
@@ -84,7 +84,7 @@ class Reader:
         except TraplineError as error:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
             return
-        with closing(Sandbox(self.job.fast_decode)) as sandbox:
+        with closing(Sandbox(self.job.decode)) as sandbox:
             decode = sandbox if task.isolate else self.decode
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, previous, detected)
 

@@ -35,7 +35,9 @@ _JUNK_FOLDERS = frozenset(
         *(".thumbnails", ".thumbs", ".xvpics", ".dtrash", "lost+found", ".globaltrash"),  # Linux, Android
         *("@eadir", "#recycle", "#snapshot"),  # Synology
         *("@recycle", ".@__thumb", "@recently-snapshot", ".@upload_cache"),  # QNAP
-        *(".recycle", ".recycle_bin", ".snapshot", ".snapshots", "~snapshot", ".zfs", ".stversions"),  # other servers
+        *("network recycle bin", "network recycle bin 1"),
+        *(".recycle", ".recycle_bin", "trashbox", ".snapshot", ".snapshots", "~snapshot", ".zfs"),  # other servers
+        *(".stversions", ".picasaoriginals", ".tmb"),  # programs
     }
 )
 # `.Trash-1000` is that of user 1000; `FOUND.000` holds what chkdsk found.

@@ -27,6 +27,11 @@ def max_unpacked_bytes(size: int) -> int:
     return _UNPACKED_BYTES + _UNPACKED_PER_BYTE * size
 
 
+def max_metadata_bytes(size: int) -> int:
+    """Return how many bytes of metadata are kept of a shard of so many bytes."""
+    return _METADATA_BYTES + _METADATA_PER_BYTE * size
+
+
 def image_error(size: int) -> ImageError | None:
     """Return why a file of so many bytes is not read as an image; None where it is."""
     if size <= MAX_IMAGE_BYTES:
@@ -46,7 +51,7 @@ class Quota:
         self._uri = uri
         self._images = min(_MAX_IMAGES, _IMAGES + size // _BYTES_PER_IMAGE)
         self._name_bytes = _NAME_BYTES + _NAMES_PER_BYTE * size
-        self._metadata_bytes = _METADATA_BYTES + _METADATA_PER_BYTE * size
+        self._metadata_bytes = max_metadata_bytes(size)
         self._data_bytes = max_unpacked_bytes(size)
 
     def take_key(self, key: str) -> None:

@@ -9,6 +9,7 @@ from trapline.sources.archives import image_members
 from trapline.sources.file_types import is_image, shard_format
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.records import unique_key
+from trapline.sources.shards import list_loose
 from trapline.storage import store
 
 
@@ -38,7 +39,7 @@ def read_images(uri: str, keys: Collection[str], image_column: str | None = None
 
 def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator[tuple[str, bytes]]:
     kind = shard_format(uri)
-    entries = store.list_folder(uri)
+    entries = list_loose(uri)
     if kind is None or all(entry.url != uri for entry in entries):  # a folder may be called like an archive
         yield from _loose([entry.url for entry in entries], keys)
     elif kind == "parquet":

@@ -3,7 +3,9 @@
 Whatever this raises, unless it comes from the stream, is a fault of the file, as with archives.
 """
 
+import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trapline.errors import ShardBroken
-from trapline.sources import parquet_columns
+from trapline.sources import limits, parquet_columns
 from trapline.sources.parquet_columns import NAME_COLUMNS, ImageColumn
 from trapline.sources.sidecars import is_json, without_nan
 
@@ -54,6 +56,7 @@ class ImageTable:
     """
 
     def __init__(self, stream: IO[bytes], uri: str, image_column: str | None = None) -> None:
+        self._bytes = stream.seek(0, io.SEEK_END)
         self._file = pq.ParquetFile(stream, **_STREAMING)
         self._uri = uri
         if _RESULT_KEY in (self._file.metadata.metadata or {}):
@@ -82,9 +85,18 @@ class ImageTable:
         """Names of other columns that hold images as well."""
         return self._chosen.alternatives
 
+    def oversized(self, group: int) -> set[str]:
+        """Return the columns that are left out of a row group: unpacked they would take many times the file's size."""
+        sizes: Counter[str] = Counter()
+        chunks = self._file.metadata.row_group(group)
+        for place in range(chunks.num_columns):
+            chunk = chunks.column(place)
+            sizes[chunk.path_in_schema.partition(".")[0]] += chunk.total_uncompressed_size
+        return {name for name in self._chosen.others if sizes[name] > limits.max_metadata_bytes(self._bytes)}
+
     def names(self, group: int) -> Iterator[str]:
         """Read the names of the rows of a row group, without the images."""
-        columns = [name for name in self._chosen.others if name in NAME_COLUMNS]
+        columns = [name for name in self._others(group) if name in NAME_COLUMNS]
         if self._chosen.image.beside:
             columns.append(".".join(self._chosen.image.beside))
         number = self._firsts[group]
@@ -100,7 +112,7 @@ class ImageTable:
         Raises:
             ShardBroken: after them, where there were not as many as the footer counts.
         """
-        columns = [*self._chosen.others, ".".join(self._chosen.image.path)]
+        columns = [*self._others(group), ".".join(self._chosen.image.path)]
         if self._chosen.image.beside:
             columns.append(".".join(self._chosen.image.beside))
         batches = self._file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)
@@ -117,6 +129,10 @@ class ImageTable:
                 f"{self._uri}: row group {group} gave {count} of the {self._sizes[group]} rows that its footer counts, "
                 "so that its images may bear each other's names; write it again"
             )
+
+    def _others(self, group: int) -> list[str]:
+        oversized = self.oversized(group)
+        return [name for name in self._chosen.others if name not in oversized]
 
     def _first_cells(self, columns: Sequence[ImageColumn]) -> list[list[Any]]:
         paths = [".".join(column.path) for column in columns]

@@ -18,7 +18,7 @@ from trapline.sources.file_types import count_ignored, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
-from trapline.sources.shards import Shard, folder_identity, folder_members
+from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
 from trapline.sources.sidecars import SidecarIndex, json_text, webdataset_key
 from trapline.sources.tar_archive import tar_members
 from trapline.sources.zip_archive import read_directory
@@ -179,6 +179,8 @@ def _read_parquet(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator
         for other in table.alternatives:
             count_ignored(ignored, f"(column {other!a}; {table.image_column!a} was taken)", table.rows_in_all)
         for group in range(table.groups):
+            for name in table.oversized(group):
+                count_ignored(ignored, f"(column {name!a}, too large)")
             for row in table.rows(group):
                 metadata = row.metadata
                 if metadata and len(metadata) > limits.MAX_SIDECAR_BYTES:
@@ -208,7 +210,7 @@ def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) 
 
 
 def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
-    images, sidecars = folder_members(store.list_folder(shard.uri), ignored)
+    images, sidecars = folder_members(list_loose(shard.uri), ignored)
     if folder_identity(images, sidecars) != shard.identity:
         raise TransientError(f"{shard.uri}: images or sidecars came, went or changed since it was listed; try again")
     return images, sidecars

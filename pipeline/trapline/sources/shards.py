@@ -1,4 +1,4 @@
-"""URIs become shards: what there is to read, what identifies it, and the name of the Parquet file it becomes."""
+"""List the shards of the inputs: what there is to read, what identifies it, and which Parquet file it becomes."""
 
 import hashlib
 import os
@@ -44,8 +44,8 @@ class Shard:
         size: bytes to read.
         identity: size and etag (or modification time); for a folder a digest over those of its images and sidecars.
         output: URL of the Parquet file that it becomes.
-        arrived: when it came to be there as it is, by the store's clock; of a folder, when the latest of its files did.
-            None where the store does not tell.
+        arrived: when it was added or changed, by the store's clock; of a folder, the latest of its files. None where
+            the store does not date files.
         image_column: of a Parquet file, the column that the user names; None to find it.
     """
 
@@ -65,12 +65,12 @@ class Discovery:
     Attributes:
         shards: by URI.
         ignored: files that are neither shards nor images, counted by suffix (or by name, for known junk).
-        passed_over: shards that are there and not meant.
+        excluded: number of shards that were listed and not selected.
     """
 
     shards: list[Shard]
     ignored: dict[str, int]
-    passed_over: int = 0
+    excluded: int = 0
 
 
 def discover(inputs: Sequence[str], output: str, image_column: str | None = None) -> Discovery:
@@ -108,6 +108,14 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
     return Discovery([shards[uri] for uri in sorted(shards)], dict(ignored.most_common()))
 
 
+def list_loose(folder: str) -> list[Entry]:
+    """List the files directly in a folder; raise as `store.list_folder` does."""
+    if not folder.endswith("/"):
+        return store.list_folder(folder)
+    # Of keys such as `a//1.jpg` the folder is `a/`, whose last slash no filesystem of fsspec takes for a part of it.
+    return [entry for entry in store.list_files(folder.rstrip("/")) if entry.url.rpartition("/")[0] == folder]
+
+
 def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
     """Return the images among a folder's files, and their `.json` sidecars; count what is neither."""
     images: list[Entry] = []
@@ -132,7 +140,7 @@ def folder_identity(images: list[Entry], sidecars: Iterable[Entry]) -> str:
 
 
 def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Each input, absolute, with the base that its output names start from; None where that is the input itself."""
+    """Give each input, absolute, with the base that its output names start from; None where that is the input."""
     for url in inputs:
         if not url.startswith("@"):
             yield store.absolute(url), None
@@ -172,7 +180,7 @@ def _shards(
             folders[folder].append(entry)
     for folder, files in folders.items():
         others: Counter[str] = Counter()
-        images, sidecars = folder_members(store.list_folder(folder) if is_pattern else files, others)
+        images, sidecars = folder_members(list_loose(folder) if is_pattern else files, others)
         if images:  # what else lies there is counted when the shard is read
             size = sum(entry.size for entry in images)
             identity, result = folder_identity(images, sidecars), f"{_mirrored(folder, base, output)}/{FOLDER_OUTPUT}"
@@ -199,7 +207,7 @@ def _mirrored(url: str, base: str, output: str) -> str:
 
 
 def is_below(url: str, folder: str) -> bool:
-    """Whether a URL is a folder, or lies in it; both absolute."""
+    """Return whether a URL is a folder, or lies in it; both are absolute."""
     return f"{url}/".startswith(f"{folder.rstrip('/')}/")
 
 

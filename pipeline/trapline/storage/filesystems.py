@@ -8,23 +8,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from trapline.errors import StorageError
 from trapline.storage.local import LocalFiles
+from trapline.storage.s3 import S3Files, s3_files
 
 LOCAL = LocalFiles()
 
 # Stores whose `pipe_file` publishes a file whole.
 _ATOMIC_STORES = {"file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
-
-# Retries are those of `storage/retry.py`, beside one of botocore's, which hides the single lost connection. A store
-# that never answers is given up after 6 x 2 timeouts of 15 s, which is 3 minutes.
-_S3_OPTIONS: dict[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 2},
-        "max_pool_connections": 64,
-        "connect_timeout": 5,
-        "read_timeout": 15,
-    },
-    "use_listings_cache": False,
-}
 
 
 def resolve(url: str) -> tuple[Any, str]:
@@ -33,13 +22,12 @@ def resolve(url: str) -> tuple[Any, str]:
     Raises:
         StorageError: there is no such filesystem, or its package is not installed.
     """
-    options = _S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
     try:
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        if url.startswith(("s3://", "s3a://")):
+            return s3_files(), S3Files._strip_protocol(url)
+        fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error
-    if options:
-        fs.retries = 1  # s3fs would try five times within each of our tries, and 25 times where it nests its own
     if isinstance(fs, LocalFileSystem):
         return LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
     return fs, path.rstrip("/") or "/"

@@ -107,7 +107,7 @@ def join(url: str, *parts: str) -> str:
 def has_glob(url: str) -> bool:
     """Return whether the URL is a pattern (`*`, `?`, `[…]`, `**`), and not the name of something that exists."""
     fs, path = resolve(url)
-    return _has_magic(path) and not with_retries(url, lambda: fs.exists(path))
+    return _has_magic(path) and not with_retries(url, lambda: _exists(fs, path))
 
 
 def glob_base(pattern: str) -> str:
@@ -132,7 +132,7 @@ def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
 
     def listing() -> list[dict[str, Any]]:
         found = _matching(fs, path) if is_pattern else list(fs.find(path, detail=True).values())
-        if not found and not missing_ok and (is_pattern or not fs.exists(path)):
+        if not found and not missing_ok and (is_pattern or not _exists(fs, path)):
             raise StorageError(f"{url}: {'no match' if is_pattern else 'not found'}; check the bucket and the path")
         return found
 
@@ -183,10 +183,14 @@ def open_tail(url: str) -> Iterator[IO[bytes]]:
 
 
 def read_end(entry: Entry, length: int) -> bytes:
-    """Read the last bytes of a file whose size is known, in one request; raise as `stat` does."""
+    """Read the last bytes of a file whose size is known, in one request; raises as `stat` does."""
+    return read_range(entry, max(0, entry.size - length), entry.size)
+
+
+def read_range(entry: Entry, start: int, end: int) -> bytes:
+    """Read the bytes from `start` to before `end`, in one request; raises as `stat` does."""
     fs, path = resolve(entry.url)
-    start = max(0, entry.size - length)
-    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=entry.size)))
+    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)))
 
 
 def read_many(urls: list[str]) -> list[bytes]:
@@ -283,6 +287,13 @@ def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
         else:
             found.append(matches[path])
     return found
+
+
+def _exists(fs: Any, path: str) -> bool:
+    # Not fs.exists: that of s3fs says no where a bucket does not answer.
+    with suppress(FileNotFoundError):
+        return bool(fs.info(path))
+    return False
 
 
 def _entries(fs: Any, infos: Iterable[dict[str, Any]]) -> list[Entry]:

@@ -77,5 +77,5 @@ def test_without_a_zone_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_missing_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="lacks the columns longitude; name columns as Camtrap DP does"):
+    with pytest.raises(UsageError, match=r"has no column 'longitude', only .*; add it"):
         load(tmp_path, LINE, header=HEADER.replace("longitude", "lon"))

@@ -307,7 +307,7 @@ class TestJob:
         images = [at(0, facts={"camera_serial": "H1"}), at(20), at(None, key="x.jpg")]
         write(f"{tmp_path}/results", "site=a/c1/1.tar", images)
         arguments = [f"{tmp_path}/results", f"{tmp_path}/events", "--gap", "10", "--deployment-from", "site=9/{x}"]
-        assert "events" in app.JOBS
+        assert "events" in app.COMMANDS
         assert job.main([*arguments, "--deployment-from", "serial"]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert said == (

@@ -2,6 +2,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def events(place: Path, table: str | None = None, replace: bool = False) -> tupl
         (place / "clocks.csv").write_text(table)
     options = Options(Gap(), ["at={deployment}/{camera}"], f"{place}/clocks.csv" if table is not None else None)
     account = build.build(dataset.find(f"{place}/results"), f"{place}/events", options, replace)
-    rows = dataset.connect().sql(f"""
+    rows = duckdb.sql(f"""
         select camera, started_at, ended_at, clock_corrected from '{place}/events/events/*.parquet' order by all""")
     return account, rows.fetchall()
 
@@ -55,9 +56,7 @@ def test_a_clock_that_was_reset_is_corrected_by_an_offset_or_by_one_true_time(ro
     account, found = events(tmp_path, table, replace=True)
     assert account.unassigned == {}
     assert found == [("c1", TRUE, TRUE + timedelta(seconds=20), True), ("c2", TRUE, TRUE, False)]
-    images = (
-        dataset.connect().sql(f"select captured_at from '{tmp_path}/events/images/*.parquet' order by 1").fetchall()
-    )
+    images = duckdb.sql(f"select captured_at from '{tmp_path}/events/images/*.parquet' order by 1").fetchall()
     assert images == [(TRUE,), (TRUE,), (TRUE + timedelta(seconds=20),)]
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from tests.support import browser
 from tests.support.archives import jpeg, write_folder, write_parquet, write_tar, write_zip
 from tests.support.result_files import MARK, Planted, columns, write_result
-from trapline.analysis import dataset, deployments
+from trapline.analysis import dataset, deployments, sql
 from trapline.analysis.report import camera_health, image_table, page, queries, run_history, thumbnails
 from trapline.analysis.report.page import Options
 from trapline.analysis.report.queries import Headline
@@ -64,7 +64,7 @@ def plant(
 
 def ask(output: str, *sources: str, sure: float = 0.5) -> tuple[duckdb.DuckDBPyConnection, Headline]:
     found = dataset.find(output)
-    connection = dataset.connect(found.output)
+    connection = sql.connect()
     image_table.read(connection, found, [deployments.parse(source) for source in sources], sure)
     return connection, queries.headline(connection, found)
 

@@ -20,7 +20,7 @@ import pytest
 from tests.support.checkout import ROOT
 from tests.support.result_files import MARK, Planted, columns, write_result
 from tests.support.servers import ray_head
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.rescoring import head, rescore
 from trapline.analysis.rescoring.calibration import softmax
 from trapline.analysis.rescoring.scorer import Scorer
@@ -90,7 +90,7 @@ def report(output: str) -> dict[str, Any]:
 
 
 def rows(output: str, query: str) -> list[Any]:
-    connection = dataset.connect(output)
+    connection = sql.connect()
     dataset.view(connection, dataset.find(output))
     return connection.sql(query).fetchall()
 

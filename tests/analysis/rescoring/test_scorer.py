@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis.rescoring.head import Head
-from trapline.analysis.rescoring.scorer import KEY_COLUMNS, Scorer
+from trapline.analysis.rescoring.scorer import Scorer
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp, Taxonomy
+from trapline.results.schema import IMAGE_FIELDS
 
 CLASSES = ("tawny owl", "ural owl", "robin", "wren")
 TREE = Taxonomy("t.csv", {"tawny owl": ("Strix", None, "Aves"), "ural owl": ("Strix", None, "Aves")})
@@ -40,8 +41,14 @@ def test_keys_stay_and_failed_rows_stay_with_nothing_in_them(tmp_path: Path) -> 
     assert [row["key"] for row in rows] == ["a.jpg", "broken.jpg", "b.jpg"]
     assert [row["status"] for row in rows] == ["ok", "failed", "salvaged"]
     assert rows[0]["content_sha256"] == b"a" * 32
-    assert {name for name, value in rows[1].items() if value is not None} == {"image_uri", "shard", "key", "status"}
-    assert set(KEY_COLUMNS) < set(rows[0])
+    assert {name for name, value in rows[1].items() if value is not None} == {
+        "image_uri",
+        "shard",
+        "key",
+        "status",
+        "error",
+    }
+    assert {field.name for field in IMAGE_FIELDS} < set(rows[0])
 
 
 def test_a_file_of_nothing_but_failed_rows_is_scored_too(tmp_path: Path) -> None:

@@ -11,41 +11,48 @@ from trapline.analysis.rescoring import species_list
 from trapline.analysis.rescoring.species_list import Prior, SpeciesList, condition
 from trapline.errors import UsageError
 
+SHARD = "s3://in/site=12/cam3/card-a.zip"
+KEY = "DCIM/owl/IMG_1.jpg"
 CLASSES = ("owl", "robin", "wren")
 
 
-def allowed(lists: dict[str, set[str]], uri: str) -> set[str]:
+def allowed(lists: dict[str, set[str]], shard: str = SHARD, key: str = KEY) -> set[str]:
     prior = Prior.of(SpeciesList("l.csv", {pattern: frozenset(names) for pattern, names in lists.items()}), CLASSES)
-    (row,) = prior.allowed(pa.array([uri]))
+    (row,) = prior.allowed(pa.array([shard]), pa.array([key]))
     return {name for name, can in zip(CLASSES, row, strict=True) if can}
-
-
-URI = "s3://in/site=12/cam3/card-a.zip#DCIM/owl/IMG_1.jpg"
 
 
 @pytest.mark.parametrize(
     "pattern", ["site=12", "site=12/cam3", "cam*", "cam3/card-a.zip", "card-a.zip/DCIM", "site=12/*/DCIM", "in"]
 )
 def test_a_pattern_means_whole_segments_of_the_uri(pattern: str) -> None:
-    assert allowed({pattern: {"owl"}}, URI) == {"owl"}
+    assert allowed({pattern: {"owl"}}) == {"owl"}
 
 
 @pytest.mark.parametrize("pattern", ["site=1", "am3", "cam", "IMG_1.jpg", "site=12/card-a.zip", "CAM3"])
 def test_and_no_part_of_one_nor_the_picture_itself(pattern: str) -> None:
-    assert allowed({pattern: {"owl"}}, URI) == set(CLASSES)
+    assert allowed({pattern: {"owl"}}) == set(CLASSES)
+
+
+def test_a_hash_in_a_name_is_a_letter() -> None:
+    lists = {"Camera #1": {"owl"}, "a#b": {"wren"}}
+    assert allowed(lists, "/in/Camera #1", "1.jpg") == {"owl"}
+    assert allowed(lists, "/in/Camera #2", "1.jpg") == set(CLASSES)
+    assert allowed(lists, "/in/c.zip", "a#b/1#2.jpg") == {"wren"}
 
 
 def test_lines_without_a_deployment_hold_everywhere_beside_the_others() -> None:
     lists = {"": {"owl"}, "cam3": {"robin"}, "cam4": {"wren"}}
-    assert allowed(lists, URI) == {"owl", "robin"}
-    assert allowed(lists, "s3://in/cam5/1.tar#a.jpg") == {"owl"}
+    assert allowed(lists) == {"owl", "robin"}
+    assert allowed(lists, "s3://in/cam5/1.tar", "a.jpg") == {"owl"}
 
 
 def test_each_row_has_the_list_of_its_own_place() -> None:
     prior = Prior.of(SpeciesList("l.csv", {"a": frozenset({"owl"}), "b": frozenset({"wren"})}), CLASSES)
-    rows = prior.allowed(pa.array(["/in/b#1.jpg", "/in/a#1.jpg", "/in/b#2.jpg", "/in/c#1.jpg"]))
+    keys = pa.array(["1.jpg", "1.jpg", "2.jpg", "1.jpg"])
+    rows = prior.allowed(pa.array(["/in/b", "/in/a", "/in/b", "/in/c"]), keys)
     assert rows.astype(int).tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1]]
-    assert prior.allowed(pa.array([], pa.string())).shape == (0, 3)
+    assert prior.allowed(pa.array([], pa.string()), pa.array([], pa.string())).shape == (0, 3)
 
 
 def test_mass_moves_exactly_to_what_can_occur() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.result_files import Planted, columns, write_result
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
 from trapline.analysis.search import duplicates
 from trapline.errors import UsageError
@@ -30,7 +30,7 @@ def image(
 
 def opened(output: str) -> tuple[duckdb.DuckDBPyConnection, Results]:
     found = dataset.find(output)
-    connection = dataset.connect(output)
+    connection = sql.connect()
     dataset.view(connection, found)
     return connection, found
 

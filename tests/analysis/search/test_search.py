@@ -53,7 +53,7 @@ def test_duplicates_are_counted_and_listed(output: str, tmp_path: Path, capsys: 
         (["--like", "s3://in/[b]1.tar#z"], "is no image_uri of"),
         (["--like", "s3://in/[b]1.tar#a", "--where", "colour"], "--where colour: Binder Error"),
         (["--like", "s3://in/[b]1.tar#a", "--where", "key::INT = 1"], "Conversion Error"),
-        (["--like", "s3://in/[b]1.tar#a", "--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv: IO Error"),
+        (["--like", "s3://in/[b]1.tar#a", "--csv", "/dev/null/all.csv"], "/dev/null/all.csv: "),
         (["--like", "s3://in/[b]1.tar#a", "-k", "0"], "Must be >= 1"),
     ],
 )

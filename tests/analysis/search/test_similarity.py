@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.archives import jpeg, write_tiny_checkpoint
 from tests.support.result_files import MARK, Planted, columns, write_result
-from trapline.analysis import dataset
+from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
 from trapline.analysis.search import similarity
 from trapline.config import RunConfig
@@ -35,7 +35,7 @@ def at(angle: float, key: str | None = None, length: float = 1.0, logits: Sequen
 
 def opened(output: str) -> tuple[duckdb.DuckDBPyConnection, Results]:
     found = dataset.find(output)
-    connection = dataset.connect(output)
+    connection = sql.connect()
     dataset.view(connection, found)
     return connection, found
 

@@ -1,1 +1,1 @@
-"""analysis/camtrapdp."""
+"""Write Camtrap DP packages; imports the modules of `trapline.analysis` itself, and no other wing."""

@@ -1,90 +1,74 @@
-"""The deployments table that a person keeps: read, held to the standard's table schema, with a time zone for each row.
+"""Read the deployments table that a person keeps, find each row's time zone, and hold it to the standard's schema."""
 
-Camtrap DP 1.0.2 (https://camtrap-dp.tdwg.org/data); its table schemas lie in `schemas/`.
-"""
-
-import json
-from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from trapline.analysis.deployments import literal
-from trapline.errors import UsageError, in_one_line
+from trapline.analysis import csv_input
+from trapline.analysis.camtrapdp import validation
+from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
+from trapline.analysis.sql import literal
+from trapline.errors import UsageError
 
-_SQL_TYPES = {"number": "double", "integer": "bigint", "boolean": "boolean", "datetime": "timestamptz"}
-_DESIGNATOR = r"(Z|[+-]\d\d:?\d\d)$"
-
-# The moment of a camera's clock in a zone, as the standard writes it: with the offset that held there then.
+# A camera's clock shows local time; a moment is written with the offset of the clock from UTC, in minutes.
 _MACROS = """
 create or replace macro offset_text(minutes) as
     (case when minutes < 0 then '-' else '+' end)
     || lpad((abs(minutes) // 60)::varchar, 2, '0') || ':' || lpad((abs(minutes) % 60)::varchar, 2, '0');
-create or replace macro stamp(local, zone) as
-    strftime(local, '%Y-%m-%dT%H:%M:%S')
-    || offset_text(datediff('minute', timezone('UTC', timezone(zone, local)), local));
+create or replace macro offset_at(local, zone) as
+    datediff('minute', timezone('UTC', timezone(zone, local)), local);
+create or replace macro is_skipped(local, zone) as timezone(zone, timezone(zone, local)) <> local;
+create or replace macro stamp(local, minutes) as strftime(local, '%Y-%m-%dT%H:%M:%S') || offset_text(minutes);
 """
 
 
-def schema(table: str) -> dict[str, Any]:
-    """The standard's schema of `deployments`, `media` or `observations`."""
-    plain: dict[str, Any] = json.loads(
-        files("trapline.analysis.camtrapdp").joinpath(f"schemas/{table}.json").read_text("utf-8")
-    )
-    return plain
-
-
 def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) -> None:
-    """Makes `deployments` a table: the standard's columns as text, and `zone`; and `stamp(local, zone)` a macro.
+    """Create the table `deployments`, the standard's columns as text and `zone`, and macros for times.
 
     Args:
-        connection: that reads the store of `url`.
-        url: a CSV with columns of the standard, in any order, and perhaps `timezone`; others are passed over.
+        connection: that gets the table; its TimeZone is set to UTC.
+        url: a CSV with columns of the standard, in any order, and perhaps `timezone`; others are ignored.
         timezone: of the cameras' clocks where the table has none: a name (`Europe/Berlin`) or an offset (`+01:00`).
 
     Raises:
-        UsageError: it cannot be read, lacks a zone, or says what the standard does not allow.
+        UsageError: the table cannot be read, lacks a zone, or says what the standard does not allow.
+        StorageError, TransientError: the store refuses, or does not answer.
     """
-    connection.execute(_MACROS)
-    try:
-        connection.execute(f"""
-            create or replace temp table given as
-            from read_csv({literal(url)}, all_varchar = true, header = true, strict_mode = true)""")
-    except (duckdb.Error, OSError) as error:
-        raise UsageError(f"{url}: no table of deployments: {in_one_line(error)}") from error
-    present = connection.sql("from given").columns
-    of_standard = schema("deployments")["fields"]
-    missing = [each["name"] for each in of_standard if each["constraints"]["required"] and each["name"] not in present]
-    if missing:
-        raise UsageError(f"{url}: lacks the columns {', '.join(missing)}; name columns as Camtrap DP does")
-    zone = f"coalesce({_cell('timezone') if 'timezone' in present else 'null'}, {literal(timezone or '')})"
+    connection.execute(f"set TimeZone = 'UTC'; {_MACROS}")
+    standard = validation.schema("deployments")
+    fields, missing = standard["fields"], {*standard["missingValues"]}
+    required = [field["name"].lower() for field in fields if field["constraints"]["required"]]
+    optional = [field["name"].lower() for field in fields if field["name"].lower() not in required]
+    rows = csv_input.read(url, required, [*optional, "timezone"]).to_pylist()
+    names = [*(field["name"] for field in fields), "timezone"]
+    columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}
+    connection.register("given", pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}))
+    zone = f"coalesce(timezone, {literal(timezone or '')})"
     connection.execute(f"""
-        create or replace temp table zoned as select *,
-            regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone from given""")
+        create or replace temp table zoned as
+        select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone from given""")
     _check_zones(connection, url)
-    columns = [_column(each, each["name"] in present) for each in of_standard]
-    connection.execute(f"create or replace temp table deployments as select {', '.join(columns)}, zone from zoned")
-    _check(connection, url, of_standard)
+    _check_times(connection, url, [field["name"] for field in fields if field["type"] == "datetime"])
+    selected = ", ".join(_column(field) for field in fields)
+    connection.execute(f"create or replace temp table deployments as select {selected}, zone from zoned")
+    validation.check(connection, "deployments", {"deployments": "deployments"}, url)
+    _check_order(connection, url)
 
 
-def _cell(name: str) -> str:
-    # The standard's missing values.
-    return f"""case when trim("{name}") not in ('', 'NaN', 'nan') then trim("{name}") end"""
+def _present(cell: str | None, missing: set[str]) -> str | None:
+    return None if cell is None or cell in missing else cell
 
 
-def _column(field: dict[str, Any], present: bool) -> str:
-    name = field["name"]
-    if not present:
-        return f'null::varchar as "{name}"'
-    value = _cell(name)
-    if field["type"] == "datetime":
-        local = f"try_cast({value} as timestamp)"
-        value = (
-            f"case when regexp_matches({value}, '{_DESIGNATOR}') then replace({value}, ' ', 'T') "
-            f"else coalesce(stamp({local}, zone), {value}) end"
-        )
-    return f'{value} as "{name}"'
+def _column(field: dict[str, Any]) -> str:
+    name = f'"{field["name"]}"'
+    if SQL_TYPES.get(field["type"]) != "timestamptz":
+        return name
+    local = f"try_cast({name} as timestamp)"
+    return (
+        f"case when regexp_matches({name}, '{DESIGNATOR}') then replace({name}, ' ', 'T') "
+        f"else coalesce(stamp({local}, offset_at({local}, zone)), {name}) end as {name}"
+    )
 
 
 def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
@@ -102,39 +86,22 @@ def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
             ) from error
 
 
-def _check(connection: duckdb.DuckDBPyConnection, url: str, fields: list[dict[str, Any]]) -> None:
-    """Raises UsageError with the first cell that the standard does not allow."""
-    twice = "select deploymentID from deployments group by deploymentID having count(*) > 1"
-    checks = [f"select deploymentID, 'deploymentID', 'stands there twice' from ({twice})"]
-    for field in fields:
-        for wrong, problem in _rules(field):
-            told = literal(f" {problem}")
-            cell = f"coalesce(\"{field['name']}\", '')"
-            checks.append(f"select deploymentID, '{field['name']}', {cell} || {told} from deployments where {wrong}")
-    found = connection.sql(" union all ".join(checks)).fetchall()
-    if found:
-        deployment, name, problem = found[0]
-        more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-        raise UsageError(f"{url}: deployment {deployment}: {name} {problem.strip()}{more}")
+def _check_times(connection: duckdb.DuckDBPyConnection, url: str, names: list[str]) -> None:
+    """Raise UsageError with a time that does not exist in its zone."""
+    for name in names:
+        found = connection.sql(f"""
+            select deploymentID, "{name}", zone from zoned where not regexp_matches("{name}", '{DESIGNATOR}')
+            and is_skipped(try_cast("{name}" as timestamp), zone) limit 1""").fetchall()
+        for deployment, time, zone in found:
+            raise UsageError(
+                f"{url}: deployment {deployment}: {name} {time} does not exist in {zone}, whose clocks skip it; "
+                "write it with its offset from UTC"
+            )
 
 
-def _rules(field: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the schema does not allow a cell to be, in SQL and in words."""
-    name, limits = f'"{field["name"]}"', field["constraints"]
-    kind = _SQL_TYPES.get(field["type"])
-    if limits["required"]:
-        yield f"{name} is null", "is empty"
-    if kind:
-        yield f"{name} is not null and try_cast({name} as {kind}) is null", f"is no {field['type']}"
-    if kind == "bigint":
-        yield f"not regexp_full_match({name}, '[+-]?[0-9]+')", "is no integer"
-    if kind == "boolean":
-        yield f"{name} not in ('true', 'True', 'TRUE', '1', 'false', 'False', 'FALSE', '0')", "is no boolean"
-    if kind == "timestamptz":
-        yield f"not regexp_matches({name}, '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:]{{8}}{_DESIGNATOR}')", "is no time"
-    if "minimum" in limits:
-        yield f"try_cast({name} as double) < {limits['minimum']}", f"is below {limits['minimum']}"
-    if "maximum" in limits:
-        yield f"try_cast({name} as double) > {limits['maximum']}", f"is above {limits['maximum']}"
-    if "enum" in limits:
-        yield f"{name} not in ({', '.join(map(literal, limits['enum']))})", f"is none of {', '.join(limits['enum'])}"
+def _check_order(connection: duckdb.DuckDBPyConnection, url: str) -> None:
+    found = connection.sql("""
+        select deploymentID, deploymentStart, deploymentEnd from deployments
+        where deploymentEnd::timestamptz < deploymentStart::timestamptz limit 1""").fetchall()
+    for deployment, start, end in found:
+        raise UsageError(f"{url}: deployment {deployment}: deploymentEnd {end} lies before deploymentStart {start}")

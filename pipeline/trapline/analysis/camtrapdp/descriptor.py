@@ -1,17 +1,20 @@
-"""The description of a Camtrap DP package: `datapackage.json`, after the standard's profile.
+"""The description of a Camtrap DP package, `datapackage.json`, by the standard's profile.
 
-Profile: https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2/camtrap-dp-profile.json. What the data cannot tell (who
-made it, after which design) a person says in a file of the profile's own property names.
+What the data cannot tell (who made the package, by which sampling design) a person writes in a file with the profile's
+own property names. The rules of the profile are in `schemas/profile.json`.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from importlib.resources import files
+from typing import Any
 from uuid import uuid4
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jsonschema import Draft7Validator, FormatChecker
 
 from trapline.errors import UsageError
 from trapline.storage import store
@@ -19,74 +22,91 @@ from trapline.storage import store
 STANDARD = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
 TABLES = ("deployments", "media", "observations")
 
-SamplingDesign = Literal[
-    "simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted", "opportunistic"
-]
+# What this module or the data supply, whatever a person writes.
+_COMPUTED = ("resources", "profile", "created", "spatial", "temporal", "taxonomic")
+_OBSERVATION_LEVELS = ["media", "event"]
 
 
-class _Open(BaseModel):
-    """Keeps what the profile allows besides."""
+@dataclass(frozen=True)
+class Description:
+    """What a person has written of a package.
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    Attributes:
+        url: of the file.
+        properties: of the profile; those that it does not know are kept.
+    """
 
+    url: str
+    properties: dict[str, Any]
 
-class Contributor(_Open):
-    """A person or organisation."""
+    @property
+    def title(self) -> str | None:
+        """Return the title of the package."""
+        title: str | None = self.properties.get("title")
+        return title
 
-    title: str = Field(min_length=1)
-
-
-class Project(_Open):
-    """The study that the photographs come from."""
-
-    title: str = Field(min_length=1)
-    samplingDesign: SamplingDesign
-    captureMethod: tuple[Literal["activityDetection", "timeLapse"], ...] = Field(min_length=1)
-    individualAnimals: bool
-
-
-class Description(_Open):
-    """What a person has to say of a package; other properties of the profile (`licenses`, `keywords` …) are kept."""
-
-    contributors: tuple[Contributor, ...] = Field(min_length=1)
-    project: Project
-    title: str | None = None
+    @property
+    def capture_methods(self) -> list[str]:
+        """Return by which methods images were taken."""
+        methods: list[str] = self.properties["project"]["captureMethod"]
+        return methods
 
 
 def read(url: str) -> Description:
-    """The description in a YAML or JSON file.
+    """Return the description in a YAML or JSON file.
 
     Raises:
-        UsageError: it is none, or lacks what the profile requires.
+        UsageError: the file is neither, or the profile does not allow what it says.
         StorageError, TransientError: it cannot be read.
     """
     try:
-        return Description.model_validate(yaml.safe_load(store.read_text(url)))
+        found = yaml.load(store.read_text(url), _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{url}: neither YAML nor JSON: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{url}: {place}: {first['msg']}; the standard's profile requires it") from error
+    return parse(found, url)
 
 
-def descriptor(
+def parse(found: Any, url: str) -> Description:
+    """Return the description that was read from a file; raises as `read` does."""
+    if not isinstance(found, dict):
+        raise UsageError(f"{url}: no properties of a package; write contributors and project")
+    schema = profile()
+    properties = _typed(found, schema)
+    kept = {name: value for name, value in properties.items() if name not in _COMPUTED}
+    if isinstance(kept.get("project"), dict):
+        kept["project"] |= {"observationLevel": _OBSERVATION_LEVELS}
+    schema["required"] = [name for name in schema["required"] if name not in _COMPUTED]
+    _check(kept, schema, url)
+    return Description(url, kept)
+
+
+def profile() -> dict[str, Any]:
+    """Return the rules of the profile, as a JSON Schema."""
+    text = files("trapline.analysis.camtrapdp").joinpath("schemas/profile.json").read_text("utf-8")
+    plain: dict[str, Any] = json.loads(text)
+    return plain
+
+
+def compose(
     description: Description,
     title: str,
     deployments: Sequence[tuple[float, float, str, str]],
     taxa: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
-    """The content of `datapackage.json`.
+    """Return the content of `datapackage.json`.
 
     Args:
-        description: what a person says.
+        description: what a person has written.
         title: of the package.
         deployments: latitude, longitude, first and last day (ISO 8601) of each; at least one.
-        taxa: `scientificName` and what else the profile has of each taxon that was observed.
+        taxa: `scientificName` and other properties in the profile of each taxon that was observed.
+
+    Raises:
+        UsageError: the profile does not allow it.
     """
-    kept = description.model_dump(mode="json", exclude_none=True)
+    kept = description.properties
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "package"
-    return {
+    content = {
         **kept,
         "resources": [
             {
@@ -106,15 +126,72 @@ def descriptor(
         "id": kept.get("id", str(uuid4())),
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": title,
-        "project": kept["project"] | {"observationLevel": ["media", "event"]},
         "spatial": _around([(longitude, latitude) for latitude, longitude, _, _ in deployments]),
         "temporal": {"start": min(each[2] for each in deployments), "end": max(each[3] for each in deployments)},
         "taxonomic": list(taxa),
     }
+    _check(content, profile(), description.url)
+    return content
+
+
+def _check(content: Mapping[str, Any], schema: Mapping[str, Any], url: str) -> None:
+    """Raise UsageError with the first property that the profile does not allow."""
+    errors = Draft7Validator(schema, format_checker=FormatChecker()).iter_errors(content)
+    found = sorted(_in_words(error) for error in errors)
+    if found:
+        place, problem = found[0]
+        more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+        raise UsageError(f"{url}: {place}: {problem}{more}; the profile of Camtrap DP requires it")
+
+
+def _in_words(error: Any) -> tuple[str, str]:
+    """Return which property breaks a rule, and how."""
+    place = list(map(str, error.absolute_path))
+    if error.validator == "required":
+        (missing, *_) = [name for name in error.validator_value if name not in error.instance]
+        return ".".join([*place, missing]), "is missing"
+    known = {
+        "uniqueItems": "has an entry twice",
+        "minItems": f"needs at least {error.validator_value} entries",
+        "minLength": "is empty",
+        "anyOf": "needs a name or a path",
+    }
+    return ".".join(place), known.get(error.validator) or str(error.message)
+
+
+class _Scalar(str):
+    """A number as it is written: `1.0` is a version in one property and a number in another."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Read YAML 1.2, in which `no` is a word and a date is text, and keep numbers as they are written."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge", "int", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda loader, node: _Scalar(node.value))
+
+
+def _typed(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Give each number the type that the profile says: text as it was written, or a number."""
+    if isinstance(value, _Scalar):
+        return str(value) if schema.get("type") == "string" else yaml.safe_load(value)
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return {str(name): _typed(each, known.get(name, {})) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_typed(each, schema.get("items", {})) for each in value]
+    return value
 
 
 def _around(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """GeoJSON: the rectangle around all points, counterclockwise (RFC 7946)."""
+    """Return the rectangle around all points as GeoJSON, counterclockwise (RFC 7946)."""
     west, south = (min(values) for values in zip(*points, strict=True))
     east, north = (max(values) for values in zip(*points, strict=True))
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]

@@ -1,12 +1,11 @@
-"""Results and events as a Camtrap DP package, the standard in which camera-trap studies are exchanged (GBIF, TDWG).
+"""Write results and events as a Camtrap DP package, the standard in which camera-trap studies are exchanged.
 
 Camtrap DP 1.0.2: https://camtrap-dp.tdwg.org; Bubnicki et al. 2024, doi:10.1002/rse2.374. The tables are views, in
-`export.sql`. DuckDB joins, sorts and writes them; what does not fit into memory goes to disk, and so does each table
-before it is published.
+`export.sql`. DuckDB joins, sorts and writes them to a file of this machine each; there they are held to the standard's
+rules, before anything of a package is written or removed.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -17,17 +16,26 @@ import duckdb
 import pyarrow as pa
 
 from trapline.analysis import dataset, event_dataset, tables
-from trapline.analysis.camtrapdp import deployment_table, descriptor
+from trapline.analysis.camtrapdp import deployment_table, descriptor, placement, taxa, validation
 from trapline.analysis.camtrapdp.descriptor import TABLES, Description
 from trapline.analysis.dataset import Results
-from trapline.analysis.deployments import literal
 from trapline.analysis.event_dataset import EventFiles
-from trapline.errors import OutputConflict, UsageError, in_one_line
+from trapline.analysis.sql import connect, literal, read_parquet, translated
+from trapline.errors import OutputConflict, UsageError
 from trapline.storage import store
 
 DESCRIPTOR = "datapackage.json"
-_QUARANTINE = "quarantine.csv.gz"
-_TYPES = ("animal", "human", "vehicle", "blank")
+_QUARANTINE = "quarantine"
+_ORDER = {
+    "deployments": "deploymentID",
+    "media": "deploymentID, timestamp, fileName, mediaID",
+    "observations": "deploymentID, eventStart, observationID",
+    _QUARANTINE: "image_uri",
+}
+_COLUMNS = ("image_uri", "shard", "key", "status", "error", "format", "identity", "species", "probability")
+_CROP_COLUMNS = "crop, box, detection_confidence, detection_category"
+_NO_CROPS = """null::smallint as crop, null::float[] as box, null::float as detection_confidence,
+    null::varchar as detection_category"""
 
 
 @dataclass(frozen=True)
@@ -37,25 +45,33 @@ class Export:
     Attributes:
         timezone: of the cameras' clocks, where the deployments table has no column for it.
         threshold: probability below which an observation is `unknown`.
-        model_name: in `classifiedBy`, before the weights' hash; None: the network's.
-        taxa: CSV that gives the classes (`class`) their `scientificName` and perhaps `observationType`, `taxonID`,
-            `taxonRank`; None: the classes are scientific names themselves.
-        parquet: whether to write the tables as Parquet, too.
+        model_name: in `classifiedBy`, before the hash of the weights; None: the name of the network.
+        taxa: URL of a CSV that names the classes, see `taxa.py`; None: the classes are scientific names.
+        media_url: where the images are published; None: they are not, and each is named by where it was read.
+        parquet: write the tables as Parquet as well.
     """
 
     timezone: str | None = None
     threshold: float = 0.5
     model_name: str | None = None
     taxa: str | None = None
+    media_url: str | None = None
     parquet: bool = False
 
 
 @dataclass(frozen=True)
 class Account:
-    """Rows of each table, and the images that are in none of them by reason."""
+    """What was written.
+
+    Attributes:
+        rows: of each table.
+        quarantined: images that are in no table, by reason.
+        warnings: about clocks, in a sentence each.
+    """
 
     rows: dict[str, int]
     quarantined: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def export(
@@ -71,165 +87,185 @@ def export(
     """Write the package; `datapackage.json`, without which it is none, comes last.
 
     Args:
-        source: what `classify` wrote.
-        events: what `events` made of it.
+        source: the results of `classify` or `rescore`.
+        events: the events of these results.
         deployments: URL of the deployments table, see `deployment_table.py`.
-        package: a folder of its own.
+        package: a folder for the package alone.
         description: what the data cannot tell.
         title: of the package.
-        how: see there.
-        replace: whether a package that is there may be overwritten.
+        how: to describe the observations.
+        replace: overwrite a package that is there.
 
     Raises:
-        UsageError: the deployments table or the taxa are not as they should be, the events are not of these results as
-            they are now, or no event is of a deployment in the table.
+        UsageError: the deployments table or the taxa are wrong, the events are not of these results as they are now,
+            no event lies in a deployment of the table, or the package would break a rule of the standard.
         OutputConflict: there is a package already.
         StorageError, TransientError: a store refuses, or does not answer.
     """
     package, events, deployments = (store.absolute(url) for url in (package, events, deployments))
-    taxa = how.taxa and store.absolute(how.taxa)
     for other in (source.output, events):
         tables.refuse_nested(other, package)
     current = event_dataset.find(events, source)
-    there = {entry.url for entry in store.list_files(package, missing_ok=True)}
-    if store.join(package, DESCRIPTOR) in there and not replace:
+    dataset.require_columns(source, _COLUMNS)
+    existing = {entry.url for entry in store.list_files(package, missing_ok=True)}
+    if store.join(package, DESCRIPTOR) in existing and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
-        connection = dataset.connect(source.output, events, deployments, taxa or events)
-        connection.execute(f"set temp_directory = {literal(scratch)}; set TimeZone = 'UTC'")
+    with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
+        connection = connect()
+        connection.execute(f"set temp_directory = {literal(scratch)}")
         deployment_table.load(connection, deployments, how.timezone)
-        _load_taxa(connection, taxa, source.classes)
-        _define(connection, source, current, description, how)
-        lost = _quarantined(connection, events, deployments)
-        store.remove(store.join(package, DESCRIPTOR))
-        rows = {table: _write(connection, table, package, scratch, how.parquet) for table in TABLES}
-        _copy(connection, "from quarantine order by image_uri", store.join(package, _QUARANTINE), scratch)
-        text = json.dumps(_descriptor(connection, description, title), indent=2, ensure_ascii=False)
-        store.put(store.join(package, DESCRIPTOR), f"{text}\n".encode())
-    return Account(rows, lost)
+        taxa.load(connection, how.taxa and store.absolute(how.taxa), source.classes)
+        _define_sources(connection, source, current)
+        warnings = placement.place(connection, deployments)
+        _refuse_unplaced(connection, events, deployments)
+        _define_package(connection, source, current, description, how)
+        written = {table: _compute(connection, table, scratch) for table in (*TABLES, _QUARANTINE)}
+        for table in TABLES:
+            validation.check(connection, table, written, f"{package}/{table}.csv.gz")
+        content = _describe(connection, description, title, written)
+        rows = _publish(connection, content, written, package, scratch, how.parquet, existing)
+        quarantined = connection.sql(f"""
+            select reason, count(*) from {written[_QUARANTINE]} group by reason order by 2 desc, 1""").fetchall()
+    return Account(rows, dict(quarantined), warnings)
 
 
-def _load_taxa(connection: duckdb.DuckDBPyConnection, url: str | None, classes: Sequence[str]) -> None:
-    """Makes `taxa` a table: class, scientificName, observationType, taxonID, taxonRank."""
-    connection.register("class_names", pa.table({"class": list(classes)}))
-    columns = ("class", "scientificName", "observationType", "taxonID", "taxonRank")
-    if url is None:
-        plain = "class, class as scientificName, 'animal' as observationType, null as taxonID, null as taxonRank"
-        connection.execute(f"create temp table taxa as select {plain} from class_names")
-        return
-    try:
-        connection.execute(f"""create temp table named as
-            from read_csv({literal(url)}, all_varchar = true, header = true, strict_mode = true)""")
-    except (duckdb.Error, OSError) as error:
-        raise UsageError(f"{url}: no table of taxa: {in_one_line(error)}") from error
-    present = connection.sql("from named").columns
-    if not {"class", "scientificName"} <= set(present):
-        raise UsageError(f"{url}: lacks the columns class and scientificName")
-    picked = ", ".join(f"nullif(trim({name}), '') as {name}" if name in present else f"null::varchar as {name}"
-                       for name in columns)  # fmt: skip
-    connection.execute(f"""
-        create temp table taxa as select * replace (coalesce(observationType, 'animal') as observationType)
-        from (select {picked} from named) semi join class_names using (class)""")
-    lost = connection.sql("select class from class_names anti join taxa using (class) order by class").fetchall()
-    twice = connection.sql("select class from taxa group by class having count(*) > 1 order by class").fetchall()
-    wrong = connection.sql(f"""
-        select class from taxa where observationType not in {_TYPES}
-        or (observationType = 'animal' and scientificName is null) order by class""").fetchall()
-    for rows, what in (
-        (lost, "lacks the class"),
-        (twice, "names twice the class"),
-        (wrong, f"says no scientificName, or none of {', '.join(_TYPES)}, of the class"),
-    ):
-        if rows:
-            more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
-            raise UsageError(f"{url}: {what} {rows[0][0]}{more}")
-
-
-def _define(
-    connection: duckdb.DuckDBPyConnection,
-    source: Results,
-    current: EventFiles,
-    description: Description,
-    how: Export,
-) -> None:
-    """Makes the package's tables views; reads nothing yet."""
+def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, current: EventFiles) -> None:
+    """Create the views `images`, `crops`, `events` and `mapping`; nothing is read yet."""
     modified = {entry.url: entry.modified for entry in store.list_files(source.output)}
     names = [file.url for file in source.files]
     moments = pa.array([modified.get(name) for name in names], pa.timestamp("s", "UTC"))
-    connection.register("written", pa.table({"filename": names, "classified_at": moments}))
-    methods = description.project.captureMethod
-    facts = source.fingerprint.facts
-    name = how.model_name or facts.get("architecture", {}).get("variant") or "Hiera"
-    sql = (
-        files("trapline.analysis.camtrapdp")
-        .joinpath("export.sql")
-        .read_text("utf-8")
-        .format(
-            images=f"read_parquet([{', '.join(map(literal, names))}], hive_partitioning = false, filename = true)",
-            mapping=_parquet(current.images),
-            events=_parquet(current.events),
-            lost=_parquet(current.unassigned),
-            # Of several methods no image says which it was.
-            capture_method=literal(methods[0]) if len(set(methods)) == 1 else "null",
-            model=literal(f"{name} (weights sha256:{facts.get('weights_sha256', 'unknown')})"),
-            threshold=how.threshold,
-        )
+    paths = [dataset.shard_path(name, source.output) for name in names]
+    connection.register("written", pa.table({"filename": names, "classified_at": moments, "shard_path": paths}))
+    crops = _CROP_COLUMNS if source.has_crops else _NO_CROPS
+    connection.execute(f"""
+        create temp view stored as
+        select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path
+        from {read_parquet(names)}
+        join written using (filename);
+        create temp view images as from stored where crop is null;
+        create temp view crops as from stored where crop is not null;
+        create temp view events as from {read_parquet(current.events)};
+        create temp view mapping as select image_uri, event_id, captured_at from {read_parquet(current.images)}""")
+
+
+def _define_package(
+    connection: duckdb.DuckDBPyConnection, source: Results, current: EventFiles, description: Description, how: Export
+) -> None:
+    """Create the package's tables as views; nothing is read yet."""
+    methods = set(description.capture_methods)
+    text = files("trapline.analysis.camtrapdp").joinpath("export.sql").read_text("utf-8")
+    sql = text.format(
+        unassigned=read_parquet(current.unassigned),
+        # Where there are several methods, images do not say which of them it was.
+        capture_method=literal(*methods) if len(methods) == 1 else "null",
+        model=literal(_classifier(source, how.model_name)),
+        detector=literal(f"detector (detections sha256:{source.computed.get('detections_sha256')})"),
+        threshold=how.threshold,
+        file_path=_file_path(how.media_url),
+        file_public="true" if how.media_url else "false",
     )
     connection.execute(sql)
 
 
-def _parquet(urls: Sequence[str]) -> str:
-    return f"read_parquet([{', '.join(map(literal, urls))}], hive_partitioning = false)"
+def _classifier(source: Results, name: str | None) -> str:
+    computed = source.computed
+    named = name or computed.get("architecture", {}).get("variant") or "Hiera"
+    head = source.fingerprint.facts.get("head_sha256")
+    head = f", head sha256:{head}" if head else ""
+    return f"{named} (weights sha256:{computed.get('weights_sha256', 'unknown')}{head})"
 
 
-def _quarantined(connection: duckdb.DuckDBPyConnection, events: str, deployments: str) -> dict[str, int]:
-    lost = dict(connection.sql("select reason, count(*) from quarantine group by reason order by 2 desc, 1").fetchall())
-    if not connection.sql("select 1 from placed limit 1").fetchall():
-        theirs = connection.sql("select deployment from quarantine where deployment is not null limit 1").fetchall()
-        ours = connection.sql("select deploymentID from deployments limit 1").fetchall()
+def _file_path(media_url: str | None) -> str:
+    """Return SQL for where an image can be found."""
+    if media_url:
+        path = "ltrim(concat_ws('/', nullif(shard_path, ''), key), '/')"
+        return f"allowed({literal(media_url.rstrip('/') + '/')} || replace(url_encode({path}), '%2F', '/'))"
+    # An image in an archive has no path of its own; a loose one, whose identity is kept, has.
+    path = "case when identity is not null then rtrim(shard, '/') || '/' || key else image_uri end"
+    return f"allowed(case when starts_with(shard, '/') then 'file://' else '' end || {path})"
+
+
+def _refuse_unplaced(connection: duckdb.DuckDBPyConnection, events: str, deployments: str) -> None:
+    if connection.sql("select 1 from timed limit 1").fetchall():
+        return
+    outside = connection.sql(f"""
+        select deployment, strftime(started_at, '%Y-%m-%d %H:%M') from assigned join events using (event_id, deployment)
+        where reason = '{placement.OUTSIDE}' order by all limit 1""").fetchall()
+    for deployment, time in outside:
         raise UsageError(
-            f"{deployments}: no deploymentID is a deployment of {events}; there they are called as "
-            f"{theirs[0][0] if theirs else '(none)'}, here as {ours[0][0] if ours else '(none)'}"
+            f"{deployments}: no event lies between deploymentStart and deploymentEnd of its deployment, such as one of "
+            f"{deployment} at {time}; correct the table, or the clocks with `trapline events --corrections`"
         )
-    return lost
+    theirs = connection.sql("select min(deployment) from events").fetchall()[0][0]
+    ours = connection.sql("select min(deploymentID) from deployments").fetchall()[0][0]
+    raise UsageError(
+        f"{deployments}: no deploymentID is a deployment of {events}; there they have names such as {theirs}, here "
+        f"such as {ours}"
+    )
 
 
-def _write(connection: duckdb.DuckDBPyConnection, table: str, package: str, scratch: str, parquet: bool) -> int:
-    fields = deployment_table.schema(table)["fields"]
-    names = ", ".join(f'"{each["name"]}"' for each in fields)
-    order = {
-        "media": "deploymentID, timestamp, fileName, mediaID",
-        "observations": "deploymentID, eventStart, observationID",
-    }
-    sql = f"select {names} from {table} order by {order.get(table, 'deploymentID')}"
-    rows = _copy(connection, sql, store.join(package, f"{table}.csv.gz"), scratch)
-    if parquet:
-        typed = ", ".join(_typed(each) for each in fields)
-        _copy(connection, f"select {typed} from ({sql})", store.join(package, f"{table}.parquet"), scratch)
+def _compute(connection: duckdb.DuckDBPyConnection, table: str, scratch: str) -> str:
+    """Write a table to a file of this machine; return SQL that reads it."""
+    columns = "*"
+    if table in TABLES:
+        columns = ", ".join(f'"{each["name"]}"' for each in validation.schema(table)["fields"])
+    path = literal(str(Path(scratch, f"{table}.parquet")))
+    connection.execute(f"""
+        copy (select {columns} from {table} order by {_ORDER[table]}) to {path} (format parquet, compression zstd)""")
+    return f"read_parquet({path}, hive_partitioning = false)"
+
+
+def _describe(
+    connection: duckdb.DuckDBPyConnection, description: Description, title: str, written: dict[str, str]
+) -> dict[str, Any]:
+    places = connection.sql(f"""
+        select latitude::double, longitude::double, left(deploymentStart, 10), left(deploymentEnd, 10)
+        from {written["deployments"]}""").fetchall()
+    found = connection.sql(f"""
+        select scientificName, min(taxonID), min(taxonRank)
+        from (select distinct scientificName from {written["observations"]}) left join taxa using (scientificName)
+        where scientificName is not null group by scientificName order by 1""")
+    names = ("scientificName", "taxonID", "taxonRank")
+    observed = [{name: value for name, value in zip(names, row, strict=True) if value} for row in found.fetchall()]
+    return descriptor.compose(description, title, places, observed)
+
+
+def _publish(
+    connection: duckdb.DuckDBPyConnection,
+    content: dict[str, Any],
+    written: dict[str, str],
+    package: str,
+    scratch: str,
+    parquet: bool,
+    existing: set[str],
+) -> dict[str, int]:
+    """Write the files where they belong; return the number of rows of each table."""
+    store.remove(store.join(package, DESCRIPTOR))
+    rows = {}
+    for table, relation in written.items():
+        count = _copy(connection, f"from {relation}", store.join(package, f"{table}.csv.gz"), scratch)
+        if table not in TABLES:
+            continue
+        rows[table] = count
+        url = store.join(package, f"{table}.parquet")
+        if parquet:
+            typed = ", ".join(map(_typed, validation.schema(table)["fields"]))
+            _copy(connection, f"select {typed} from {relation}", url, scratch)
+        elif url in existing:
+            store.remove(url)  # of the package that was replaced
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    store.put(store.join(package, DESCRIPTOR), f"{text}\n".encode())
     return rows
 
 
 def _typed(field: dict[str, Any]) -> str:
-    kinds = {"number": "double", "integer": "bigint", "boolean": "boolean", "datetime": "timestamptz"}
-    return f'"{field["name"]}"::{kinds.get(field["type"], "varchar")} as "{field["name"]}"'
+    return f'"{field["name"]}"::{validation.SQL_TYPES.get(field["type"], "varchar")} as "{field["name"]}"'
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, sql: str, url: str, scratch: str) -> int:
-    """Writes a table to disk and then, in one piece, where it belongs; gives the number of rows."""
-    path = str(Path(scratch, "table"))
+    """Write a table to disk and then, in one piece, where it belongs; return the number of rows."""
+    path = str(Path(scratch, "published"))
     how = "format parquet, compression zstd" if url.endswith(".parquet") else "format csv, header, compression gzip"
     ((rows,),) = connection.sql(f"copy ({sql}) to {literal(path)} ({how})").fetchall()
     store.put_file(url, path)
     return int(rows)
-
-
-def _descriptor(connection: duckdb.DuckDBPyConnection, description: Description, title: str) -> dict[str, Any]:
-    places = connection.sql("""
-        select latitude::double, longitude::double, left(deploymentStart, 10), left(deploymentEnd, 10)
-        from deployments""").fetchall()
-    found = connection.sql("""
-        select scientificName, min(taxonID), min(taxonRank) from taxa
-        where scientificName in (select scientificName from observations) group by scientificName order by 1""")
-    names = ("scientificName", "taxonID", "taxonRank")
-    taxa = [{name: value for name, value in zip(names, row, strict=True) if value} for row in found.fetchall()]
-    return descriptor.descriptor(description, title, places, taxa)

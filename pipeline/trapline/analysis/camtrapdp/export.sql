@@ -1,43 +1,31 @@
--- The tables of a Camtrap DP 1.0.2 package as views over results, events and the table `deployments`. Each image in an event
--- is a medium with one observation, and each event has one observation of its own. What is less probable than the
--- threshold is `unknown`, and what the model had nothing to look at (failed) `unclassified`; neither has a name, for a name
--- would be a claim. The name that missed the threshold stands in `observationTags`.
-
-create temp view images as
-select image_uri, key, status, error, captured_at, format, species, probability, classified_at
-from {images} join written using (filename);
-
-create temp view mapping as select image_uri, event_id from {mapping};
-
-create temp view events as from {events};
-
-create temp view placed as
-select image_uri, event_id, deployment, zone
-from mapping join events using (event_id) join deployments on deploymentID = deployment;
-
-create temp view quarantine as
-select image_uri, status, error, captured_at, deployment, reason from {lost}
-union all
-select image_uri, status, error, captured_at, deployment, 'deployment_not_in_table'
-from images join mapping using (image_uri) join events using (event_id)
-anti join deployments on deploymentID = deployment;
+-- The tables of a Camtrap DP 1.0.2 package as views over results, events and the tables `deployments`, `taxa` and
+-- `timed` (see placement.py). Each image in an event is a medium. It has one observation, or one of each box where a
+-- detector found boxes in it; and each event has one observation. A prediction that is less probable than the
+-- threshold is `unknown`, and what was not predicted (a failed image, or one that was skipped) `unclassified`; neither
+-- has a name, for a name would be a claim. The name that missed the threshold is in `observationTags`.
 
 create temp macro media_id(uri) as left(sha256(uri), 32);
 
--- The standard allows neither absolute paths nor two dots.
-create temp macro file_path(uri) as
-replace(case when starts_with(uri, '/') then 'file://' || uri else uri end, '..', '%2E%2E');
+-- The standard allows neither absolute paths, nor two dots, nor a line break.
+create temp macro allowed(path) as
+replace(replace(replace(path, '..', '%2E%2E'), chr(10), '%0A'), chr(13), '%0D');
+
+create temp macro extension(key) as lower(regexp_extract(parse_filename(key), '\.([^.]+)$', 1));
+
+create temp macro media_type(format, extension) as
+'image/' || coalesce(format, case extension when 'jpg' then 'jpeg' when 'jpe' then 'jpeg' when 'tif' then 'tiff'
+                             when '' then 'unknown' else extension end);
 
 create temp view media as
 select
     media_id(image_uri) as mediaID,
-    deployment as deploymentID,
+    deploymentID,
     {capture_method}::varchar as captureMethod,
-    stamp(captured_at, zone) as timestamp,
-    file_path(image_uri) as filePath,
-    false as filePublic,
+    stamp(placed.captured_at, minutes) as timestamp,
+    {file_path} as filePath,
+    {file_public} as filePublic,
     parse_filename(key) as fileName,
-    'image/' || coalesce(format, lower(regexp_extract(key, '[^.]*$'))) as fileMediatype,
+    media_type(format, extension(key)) as fileMediatype,
     null::varchar as exifData,
     null::boolean as favorite,
     error as mediaComments
@@ -45,23 +33,37 @@ from images join placed using (image_uri);
 
 create temp view seen as
 select
-    media_id(image_uri) || '-media' as observationID, deployment as deploymentID, media_id(image_uri) as mediaID,
-    event_id as eventID, stamp(captured_at, zone) as eventStart, stamp(captured_at, zone) as eventEnd,
-    'media' as observationLevel, species, probability, classified_at
+    media_id(image_uri) || '-media' as observationID, deploymentID, media_id(image_uri) as mediaID, event_id as eventID,
+    stamp(captured_at, minutes) as eventStart, stamp(captured_at, minutes) as eventEnd, 'media' as observationLevel,
+    species, probability, classified_at, null::float[] as box, null as detected
 from images join placed using (image_uri)
+where image_uri not in (select image_uri from crops)
 union all
 select
-    event_id || '-event', deployment, null,
-    event_id, stamp(started_at, zone), stamp(ended_at, zone),
-    'event', events.species, events.probability, classified_at
-from events join deployments on deploymentID = deployment left join images on image_uri = best_frame;
+    media_id(image_uri) || '-' || crop, deploymentID, media_id(image_uri), event_id,
+    stamp(captured_at, minutes), stamp(captured_at, minutes), 'media',
+    -- What the detector took for a person or a vehicle is not asked for its species.
+    case when detected is null then species end,
+    case when detected is null then probability else detection_confidence end,
+    classified_at, box, detected
+from (select *, case when detection_category in ('person', 'human') then 'human'
+                     when detection_category = 'vehicle' then 'vehicle' end as detected from crops)
+join placed using (image_uri)
+union all
+select
+    event_id || '-event', timed.deploymentID, null, event_id,
+    stamp(timed.started_at, minutes), stamp(timed.ended_at, minutes), 'event',
+    events.species, events.probability, classified_at, null, null
+from events join timed using (event_id) left join images on image_uri = best_frame;
 
 create temp view told as
 select
-    seen.* exclude (species), coalesce(taxa.scientificName, species) as name,
-    species is not null as classified,
-    probability < {threshold} as vague,
-    case when species is null then 'unclassified' when vague then 'unknown' else taxa.observationType end as kind
+    seen.* exclude (species),
+    case detected when 'human' then 'Homo sapiens' else coalesce(taxa.scientificName, species) end as name,
+    species is not null or detected is not null as classified,
+    detected is null and probability < {threshold} as vague,
+    case when not classified then 'unclassified' when vague then 'unknown'
+         else coalesce(detected, taxa.observationType) end as kind
 from seen left join taxa on class = species;
 
 create temp view observations as
@@ -78,16 +80,25 @@ select
     null::double as individualPositionRadius,
     null::double as individualPositionAngle,
     null::double as individualSpeed,
-    null::double as bboxX,
-    null::double as bboxY,
-    null::double as bboxWidth,
-    null::double as bboxHeight,
+    -- To a thousandth of a pixel; no box without extent (`greatest` ignores nulls).
+    round(box[1]::double, 7) as bboxX,
+    round(box[2]::double, 7) as bboxY,
+    case when box is not null then greatest(round(box[3]::double, 7), 1e-7) end as bboxWidth,
+    case when box is not null then greatest(round(box[4]::double, 7), 1e-7) end as bboxHeight,
     case when classified then 'machine' end as classificationMethod,
-    case when classified then {model} end as classifiedBy,
+    case when detected is not null then {detector} when classified then {model} end as classifiedBy,
     case when classified then strftime(timezone('UTC', classified_at), '%Y-%m-%dT%H:%M:%SZ') end
         as classificationTimestamp,
-    case when not vague then probability end as classificationProbability,
+    -- A mean of probabilities may exceed 1 by the rounding of a float.
+    case when not vague then least(probability, 1) end as classificationProbability,
     case when vague then 'mostProbable:' || replace(name, '|', ' ') || ' | probability:' || probability end
         as observationTags,
     null::varchar as observationComments
 from told;
+
+create temp view quarantine as
+select image_uri, status, error, captured_at, deployment, reason from {unassigned}
+union all
+select image_uri, status, error, mapping.captured_at, deployment, reason
+from images join mapping using (image_uri) join assigned using (event_id)
+where deploymentID is null;

@@ -5,11 +5,12 @@ OUTPUT gets three tables, each a folder: `events`, `images` and `unassigned`; se
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from trapline.analysis.events import corrections, sessions
 from trapline.analysis.events.corrections import Correction
 from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
+from trapline.analysis.sql import connect, literal, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
@@ -105,7 +107,7 @@ def build(
     tables.refuse_nested(source.output, output)
     if not source.classes:
         raise UsageError(f"{source.output}: its model has no classes, so events would have no species")
-    with TemporaryDirectory(prefix="trapline-") as scratch, dataset.reading(source.output):
+    with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
         return _Builder(source, output, options, scratch).run(replace, progress)
 
 
@@ -116,8 +118,8 @@ class _Builder:
         latest = datetime.now(UTC).replace(tzinfo=None) + _AHEAD
         self.placing = Placing(tuple(map(deployments.parse, options.deployment_from)), latest)
         table = options.corrections and store.absolute(options.corrections)
-        self.connection = dataset.connect(*filter(None, (source.output, table)))
-        self.connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
+        self.connection = connect()
+        self.connection.execute(f"set temp_directory = {literal(scratch)}")
         sessions.read(self.connection, list(self.files), self.placing)
         if table:
             self.placing = replace(self.placing, corrections=corrections.read(table, self.connection))
@@ -179,19 +181,23 @@ class _Builder:
 
     def _look(self) -> tuple[Account, dict[str, list[str]]]:
         """Return the counts of images, and the result files of each deployment."""
-        found = self.connection.sql("""
-            select reason, deployment, count(*), list(distinct filename) from located group by reason, deployment
-        """).fetchall()
+        by_file = self.connection.sql("""
+            select filename, reason, deployment, count(*)::bigint as images from located group by all""").fetchall()
+        dataset.require_all(self.source, _sum_by_file(by_file))
+        found: dict[tuple[str | None, str | None], list[tuple[str, int]]] = defaultdict(list)
+        for file, reason, deployment, images in by_file:
+            found[reason, deployment].append((file, images))
         account = Account()
         files = {}
-        for reason, deployment, images, names in found:
-            if reason:
-                account.unassigned[reason] += images
+        for (reason, deployment), counted in found.items():
+            images = sum(images for _, images in counted)
+            if reason or deployment is None:
+                account.unassigned[str(reason)] += images
             else:
                 account.images += images
-                files[deployment] = sorted(names)
+                files[deployment] = sorted(file for file, _ in counted)
         account.deployments = len(files)
-        if not any(deployment for _, deployment, _, _ in found):
+        if not any(deployment for _, deployment in found):
             self._refuse_without_deployments()
         return account, files
 
@@ -221,7 +227,7 @@ class _Builder:
         sql = f"""
             select {", ".join(_UNASSIGNED_SCHEMA.names)} from located where reason is not null
             order by filename, file_row_number"""
-        images = dataset.stream(self.connection, sql, NARROW_ROWS, self.source.output)
+        images = stream(self.connection, sql, NARROW_ROWS, self.source.output)
         tables.publish(url, _UNASSIGNED_SCHEMA, images, origin, self.scratch)
 
     def _urls(self, deployment: str) -> tuple[str, str]:
@@ -234,6 +240,13 @@ class _Builder:
 
     def _identity(self, files: Iterable[str]) -> str:
         return tables.identity(self.files[url] for url in files)
+
+
+def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:
+    images: Counter[str] = Counter()
+    for file, _, _, count in rows:
+        images[file] += count
+    return images
 
 
 def _fingerprint(source: Results, options: Options, clocks: Sequence[Correction]) -> Fingerprint:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from trapline.analysis import csv_input
-from trapline.analysis.deployments import literal
+from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
 _COLUMNS = ("camera", "from", "to", "offset", "image", "true_time")
@@ -55,14 +55,14 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
         UsageError: the file is no such table, or a row of it names no image or no deployment of the results.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    rows = csv_input.read(url, ["deployment"], _COLUMNS).to_pylist()
+    table = csv_input.read(url, ["deployment"], _COLUMNS)
     known = {name for (name,) in connection.sql("select distinct deployment from located").fetchall()}
     corrections = []
-    for position, row in enumerate(rows):
+    for position, row in enumerate(table.to_pylist()):
         try:
             corrections.append(_correction(row, known, connection))
         except ValueError as error:
-            raise UsageError(f"{url}: line {csv_input.line(position)}: {error}") from error
+            raise UsageError(f"{url}: line {csv_input.line(table, position)}: {error}") from error
     return tuple(corrections)
 
 

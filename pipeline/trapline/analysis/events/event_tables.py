@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployments, tables
+from trapline.analysis import tables
 from trapline.analysis.events import sessions
 from trapline.analysis.events.pooling import pool
 from trapline.analysis.events.sessions import Gap, Placing
+from trapline.analysis.sql import connect, literal, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.results import rows
 from trapline.results.fingerprint import Fingerprint
@@ -99,15 +100,15 @@ class EventTables:
         Raises:
             StorageError, TransientError: a store refuses, or does not answer.
         """
-        connection = dataset.connect(self.results)
-        with TemporaryDirectory(prefix="trapline-") as scratch, connection, dataset.reading(self.results):
-            connection.execute(f"set temp_directory = {deployments.literal(scratch)}")
+        connection = connect()
+        with TemporaryDirectory(prefix="trapline-") as scratch, connection, translated(self.results):
+            connection.execute(f"set temp_directory = {literal(scratch)}")
             if self.threads:
                 connection.execute(f"set threads = {self.threads}")
             sessions.read(connection, deployment.files, self.placing)
             sessions.split(connection, deployment.name, self.gap)
             origin = Origin(self.fingerprint, deployment.identity, deployment.name)
-            images = dataset.stream(connection, sessions.mapping(), NARROW_ROWS, self.results)
+            images = stream(connection, sessions.mapping(), NARROW_ROWS, self.results)
             tables.publish(deployment.images, IMAGE_SCHEMA, images, origin, scratch)
             classes = {CLASSES_KEY: json.dumps(self.classes)} if self.column == "probabilities" else {}
             # Written last: a reader that finds it finds the other table as well.
@@ -136,7 +137,7 @@ class EventTables:
             files = [name for (name,) in connection.sql(some).fetchall()]
             sessions.read(connection, sorted(files), self.placing)
             predicted = sessions.predicted(self.column, begin, end)
-            yield from dataset.stream(connection, predicted, ROWS_PER_GROUP, self.results)
+            yield from stream(connection, predicted, ROWS_PER_GROUP, self.results)
 
     def _events(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         for pooled in pool(self._frames(connection), self.classes):

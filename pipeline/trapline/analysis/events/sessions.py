@@ -18,8 +18,9 @@ from datetime import datetime
 import duckdb
 
 from trapline.analysis import deployments
-from trapline.analysis.deployments import Source, literal
+from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
+from trapline.analysis.sql import literal, read_parquet
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -59,11 +60,7 @@ class Placing:
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
     """Create the views `stored` and `located` over these result files; nothing is read yet."""
-    files = ", ".join(map(literal, urls))
-    connection.execute(f"""
-        create or replace temp view stored as
-        select * from read_parquet([{files}], hive_partitioning = false, filename = true, file_row_number = true)
-    """)
+    connection.execute(f"create or replace temp view stored as from {read_parquet(urls)}")
     has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as

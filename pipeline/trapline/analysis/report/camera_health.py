@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trapline.analysis.report.queries import Headline, Table, ask
+from trapline.analysis.report.queries import Headline
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
+from trapline.analysis.sql import Table, ask, read_parquet
 
 # Days with images that a camera must have had for its habits to be known.
 _KNOWN_DAYS = 5
@@ -230,10 +231,8 @@ def _centroids(
         "day": [row[1] for row in days.rows],
     }
     connection.register("days", pa.table({name: pa.array(values) for name, values in numbers.items()}))
-    rows = connection.read_parquet(list(urls), hive_partitioning=False)
-    connection.register("embedded", rows)
-    stream = connection.sql("""
-        select number, embedding from embedded join images using (image_uri)
+    stream = connection.sql(f"""
+        select number, embedding from {read_parquet(urls)} join images using (image_uri)
         join days on images.camera = days.camera and images.captured_at::date = days.day
         where embedding is not null""").to_arrow_reader(_BATCH)
     sums: npt.NDArray[np.float64] | None = None

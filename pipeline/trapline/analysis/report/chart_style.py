@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from trapline.analysis.report.queries import Table
+from trapline.analysis.sql import Table
 
 INK, QUIET, LINE, ACCENT, WARNING, OTHER = "#1d2420", "#66706a", "#dcd9cf", "#2f7d5b", "#c2571a", "#98a09b"
 # Of one lightness, to be told apart on paper-white and on near-black alike.

@@ -22,7 +22,7 @@ from trapline.analysis.report.chart_style import (
     WIDE,
     Chart,
 )
-from trapline.analysis.report.queries import Table
+from trapline.analysis.sql import Table
 
 # Columns and rows of a chart: more cannot be read; the table has the rest.
 _COLUMNS = {WIDE: 16, HALF: 10, NARROW: 7}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
+from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import Source
 from trapline.results.ledger import Result
@@ -33,16 +34,16 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
     files = [file.url for file in found.files]
     where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
     connection.register("places", where)
-    rows = connection.read_parquet(files, hive_partitioning=False, filename=True)
-    connection.register("rows_of_results", rows)
-    lacking = [f", null::{kind} as {name}" for name, kind in _MAY_LACK.items() if name not in rows.columns]
-    label, probability = ("taxon", "taxon_probability") if "taxon" in rows.columns else ("species", "probability")
+    dataset.view(connection, found, "rows_of_results", crops=True)
+    names = connection.table("rows_of_results").columns
+    lacking = [f", null::{kind} as {name}" for name, kind in _MAY_LACK.items() if name not in names]
+    label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
     connection.execute(
         f"""
         create or replace temp table images as
-        select image_uri, left(image_uri, -length(key) - 1) as shard, key, status::varchar as status,
+        select image_uri, shard, key, status::varchar as status,
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and {probability} >= $sure, false) as named

@@ -10,13 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trapline import __version__
-from trapline.analysis import dataset, deployments
+from trapline.analysis import deployments, sql
 from trapline.analysis.dataset import Results
 from trapline.analysis.report import camera_health, charts, image_table, queries, run_history, thumbnails
 from trapline.analysis.report.camera_health import Finding
 from trapline.analysis.report.chart_style import Chart
-from trapline.analysis.report.queries import Headline, Table
+from trapline.analysis.report.queries import Headline
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
+from trapline.analysis.sql import Table
 
 # Pictures of each kind that are shown.
 _SHOWN = 8
@@ -84,8 +85,8 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         StorageError, TransientError: the store of the results refuses, or does not answer.
     """
     sources = [deployments.parse(text) for text in options.deployment_from]
-    connection = dataset.connect(found.output)
-    with dataset.reading(found.output):
+    connection = sql.connect()
+    with sql.translated(found.output):
         say("reading the results")
         image_table.read(connection, found, sources, options.sure)
         head = queries.headline(connection, found)
@@ -106,7 +107,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
     not_asked = Thumbnail(problem="not fetched; --pictures allows no more")
     dark, seen = camera_health.dark(looked_at, fetched)
     findings += dark + displaced
-    with dataset.reading(found.output):
+    with sql.translated(found.output):
         say("drawing")
         nights = run_history.table(found.output)
         context = {
@@ -131,7 +132,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             "version": __version__,
             "lonely": queries.LONELY,
             "tail": queries.TAIL,
-            "most_rows": queries.MOST_ROWS,
+            "most_rows": sql.MOST_ROWS,
         }
     missing = sum(not thumbnail.data_uri for thumbnail in fetched.values())
     return Page(_template().render(context), head, findings, len(fetched) - missing, missing)
@@ -139,7 +140,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
 
 def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[list[Finding], int]:
     urls = [file.url for file in found.files]
-    if "embedding" not in connection.read_parquet(urls[:1], hive_partitioning=False).columns:
+    if "embedding" not in connection.sql(f"from {sql.read_parquet(urls[:1])} limit 0").columns:
         return [], 0
     return camera_health.displaced(connection, urls)
 
@@ -168,7 +169,7 @@ def _charts(
 
 def _calendar(connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding]) -> list[str]:
     """The cameras of the calendar: those that were found, and then those with the most images."""
-    most = queries.ask(
+    most = sql.ask(
         connection,
         "select camera from images where camera is not null group by camera order by count(*) desc, camera limit $most",
         most=_CAMERAS,

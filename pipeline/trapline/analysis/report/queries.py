@@ -6,15 +6,13 @@ Each answer is a `Table`, of a size that a page can bear, whatever the archive h
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
 from trapline.analysis.dataset import Results
+from trapline.analysis.sql import MOST_ROWS, Table, ask
 from trapline.errors import UsageError
 
-# Rows of a table in the page: what a person still reads.
-MOST_ROWS = 400
 # Of a chart.
 _MOST_MARKS = 4000
 # The share of images with the lowest energy that is called suspicious.
@@ -37,25 +35,6 @@ _SPAN = f"""
             order by day range between interval {LONELY} days preceding and interval {LONELY} days following)
     )
     select min(day), max(day) from near where believed or not (select bool_or(believed) from near)"""
-
-
-@dataclass(frozen=True)
-class Table:
-    """What DuckDB answers.
-
-    Attributes:
-        names: of the columns.
-        rows: at most `MOST_ROWS`.
-        left_out: how many more there are.
-    """
-
-    names: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    left_out: int = 0
-
-    def records(self) -> list[dict[str, Any]]:
-        """The rows, by the names of their columns."""
-        return [dict(zip(self.names, row, strict=True)) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -91,14 +70,6 @@ class Headline:
     def days(self) -> int:
         """From the first to the last."""
         return (self.last - self.first).days + 1 if self.first and self.last else 0
-
-
-def ask(connection: duckdb.DuckDBPyConnection, query: str, at_most: int = MOST_ROWS, **values: Any) -> Table:
-    """The answer to a query; `values` are its `$parameters`."""
-    cursor = connection.execute(query, values or None)
-    names = tuple(column[0] for column in cursor.description or ())
-    rows = cursor.fetchall()
-    return Table(names, rows[:at_most], max(0, len(rows) - at_most))
 
 
 def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:

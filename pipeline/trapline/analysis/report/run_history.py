@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from trapline.analysis.report.queries import Table
+from trapline.analysis.sql import Table
 from trapline.results import layout
 from trapline.storage import store
 

@@ -112,7 +112,7 @@ def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:
     if hashlib.sha256(data).digest() != picture.content_sha256:
         return Thumbnail(problem="it is another picture now than the one that was classified")
     try:
-        pixels, facts = decode(data, (_SIDE, _SIDE), fast=True)
+        pixels, facts = decode(data, (_SIDE, _SIDE), mode="fastest")
     except MemoryError:
         return Thumbnail(problem="there is not enough memory to decode it")
     if pixels is None or not facts.width or not facts.height:

@@ -104,16 +104,16 @@ def read(url: str) -> Labels:
     keys, species = table.column(column).to_pylist(), table.column("species").to_pylist()
     seen: dict[str, int] = {}
     for position, (key, name) in enumerate(zip(keys, species, strict=True)):
-        where = f"{url}, line {csv_input.line(position)}"
+        where = f"{url}, line {csv_input.line(table, position)}"
         if not key or not name:
             raise UsageError(f"{where}: lacks {'species' if key else column}; fill it in, or leave the line out")
         first = seen.setdefault(key.lower() if column == "content_sha256" else key, position)
         if first != position:
-            other = f"also labelled on line {csv_input.line(first)}"
+            other = f"also labelled on line {csv_input.line(table, first)}"
             as_ = "the same" if species[first] == name else f"{species[first]!r} there and {name!r} here"
             raise UsageError(f"{where}: {key} is {other} ({as_}); leave one")
     cameras = table.column("camera").to_pylist() if "camera" in table.column_names else [None] * len(keys)
-    values = _hashes(url, keys) if column == "content_sha256" else pa.array(keys, pa.string())
+    values = _hashes(url, table, keys) if column == "content_sha256" else pa.array(keys, pa.string())
     return Labels(url, column, values, pa.array(species, pa.string()), pa.array(cameras, pa.string()))
 
 
@@ -173,7 +173,7 @@ def held_out(cameras: Sequence[str], species: Sequence[str] | None = None) -> se
     return chosen
 
 
-def _hashes(url: str, keys: list[str]) -> pa.Array:
+def _hashes(url: str, table: pa.Table, keys: list[str]) -> pa.Array:
     values = []
     for position, key in enumerate(keys):
         try:
@@ -181,7 +181,7 @@ def _hashes(url: str, keys: list[str]) -> pa.Array:
         except ValueError:
             values.append(b"")
         if len(values[-1]) != 32:
-            raise UsageError(f"{url}, line {csv_input.line(position)}: {key} is no SHA-256 in hex (64 digits)")
+            raise UsageError(f"{url}, line {csv_input.line(table, position)}: {key} is no SHA-256 in hex (64 digits)")
     return pa.array(values, pa.binary(32))
 
 

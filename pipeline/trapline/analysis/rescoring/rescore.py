@@ -29,7 +29,7 @@ from trapline.sources.shards import Shard, is_below
 from trapline.storage import store
 
 # Raise it when the same options would give other rows.
-_METHOD = 1
+_METHOD = 2
 # Files in work at the same time, each with its columns of one row group and its new file in memory.
 _THREADS = 4
 

@@ -18,9 +18,6 @@ from trapline.model.predict import Predictions
 from trapline.results.rows import model_columns
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
-# What a row is known and joined by.
-KEY_COLUMNS = ("image_uri", "shard", "key", "status", "content_sha256", "captured_at")
-
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -87,7 +84,7 @@ class Scorer:
         probabilities, energy = self._probabilities(usable, remarks)
         added: list[pa.Array] = []
         if self.prior:
-            allowed = self.prior.allowed(usable.column("image_uri"))
+            allowed = self.prior.allowed(usable.column("shard"), usable.column("key"))
             probabilities, mass = species_list.condition(probabilities, allowed)
             remarks["kept all species"] += int(allowed.all(axis=1).sum())
             remarks["had no listed species at all"] += int((mass == 0).sum())
@@ -110,8 +107,8 @@ class Scorer:
 
     @property
     def _keys(self) -> list[pa.Field]:
-        keys = [field for field in IMAGE_FIELDS if field.name in KEY_COLUMNS]
-        return [*keys, *(CROP_FIELDS if self.crops else [])]
+        # All that decoding knew: the jobs that come after `classify` come after `rescore` too.
+        return [*IMAGE_FIELDS, *(CROP_FIELDS if self.crops else [])]
 
     @property
     def _columns(self) -> Columns:

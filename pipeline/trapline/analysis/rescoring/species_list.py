@@ -48,8 +48,9 @@ class SpeciesList:
 def read(url: str) -> SpeciesList:
     """A list out of a CSV file with the columns species and, if it is not the same everywhere, deployment (or site).
 
-    A deployment is a pattern (`*` stands for anything) for one or more whole segments of `image_uri`, without the
-    picture's own name: `site=12`, `site=12/cam3`, `cam*`, `card-a.zip`. A line without one holds everywhere.
+    A deployment is a pattern (`*` stands for anything) for one or more whole segments of an image's path (its shard and
+    the path inside it) without the picture's own name: `site=12`, `site=12/cam3`, `cam*`, `card-a.zip`. A line without
+    one holds everywhere.
 
     Raises:
         UsageError: a line names no species, or the file has both columns.
@@ -62,7 +63,7 @@ def read(url: str) -> SpeciesList:
     species: dict[str, set[str]] = defaultdict(set)
     for position, (name, pattern) in enumerate(zip(table.column("species").to_pylist(), patterns, strict=True)):
         if not name:
-            raise UsageError(f"{url}, line {csv_input.line(position)}: names no species; fill it in")
+            raise UsageError(f"{url}, line {csv_input.line(table, position)}: names no species; fill it in")
         species[(pattern or EVERYWHERE).strip("/")].add(name)
     return SpeciesList(url, {pattern: frozenset(names) for pattern, names in species.items()})
 
@@ -95,10 +96,16 @@ class Prior:
                 )
         return cls({pattern: mask | everywhere for pattern, mask in masks.items()})
 
-    def allowed(self, uris: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which classes can occur where the images were taken, bool [N, C]; all of them where no line applies."""
+    def allowed(self, shards: pa.Array, keys: pa.Array) -> npt.NDArray[np.bool_]:
+        """Return which classes can occur where images were taken, bool [N, C]; all of them where no line applies.
+
+        Args:
+            shards: URI of the shard of each image.
+            keys: path of each image inside its shard.
+        """
         # An archive has a million times as many images as places.
-        places = pc.dictionary_encode(pc.replace_substring_regex(uris, "[^/#]*$", ""))
+        folders = pc.replace_substring_regex(keys, "(?s)[^/]*$", "")
+        places = pc.dictionary_encode(pc.binary_join_element_wise(shards.cast(pa.string()), folders, "/"))
         if not len(places):
             return np.empty((0, self._width), bool)
         masks = np.stack([self._mask(place) for place in places.dictionary.to_pylist()])
@@ -106,7 +113,7 @@ class Prior:
         return by_row
 
     def _mask(self, place: str) -> npt.NDArray[np.bool_]:
-        path = f"/{place.replace('#', '/').strip('/')}/"
+        path = f"/{place.strip('/')}/"
         found = [mask for pattern, mask in self.masks.items() if pattern and fnmatchcase(path, f"*/{pattern}/*")]
         if EVERYWHERE in self.masks:
             found.append(self.masks[EVERYWHERE])

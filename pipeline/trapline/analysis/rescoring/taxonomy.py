@@ -61,9 +61,9 @@ def read(url: str) -> Taxonomy:
     above: dict[str, tuple[str | None, ...]] = {}
     for position, (name, *places) in enumerate(zip(species, *taxa, strict=True)):
         if not name:
-            raise UsageError(f"{url}, line {csv_input.line(position)}: names no species; fill it in")
+            raise UsageError(f"{url}, line {csv_input.line(table, position)}: names no species; fill it in")
         if name in above:
-            raise UsageError(f"{url}, line {csv_input.line(position)}: names {name!r} a second time; leave one")
+            raise UsageError(f"{url}, line {csv_input.line(table, position)}: names {name!r} a second time; leave one")
         above[name] = tuple(places)
     _refuse_two_parents(url, above)
     return Taxonomy(url, above)

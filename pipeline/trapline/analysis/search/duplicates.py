@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.analysis.dataset import Results
-from trapline.analysis.search.listing import translated
 from trapline.analysis.search.similarity import require_embeddings
+from trapline.analysis.sql import translated
 
 # Rows that are compared at once, with each other and with the window before them. Windows mostly hold a handful, so
 # that each row costs a product with the block: 0.8 MFLOP at 768 dimensions.
@@ -151,7 +151,7 @@ def _spread(connection: duckdb.DuckDBPyConnection, file: IO[bytes]) -> int:
     """)
     reader = connection.sql("""
         SELECT image_uri,
-            CASE WHEN captured_at IS NULL THEN hash(left(image_uri, length(image_uri) - length(key) - 1))
+            CASE WHEN captured_at IS NULL THEN hash(shard)
                 ELSE hash(camera_make, camera_model, camera_serial) END AS camera,
             coalesce(epoch_ms(captured_at), 0)::DOUBLE AS time, captured_at IS NOT NULL AS timed, embedding
         FROM images WHERE embedding IS NOT NULL

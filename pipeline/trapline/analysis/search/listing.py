@@ -1,8 +1,9 @@
 """What a job has found, as a table of DuckDB, for a person to see and for a file to keep."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -10,37 +11,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trapline.errors import StorageError, in_one_line
+from trapline.analysis.sql import literal, translated
+from trapline.storage import store
 
 # As DuckDB's COPY names them. JSON is one array: what most readers expect of a file.
 _FORMATS = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
 
 
-@contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Turn what DuckDB raises, of files at this URL, into our errors, in one line with its own words."""
-    try:
-        yield
-    except (duckdb.Error, OSError) as error:  # a stream of record batches raises what Arrow does
-        raise StorageError(f"{url}: {in_one_line(error)}") from error
-
-
 def save(connection: duckdb.DuckDBPyConnection, query: str, files: Mapping[str, str | None]) -> None:
     """Write the rows of a query to files, one for each format that is named; a file that exists is replaced.
 
+    Cells of CSV that a spreadsheet would take for a formula get a `'` before them, which spreadsheets do not show.
+
     Args:
-        connection: of `results.connect`, with the URLs of the files among its URLs.
+        connection: DuckDB's.
         query: a table or a SELECT whose tables are there already, so that only the file itself can fail.
         files: format (csv, json or parquet) -> URL, or None for none.
 
     Raises:
         StorageError: a file cannot be written.
+        TransientError: the store did not answer, after retries.
     """
     for name, url in files.items():
         if url:
-            quoted = url.replace("'", "''")
-            with translated(url):
-                connection.execute(f"COPY (FROM ({query})) TO '{quoted}' ({_FORMATS[name]})")
+            with TemporaryDirectory(prefix="trapline-") as scratch, translated(url):
+                path = str(Path(scratch, "list"))
+                rows = _for_spreadsheets(connection, query) if name == "csv" else query
+                connection.execute(f"COPY (FROM ({rows})) TO {literal(path)} ({_FORMATS[name]})")
+                store.put_file(url, path)
 
 
 def show(console: Console, connection: duckdb.DuckDBPyConnection, query: str, limit: int) -> None:
@@ -57,6 +55,17 @@ def show(console: Console, connection: duckdb.DuckDBPyConnection, query: str, li
     for row in rows:
         table.add_row(*(Text(_shown(value)) for value in row))  # rich would take brackets for its markup
     console.print(table)
+
+
+def _for_spreadsheets(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """The query, with its texts as text to Excel and LibreOffice: a name may be `=HYPERLINK(…)`."""
+    described = connection.sql(f"FROM ({query}) LIMIT 0")
+    columns = []
+    for column, kind in zip(described.columns, described.types, strict=True):
+        name = '"' + column.replace('"', '""') + '"'
+        text = f"CASE WHEN regexp_matches({name}, '^[-=+@\\t\\r]') THEN '''' || {name} ELSE {name} END AS {name}"
+        columns.append(text if str(kind) == "VARCHAR" or str(kind).startswith("ENUM") else name)
+    return f"SELECT {', '.join(columns)} FROM ({query})"
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trapline.analysis.dataset import Results
-from trapline.analysis.search.listing import translated
+from trapline.analysis.sql import read_parquet, translated
 from trapline.decoding.decode import PREPROCESSING, decode
 from trapline.errors import CheckpointError, StorageError, UsageError
 from trapline.model import checkpoint
@@ -158,9 +158,9 @@ def _row(connection: duckdb.DuckDBPyConnection, results: Results, name: str) -> 
         urls = [result.url for result in results.files if uri.startswith(f"{result.shard}#")]
         if not urls:
             continue
-        query = "SELECT embedding, error FROM read_parquet($urls, hive_partitioning = false) WHERE image_uri = $uri"
+        query = f"SELECT embedding, error FROM {read_parquet(urls)} WHERE image_uri = $uri"
         with translated(results.output):
-            found = connection.execute(query, {"urls": urls, "uri": uri}).fetchall()
+            found = connection.execute(query, {"uri": uri}).fetchall()
         if found:
             embedding, error = found[0]
             if embedding is None:
@@ -198,7 +198,7 @@ def _embed(results: Results, model: Model, url: str) -> npt.NDArray[np.float32]:
         data = store.read_many([url])[0]
     except StorageError as error:
         raise UsageError(f"{url}: is no image_uri of {results.output}, and no picture either: {error}") from error
-    pixels, facts = decode(data, model.size, fast=results.fingerprint.facts.get("decode") == "fast")
+    pixels, facts = decode(data, model.size, mode=results.fingerprint.facts.get("decode", "exact"))
     if pixels is None:
         raise UsageError(f"{url}: cannot be used as example ({facts.error}); choose another")
     predictions = Predictor(model, "cpu", "fp32", 1)(pixels[None].numpy())

@@ -1,0 +1,284 @@
+"""JPEG: pixels at full or at reduced size, the damage that the decoder met, and what is left of a damaged picture.
+
+Exact pixels come from torchcodec, which shares libjpeg-turbo and its results with Pillow; reduced ones from simplejpeg,
+which lets libjpeg-turbo scale by eighths while it decodes.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]
+
+from trapline.errors import ImageError, is_out_of_memory
+
+# Encoders write about 10. Each scan of a few bytes costs a pass over all coefficients, so that a small file could keep
+# a worker busy for hours; see "Two Issues with the JPEG Standard", libjpeg-turbo.
+MAX_SCANS: Final = 100
+
+END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN, _BEGINNING = b"\xff\xda", b"\xff\xd8\xff"
+_SOS, _EOI, _SOI, _APP1, _APP2 = 0xDA, 0xD9, 0xD8, 0xE1, 0xE2
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15; the three are DHT, JPG and DAC
+_PROGRESSIVE, _LOSSLESS = frozenset({0xC2, 0xC6, 0xCA, 0xCE}), frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+# What may stand between two scans: tables, comments, applications' segments, the next scan.
+_BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+_MARKER = re.compile(rb"\xff+[^\0\xff]")
+# Codes without a segment: they stand alone, TEM and the restart markers.
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+
+# The colour of blocks that no data came for, once converted to RGB: of YCbCr and grey, and of CMYK.
+_FILL, _FILL_CMYK = 128, 64
+# A row of blocks takes at least two bits a block: a byte for ten pixels of its width.
+_PIXELS_PER_BYTE = 10
+# Cuts to try in a progressive JPEG whose damage looks like a further scan.
+_CUTS = 5
+
+# libjpeg's warnings that pixels are lost, and those that say nothing of pixels.
+_DAMAGE = re.compile(r"Corrupt JPEG data: .*|Premature end of JPEG file|Inconsistent progression sequence.*")
+_OF_THE_HEADER = re.compile(r"Warning: |Unknown Adobe color transform code")
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+# Webcams and cameras leave a byte or two before the end marker, or pad with zeros.
+_HARMLESS_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the first scan.
+
+    Attributes:
+        width, height: of the picture, in pixels; 0 where no frame is declared.
+        components: colour channels as stored: 1, 3 or 4.
+        precision: bits of a sample.
+        lossless: whether it is one of the lossless kinds, as medical devices and RAW files have them.
+        progressive: whether coefficients come in several passes.
+        scan: where the first scan's data begins; None where the file has none.
+        channels_in_scan: how many of the components the first scan holds.
+        ended: whether the file ends, by its length, before the first scan does.
+        applications: positions of the APP1 markers' second bytes; EXIF stands in one of them.
+    """
+
+    width: int = 0
+    height: int = 0
+    components: int = 0
+    precision: int = 8
+    lossless: bool = False
+    progressive: bool = False
+    scan: int | None = None
+    channels_in_scan: int = 0
+    ended: bool = False
+    applications: tuple[int, ...] = ()
+
+    @property
+    def has_one_scan(self) -> bool:
+        """Whether no further scan may follow: a sequential scan of all components is the only one."""
+        return self.scan is not None and not self.progressive and self.channels_in_scan == self.components
+
+
+def read_header(data: bytes) -> Header:
+    """Return what the segments before the first scan say; never raises, however damaged they are."""
+    header = Header()
+    at = 2
+    while found := _MARKER.search(data, at):
+        at, marker = found.end(), data[found.end() - 1]
+        if marker in _ALONE:
+            continue
+        if marker in (_EOI, _SOI):
+            return header
+        length = max(int.from_bytes(data[at : at + 2], "big"), 2)
+        if at + length > len(data):
+            break
+        if marker in _FRAMES and length >= 8:
+            height, width = (int.from_bytes(data[at + place : at + place + 2], "big") for place in (3, 5))
+            header = replace(
+                header,
+                width=width,
+                height=height,
+                components=data[at + 7],
+                precision=data[at + 2],
+                lossless=marker in _LOSSLESS,
+                progressive=marker in _PROGRESSIVE,
+            )
+        elif marker == _APP1:
+            header = replace(header, applications=(*header.applications, at - 1))
+        elif marker == _SOS:
+            return replace(header, scan=at + length, channels_in_scan=data[at + 2] if length > 2 else 0)
+        at += length
+    return replace(header, ended=True)
+
+
+def breaks_off(data: bytes, header: Header) -> bool:
+    """Whether the file ends before its picture does: within the header, or without an end marker behind the scan."""
+    return header.ended or (header.scan is not None and data.find(END_OF_IMAGE, header.scan) < 0)
+
+
+def runs_on(data: bytes, header: Header) -> bool:
+    """Whether another JPEG begins before the picture ends, as where a card lost track of its clusters."""
+    _, end = _further_scans(data, header)
+    return header.scan is not None and data.startswith(_BEGINNING, end)
+
+
+def refuse_unsupported(header: Header) -> None:
+    """Raise ImageError for the kinds of JPEG that no decoder here reads."""
+    if header.lossless:
+        raise ImageError("unsupported", "a lossless JPEG; convert it to an ordinary one")
+    if header.precision != 8:
+        raise ImageError("unsupported", f"a JPEG of {header.precision} bits a sample; convert it to 8 bits")
+
+
+def refuse_endless_scans(data: bytes, header: Header) -> None:
+    """Raise ImageError where there are more scans than an encoder writes.
+
+    Counting takes as long as the SHA-256; a picture that may have one scan only is spared it.
+    """
+    if not header.has_one_scan and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise ImageError("too_large", f"the JPEG has more than {MAX_SCANS} scans")
+
+
+def decode(data: bytes, header: Header) -> torch.Tensor:
+    """Return Pillow's pixels, those of CMYK included, at 1.5 times its speed: uint8 [3, height, width], RGB.
+
+    libjpeg's warnings go to file descriptor 2, see `damage`.
+
+    Raises:
+        OSError: the decoder refuses the file, in libjpeg's words.
+    """
+    if header.applications:  # torchcodec turns the picture as EXIF says, and Trapline takes it as it is stored
+        unnamed = bytearray(data)
+        for at in header.applications:
+            unnamed[at] = _APP2
+        data = bytes(unnamed)
+    try:
+        return cast(torch.Tensor, decode_jpeg(data))
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise OSError(str(error).partition("\n")[0].rpartition(", ")[2]) from error  # without the place in its source
+
+
+def decode_reduced(data: bytes, header: Header, at_least: tuple[int, int]) -> torch.Tensor | None:
+    """Return the picture at the smallest size, by eighths, that is no smaller than asked.
+
+    Args:
+        data: the encoded picture.
+        header: its header.
+        at_least: height and width.
+
+    Returns:
+        `uint8 [3, height, width]`, RGB; None for what simplejpeg does not decode, such as CMYK.
+
+    Raises:
+        OSError: the decoder refuses the file, or warns of damage.
+    """
+    if header.components not in (1, 3):
+        return None
+    height, width = (min(side, of) for side, of in zip(at_least, (header.height, header.width), strict=True))
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=True)
+    except ValueError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        if _is_harmless(str(error), data):  # of which simplejpeg, lenient or not, makes an error
+            return None
+        raise OSError(str(error)) from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def damage(data: bytes, header: Header, said: str) -> str | None:
+    """Return what libjpeg warned of where pixels are lost; None where none are.
+
+    Args:
+        data: the encoded picture, which was decoded without an error.
+        header: its header.
+        said: what was written to file descriptor 2 meanwhile: libjpeg's first warning, and perhaps other text.
+    """
+    warnings = [said]
+    if header.components in (1, 3):
+        try:
+            simplejpeg.decode_jpeg(data, "RGB", strict=True)
+        except ValueError as error:  # with the last warning
+            warnings.append(str(error))
+        else:
+            return None  # the text was of something else
+    found = (match.group() for warning in warnings for match in [_DAMAGE.search(warning)] if match)
+    return next((warning for warning in found if not _is_harmless(warning, data)), None)
+
+
+def salvage(data: bytes, header: Header) -> tuple[torch.Tensor, int]:
+    """Decode the part of a damaged picture that is there.
+
+    Args:
+        data: the encoded picture.
+        header: its header.
+
+    Returns:
+        Pixels as those of `decode`, grey where data is missing, and the number of rows at the lower edge without data.
+
+    Raises:
+        ImageError: `truncated`, not a single row is there; `corrupt`, the decoder refuses the header.
+    """
+    # A write that was cut off can leave zeros up to the size that the file should have had.
+    data = data.rstrip(b"\0")
+    if header.scan is None or len(data) - header.scan < header.width / _PIXELS_PER_BYTE:
+        raise ImageError("truncated", "the file breaks off before its first row of pixels")
+    refusal: OSError | None = None
+    picture = None
+    for end in _cuts(data, header):
+        try:
+            picture = decode(data[:end] + END_OF_IMAGE, header)
+        except OSError as error:
+            refusal = refusal or error
+            continue
+        missing = _rows_without_data(picture, _FILL_CMYK if header.components == 4 else _FILL)
+        if missing < header.height:
+            return picture, missing
+    if picture is None:
+        raise ImageError("corrupt", f"the decoder refuses it: {refusal}")
+    return picture, 0  # a picture of just that grey
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    if _OF_THE_HEADER.search(warning):
+        return True
+    left_over = _LEFT_OVER.search(warning)
+    if not left_over:
+        return False
+    count, end = int(left_over.group(1)), data.rfind(END_OF_IMAGE)
+    return count <= _HARMLESS_BYTES or not data[max(end - count, 0) : end].strip(b"\0")
+
+
+def _cuts(data: bytes, header: Header) -> Iterator[int]:
+    """Yield where the sound part of the file may end, the best guess first."""
+    scans, end = _further_scans(data, header)
+    yield end
+    yield from reversed(scans[:_CUTS])  # what looks like a further scan may be damage itself
+
+
+def _further_scans(data: bytes, header: Header) -> tuple[list[int], int]:
+    """Return the positions of further scans, and of the first marker that cannot stand in a picture, or of the end."""
+    scans: list[int] = []
+    at = header.scan or 0
+    while found := _MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker in _ALONE:
+            continue
+        if header.has_one_scan or marker not in _BETWEEN_SCANS:
+            return scans, found.start()
+        if marker == _SOS:
+            scans.append(found.start())
+        at += int.from_bytes(data[at : at + 2], "big")
+    return scans, len(data)
+
+
+def _rows_without_data(picture: torch.Tensor, fill: int) -> int:
+    rows: npt.NDArray[np.uint8] = picture.permute(1, 2, 0).numpy()
+    empty = bytes([fill]) * (rows.shape[1] * rows.shape[2])
+    for count, row in enumerate(rows[::-1]):
+        if row.tobytes() != empty:  # 1 µs a row, where NumPy's comparison takes ten
+            return count
+    return len(rows)

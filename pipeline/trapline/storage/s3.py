@@ -1,0 +1,54 @@
+"""S3: s3fs's filesystem, with a deadline for each request and without retries of its own.
+
+Keys, profiles and roles are found as all AWS tools find them. Public buckets are read without any where the environment
+has TRAPLINE_S3_ANONYMOUS=1, on each node of a cluster; with keys of any account, they need no such thing.
+"""
+
+import os
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from s3fs import S3FileSystem
+
+from trapline.storage.deadlines import with_deadline
+
+# Retries are those of `storage/retry.py`, beside one of botocore's, which hides the single lost connection.
+OPTIONS: dict[str, Any] = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 2},
+        "max_pool_connections": 64,
+        "connect_timeout": 5,
+        "read_timeout": 15,
+    },
+    "use_listings_cache": False,
+}
+
+
+_ANONYMOUS = "TRAPLINE_S3_ANONYMOUS"
+
+
+def s3_files() -> "S3Files":
+    """Return the filesystem for the environment as it is now.
+
+    Raises:
+        ValueError: TRAPLINE_S3_ANONYMOUS is neither yes nor no.
+    """
+    try:
+        anonymous = TypeAdapter(bool).validate_python(os.environ.get(_ANONYMOUS) or "0")
+    except ValidationError as error:
+        raise ValueError(f"{_ANONYMOUS}={os.environ[_ANONYMOUS]}: set it to 1 or 0") from error
+    return S3Files(anon=anonymous, **OPTIONS)
+
+
+class S3Files(S3FileSystem):  # type: ignore[misc]
+    """Requests end at a deadline, and are tried once: s3fs would nest five tries in five of its own."""
+
+    retries = 1
+
+    async def set_session(self, refresh: bool = False, kwargs: Any = None) -> Any:
+        """Return the client, whose requests all have deadlines."""
+        client = await super().set_session(refresh)
+        if not hasattr(client, "has_deadlines"):
+            client._make_api_call = with_deadline(client._make_api_call)
+            client.has_deadlines = True
+        return client

@@ -1,0 +1,140 @@
+"""Every request to a store ends, whatever the store does in the middle of it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import fsspec.asyn
+import pytest
+
+from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, BrokenServer, Fault, broken_server
+from trapline.errors import StorageError, TransientError
+from trapline.storage import deadlines, retry, store
+from trapline.storage import s3 as s3_storage
+from trapline.storage.s3 import S3Files
+
+# Long enough for a request and its answer on a busy machine, short enough for two tries of 160 requests.
+SHORT = 0.3
+# Two parts of S3, which are cut small for the test.
+LARGE = bytes(2**16)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are short, and there are two tries."""
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,))
+    monkeypatch.setattr(deadlines, "SILENCE", SHORT)
+    monkeypatch.setattr(deadlines, "_CLEANUP", SHORT)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[BrokenServer]:
+    """The broken server, to which `s3://` leads; its client is kept, since making one takes half a second."""
+    with broken_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setitem(s3_storage.OPTIONS["config_kwargs"], "retries", {"mode": "standard", "total_max_attempts": 1})
+        S3Files.clear_instance_cache()
+        yield server
+    S3Files.clear_instance_cache()
+
+
+@pytest.fixture
+def broken(server: BrokenServer, impatient: None) -> Iterator[BrokenServer]:
+    server.strikes = 0
+    yield server
+    server.fault = None
+
+
+def multipart() -> None:
+    fs, path = store.resolve("s3://b/x/c")
+    retry.with_retries("s3://b/x/c", lambda: fs.pipe_file(path, LARGE, chunksize=2**15))
+
+
+WAYS: dict[str, Callable[[], object]] = {
+    "head": lambda: store.stat("s3://b/x/a").size,
+    "get": lambda: store.read_many(["s3://b/x/a"]),
+    "ranged get": lambda: store.read_end(store.Entry("s3://b/x/a", len(OBJECT), ""), 1000),
+    "list": lambda: [entry.url for entry in store.list_files("s3://b/x")],
+    "put": lambda: store.put("s3://b/x/c", b"data"),
+    "delete": lambda: store.remove("s3://b/x/a"),
+    "start of a multipart put": multipart,
+    "part of a multipart put": multipart,
+    "end of a multipart put": multipart,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_sound_server_is_understood(verb: str, broken: BrokenServer) -> None:
+    expected = {
+        "head": len(OBJECT),
+        "get": [OBJECT],
+        "ranged get": OBJECT[-1000:],
+        "list": ["s3://b/x/a"],
+    }
+    assert WAYS[verb]() == expected.get(verb)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_request_ends(verb: str, phase: str, misdeed: str, broken: BrokenServer) -> None:
+    broken.fault = Fault(verb, phase, misdeed)  # type: ignore[arg-type]
+    no_body = verb in ("head", "delete", "put", "part of a multipart put")
+    if phase == "after" or (no_body and phase in ("chunk header", "body")):
+        # The answer was whole, or its status at least was; only a connection that is lost may spoil it.
+        with suppress(TransientError):
+            WAYS[verb]()
+    elif (phase, misdeed) == ("body", "garbage"):
+        # Without a checksum, bytes are bytes.
+        with suppress(TransientError, StorageError):
+            WAYS[verb]()
+    else:
+        with pytest.raises(TransientError, match="s3://b/x"):
+            WAYS[verb]()
+    assert broken.strikes
+
+
+def test_a_cancelled_request_leaves_no_task_behind(broken: BrokenServer) -> None:
+    store.put("s3://b/x/c", b"data")
+    before = tasks()
+    broken.fault = Fault("put", "continue", "silent")
+    with pytest.raises(TransientError, match="cancelled"):
+        store.put("s3://b/x/c", b"data")
+    while tasks() > before:
+        time.sleep(0.01)
+
+
+def tasks() -> int:
+    """How many tasks the loop has in which s3fs makes its requests."""
+    return len(asyncio.all_tasks(fsspec.asyn.get_loop()))
+
+
+@pytest.fixture
+def slow(broken: BrokenServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[BrokenServer]:
+    """The server waits between the pieces of 16 MiB, of which 4 fit into a connection: 2.3 s without progress."""
+    monkeypatch.setattr(retry, "_PAUSES", ())
+    monkeypatch.setattr(deadlines, "_SLOWEST", 2**21)
+    broken.pause = 0.2
+    yield broken
+    broken.pause = 0
+
+
+def test_an_upload_that_moves_is_not_cut_off(slow: BrokenServer) -> None:
+    store.put("s3://b/x/c", bytes(2**24))
+
+
+def test_an_upload_that_is_stuck_is_cut_off(slow: BrokenServer) -> None:
+    slow.pause = 60
+    with pytest.raises(TransientError, match="cancelled"):
+        store.put("s3://b/x/c", bytes(2**24))
+
+
+def test_an_upload_that_crawls_is_cut_off(slow: BrokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "_SLOWEST", 2**50)
+    with pytest.raises(TransientError, match="cancelled"):
+        store.put("s3://b/x/c", bytes(2**24))
