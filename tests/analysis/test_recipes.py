@@ -57,11 +57,11 @@ MARSH = [seen("1", "owl", datetime(2024, 7, 1, 23)), seen("2", "robin", None), f
 
 @pytest.fixture(params=LAYOUTS)
 def archive(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Results of two sites in the current folder, and how they are laid out."""
+    """Results of two sites, whose names are one number, in the current folder; and how they are laid out."""
     monkeypatch.chdir(tmp_path)
     of = columns(["owl", "robin", "heron"], 2)
     prefix = "site=" if request.param == "partitioned" else ""
-    for site, images in (("fen", FEN), ("marsh", MARSH)):
+    for site, images in (("007", FEN), ("7", MARSH)):
         name = f"{prefix}{site}/7.tar"
         write_result(str(tmp_path / "results"), f"s3://in/{name}", name, images, of)
     (tmp_path / "results" / "_trapline").mkdir()
@@ -73,20 +73,20 @@ def expected(layout: str) -> dict[str, list[tuple[Any, ...]]]:
     site = "site=" if layout == "partitioned" else ""
     uri = f"s3://in/{site}"
     return {
-        QUESTIONS[0]: [("fen", "owl", 2), ("fen", "robin", 1), ("marsh", "owl", 1), ("marsh", "robin", 1)],
+        QUESTIONS[0]: [("007", "owl", 2), ("007", "robin", 1), ("7", "owl", 1), ("7", "robin", 1)],
         QUESTIONS[1]: [("owl", 3, 2), ("owl", 23, 1), ("robin", 3, 1)],
         QUESTIONS[2]: [
-            (f"{uri}fen/7.tar#4", "robin"),
-            (f"{uri}fen/7.tar#1", "owl"),
-            (f"{uri}fen/7.tar#2", "owl"),
-            (f"{uri}fen/7.tar#3", "robin"),
-            (f"{uri}marsh/7.tar#1", "owl"),
-            (f"{uri}marsh/7.tar#2", "robin"),
+            (f"{uri}007/7.tar#4", "robin"),
+            (f"{uri}007/7.tar#1", "owl"),
+            (f"{uri}007/7.tar#2", "owl"),
+            (f"{uri}007/7.tar#3", "robin"),
+            (f"{uri}7/7.tar#1", "owl"),
+            (f"{uri}7/7.tar#2", "robin"),
         ],
         QUESTIONS[3]: [("corrupt", "HP2X", 2), ("empty", None, 1)],
         QUESTIONS[4]: [
-            ("fen", "robin", JUNE),
-            ("marsh", "owl", datetime(2024, 7, 1, 23)),
+            ("007", "robin", JUNE),
+            ("7", "owl", datetime(2024, 7, 1, 23)),
         ],
     }
 

@@ -87,6 +87,15 @@ class Index:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
+    def unmatched(self, file: str) -> str | None:
+        """Return which share of the names in the detector's file is of no image, in one line; None where all match."""
+        count = self.counts["unmatched"]
+        if not count:
+            return None
+        total = count + self.counts["images"]
+        share = f"{count:,} of {total:,} names ({count / total:.1%})"
+        return f"{file}: {share} match no image of the input, such as {', '.join(self.examples)}"
+
 
 @contextmanager
 def indexed(
@@ -104,17 +113,8 @@ def indexed(
     Raises:
         UsageError, StorageError, TransientError: as reading raises them, or as the other store says.
     """
-    with TemporaryDirectory(prefix="trapline-") as scratch:
-        with _told(scratch), closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
-            database.executescript(_SCHEMA)
-            index = Index()
-            database.execute("begin")
-            _fill(database, detections, ImageMatcher(shards, output), index.counts)
-            _place_loose(database, shards)
-            index.counts["images"], index.counts["unmatched"] = database.execute(
-                "select (select count(*) from entries), (select count(*) from lost)"
-            ).fetchone()
-            index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
+    with TemporaryDirectory(prefix="trapline-") as scratch, _told(scratch):
+        with _matched(detections, shards, output, scratch) as (database, index):
             slices = _write(database, [shard.uri for shard in shards], todo, scratch)
         store.put_file(url, str(Path(scratch, "slices")))
     identity = store.stat(url).identity
@@ -124,6 +124,34 @@ def indexed(
     finally:
         with suppress(TraplineError):  # it is of no use to anybody, and does no harm
             store.remove(url)
+
+
+def counted(detections: Detections, shards: Sequence[Shard], output: str) -> Index:
+    """Return the counts alone, of an index that is not kept; arguments and errors as for `indexed`."""
+    with (
+        TemporaryDirectory(prefix="trapline-") as scratch,
+        _told(scratch),
+        _matched(detections, shards, output, scratch) as (_, index),
+    ):
+        return index
+
+
+@contextmanager
+def _matched(
+    detections: Detections, shards: Sequence[Shard], output: str, scratch: str
+) -> Iterator[tuple[sqlite3.Connection, Index]]:
+    """The database of all boxes by shard and key, and what was counted on the way."""
+    with closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
+        database.executescript(_SCHEMA)
+        index = Index()
+        database.execute("begin")
+        _fill(database, detections, ImageMatcher(shards, output), index.counts)
+        _place_loose(database, shards)
+        index.counts["images"], index.counts["unmatched"] = database.execute(
+            "select (select count(*) from entries), (select count(*) from lost)"
+        ).fetchone()
+        index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
+        yield database, index
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
 from trapline.config import RunConfig, parse_deadline, parse_since
-from trapline.detections.index import indexed
+from trapline.detections.index import counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
 from trapline.model import checkpoint
@@ -96,6 +96,9 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
     others = plan.results_with_other_fingerprint
     account = Account(config, mark, found, plan.done, todo[: config.limit], others, stop_at)
     if config.dry_run:
+        if detections:
+            account.detections = counted(detections, found.shards, config.output)
+            _check_unmatched(account, watch)
         return account.manifest("planned")
 
     # Find out now, and not in the morning, whether we may write.
@@ -118,7 +121,7 @@ def _classify(config: RunConfig, watch: Watch, notice: Notice) -> Manifest:
             )
             connect()
             beating = Heartbeat(config.output, lambda: account.manifest("running"))
-            with beating, Metrics(account), _indexed(detections, account):
+            with beating, Metrics(account), _indexed(detections, account, watch):
                 _work(job, model, account, watch)
     except KeyboardInterrupt:
         notice(*_written(account, "interrupted"))
@@ -148,7 +151,7 @@ def _detections(config: RunConfig) -> Detections | None:
 
 
 @contextmanager
-def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
+def _indexed(detections: Detections | None, account: Account, watch: Watch) -> Iterator[None]:
     """The detector's boxes lie ready for the workers, as long as the context."""
     if detections is None:
         yield
@@ -156,7 +159,18 @@ def _indexed(detections: Detections | None, account: Account) -> Iterator[None]:
     output = account.config.output
     url = store.join(layout.detections_folder(output), account.run_id)
     with indexed(detections, account.found.shards, account.todo, output, url) as account.detections:
+        _check_unmatched(account, watch)
         yield
+
+
+def _check_unmatched(account: Account, watch: Watch) -> None:
+    """Report names in the detector's file that match no image; raises UsageError where that was asked for."""
+    config = account.config
+    unmatched = account.detections.unmatched(str(config.detections)) if account.detections else None
+    if unmatched and config.detections_unmatched == "error":
+        raise UsageError(f"{unmatched}; correct the names, or run with --detections-unmatched warn")
+    if unmatched:
+        watch.note(unmatched)
 
 
 def _mind_others(account: Account, watch: Watch) -> None:

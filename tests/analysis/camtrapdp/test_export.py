@@ -9,10 +9,12 @@ from typing import Any
 
 import duckdb
 import frictionless
+import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis import dataset
 from trapline.analysis.camtrapdp import deployment_table, descriptor, validation
@@ -30,6 +32,7 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
+OFFICIAL = ROOT.parent / "shared" / "camtrap-dp-1.0.2"
 CLASSES = ["Anas strepera", "Ardea", "person"]
 COLUMNS = columns(CLASSES, 2)
 MARK = Fingerprint({"weights_sha256": "cd" * 32, "architecture": {"variant": "hiera_tiny"}, "top_k": 2})
@@ -113,6 +116,11 @@ def problems(place: str, scratch: Path) -> list[Any]:
     for entry in store.list_files(f"{place}/package"):
         (scratch / entry.url.rpartition("/")[2]).write_bytes(store.read_many([entry.url])[0])
     plain = json.loads((scratch / "datapackage.json").read_text())
+    jsonschema.validate(plain, descriptor.profile())
+    if OFFICIAL.is_dir():
+        official = json.loads((OFFICIAL / "camtrap-dp-profile.json").read_text())
+        del official["allOf"][1]["properties"]["spatial"]["$ref"]  # lies in the network, like the first of `allOf`
+        jsonschema.validate(plain, official["allOf"][1] | {"$defs": official["$defs"]})
     assert plain.pop("profile").endswith("/1.0.2/camtrap-dp-profile.json")
     for resource in plain["resources"]:
         assert resource["schema"].endswith(f"/1.0.2/{resource['name']}-table-schema.json")

@@ -312,7 +312,7 @@ class TestJob:
         said = " ".join(capsys.readouterr().out.split())
         assert said == (
             "deployments 1 (0 unchanged, 0 removed) events 1 of 1 images "
-            "in no event 2 images: 1 with no deployment; 1 with no time and no deployment"
+            "in no event 2 images 1 with no deployment 1 with no time and no deployment"
         )
         assert table(str(tmp_path), select="camera") == [("H1",)]
         assert job.main([*arguments[:3], "-1"]) == 2

@@ -36,8 +36,7 @@ select
     media_id(image_uri) || '-media' as observationID, deploymentID, media_id(image_uri) as mediaID, event_id as eventID,
     stamp(captured_at, minutes) as eventStart, stamp(captured_at, minutes) as eventEnd, 'media' as observationLevel,
     species, probability, classified_at, null::float[] as box, null as detected
-from images join placed using (image_uri)
-where image_uri not in (select image_uri from crops)
+from images join placed using (image_uri) anti join crops using (image_uri)
 union all
 select
     media_id(image_uri) || '-' || crop, deploymentID, media_id(image_uri), event_id,
