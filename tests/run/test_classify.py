@@ -12,9 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from birder.common.fs_ops import load_model
 from birder.data.transforms.classification import inference_preset
-from birder.inference.classification import infer_batch
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
@@ -29,6 +27,7 @@ from tests.support.archives import (
     write_tiny_checkpoint,
     write_zip,
 )
+from tests.support.numerics import assert_as_exact, birders
 from tests.support.progress import Silent
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, OutputConflict, UsageError
@@ -121,25 +120,26 @@ class TestTheFirstNight:
 
     def test_predictions_are_those_of_birder(self, night: tuple[Run, Manifest], tmp_path: Path) -> None:
         run, _ = night
-        network, info = load_model(torch.device("cpu"), "hiera_abswin_tiny", path=run.model, inference=True)
-        assert info.rgb_stats == RGB_STATS
-        # What birder-predict does with its default loader, which decodes to a tensor.
+        # What birder-predict does with its default loader, which decodes to a tensor; normalised for the reference.
         steps = inference_preset((64, 64), RGB_STATS).transforms
-        transform = v2.Compose([step for step in steps if not isinstance(step, v2.PILToTensor)])
-        found = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
-        for key, data in pictures(19).items():
+        transform = v2.Compose([step for step in steps if isinstance(step, v2.Resize)])
+        rows = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
+        pixels = []
+        for data in pictures(19).values():
             path = tmp_path / "picture.jpg"
             path.write_bytes(data)
-            image = transform(decode_image(str(path), mode="RGB")).unsqueeze(0)
-            with torch.inference_mode():
-                expected, embedding = infer_batch(network, image, return_embedding=True)
-                stage4 = network.detection_features(image)["stage4"]
-            assert embedding is not None
-            np.testing.assert_allclose(found[key][0], expected[0], atol=1e-5)
-            np.testing.assert_allclose(found[key][1], embedding[0], atol=1e-4)
-            np.testing.assert_allclose(found[key][2], stage4.numpy().ravel(), rtol=1e-2, atol=1e-2)
-            best = np.argsort(-expected[0])
-            assert [entry["species"] for entry in found[key][3]] == [f"species {index}" for index in best]
+            pixels.append(transform(decode_image(str(path), mode="RGB")))
+        expected = birders(run.model, torch.stack(pixels).numpy(), ["stage4"])
+        found = [rows[key] for key in pictures(19)]
+        for number, (name, dtype) in enumerate(
+            [("probabilities", np.float32), ("embedding", np.float32), ("stage4", np.float16)]
+        ):
+            values = np.array([row[number] for row in found], dtype)
+            peer, truth = (each[name].flatten(1) for each in (expected.peer, expected.truth))
+            assert_as_exact(values, peer, truth, name)
+        for row in found:
+            best = np.argsort(-np.array(row[0]), kind="stable")
+            assert [entry["species"] for entry in row[3]] == [f"species {index}" for index in best]
 
     def test_the_manifest_accounts_for_everything(self, night: tuple[Run, Manifest]) -> None:
         run, manifest = night

@@ -14,7 +14,7 @@ from trapline.analysis.rescoring.calibration import logits, softmax
 from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.rows import model_columns
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
