@@ -17,7 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from jobs.demo.archive import cameras_of, photograph
-from jobs.demo.birds import SPECIES
+from jobs.demo.drawing.birds import SPECIES
 from trapline.decoding.image_ops import resize
 from trapline.model import checkpoint
 from trapline.model.architecture import Architecture

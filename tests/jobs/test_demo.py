@@ -14,10 +14,10 @@ from PIL import Image, ImageChops, ImageStat
 
 from jobs import demo
 from jobs.demo.archive import BROKEN, CAMERAS, FRAME, TRUNCATED, Photograph, build_archive
-from jobs.demo.birds import SPECIES, Species
-from jobs.demo.habitats import HABITATS
+from jobs.demo.drawing.birds import SPECIES, Species
+from jobs.demo.drawing.habitats import HABITATS
+from jobs.demo.drawing.scenes import draw_scene
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, normalise, save, train
-from jobs.demo.scenes import draw_scene
 from tests.support.numerics import assert_as_exact, exact
 from trapline.decoding.decode import Facts, decode
 from trapline.model import checkpoint

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.demo import EPOCHS, EXAMPLES
 from jobs.demo.archive import cameras_of, photograph
-from jobs.demo.birds import SPECIES
+from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, save, train
 from trapline.decoding.decode import decode
 from trapline.model import checkpoint

@@ -31,10 +31,10 @@ from tests.support.numerics import assert_as_exact, birders
 from tests.support.progress import Silent
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, OutputConflict, UsageError
+from trapline.monitoring.monitored_run import classify_monitored
 from trapline.results.footer import find
-from trapline.run.classify import classify
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.sources.shards import Discovery, discover
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -48,7 +48,7 @@ class Run:
 
     def __call__(self, **options: Any) -> Manifest:
         values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
+        return classify_monitored(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
 
     def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
         glob = f"{self.output}/**/*.parquet"
@@ -330,7 +330,7 @@ class TestEveryNight:
 
     def test_a_command_is_told_of_an_interruption_too(self, run: Run, tmp_path: Path) -> None:
         class Interrupting(Silent):
-            def __call__(self, account: Account) -> None:
+            def __call__(self, progress: Progress) -> None:
                 raise KeyboardInterrupt
 
         write_tar(run.archive / "a.tar", pictures(2))
@@ -339,7 +339,7 @@ class TestEveryNight:
             inputs=(str(run.archive),), output=str(run.output), model=str(run.model), notify=f"cat > {told}"
         )
         with pytest.raises(KeyboardInterrupt):
-            classify(config, Interrupting())
+            classify_monitored(config, Interrupting())
         assert json.loads(told.read_text())["status"] == "interrupted"
 
     def test_a_run_that_is_refused_because_of_another_says_so_to_the_command(self, run: Run, tmp_path: Path) -> None:
@@ -362,6 +362,22 @@ class TestEveryNight:
 
 
 class TestWrongInvocations:
+    @pytest.mark.parametrize("option", ["inputs", "output"])
+    def test_a_place_in_the_folder_of_a_submitted_job_is_refused(
+        self, run: Run, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        # Where `ray job submit --working-dir` starts a job.
+        folder = tmp_path / "session/runtime_resources/working_dir_files/_ray_pkg_0a1b"
+        write_tar(folder / "here/a.tar", pictures(2))
+        monkeypatch.chdir(folder)
+        with pytest.raises(UsageError, match=r"here: is in the folder that Ray has unpacked .*absolute path or a URL"):
+            run(**{option: ("here",) if option == "inputs" else "here"})
+        (folder / "list").write_text("here\n")
+        with pytest.raises(UsageError, match=r"a.tar: is in the folder that Ray has unpacked"):
+            run(inputs=("@list",))
+        assert not run.output.exists()
+
     def test_a_deadline_that_is_over_is_named(self, run: Run) -> None:
         with pytest.raises(UsageError, match="--stop-at 2020-01-01T06:00: is over"):
             run(stop_at="2020-01-01T06:00")

@@ -24,19 +24,22 @@ class Fault:
 
     Attributes:
         kind: answer with an `error`, `reset` the connection without an answer, `cut` the body of the answer (or, of a
-            PUT, of the request) after half, `stall` before the answer, or `replay` the first answer of the kind.
+            PUT, of the request) after half, `stall` before the answer, `flip` a bit of its body
+            (see `at`), or `replay` the first answer of the kind.
         on: matches requests, as `GET /bucket/key?query`.
         times: how many of them; then all is well again.
         code: of an error, and its status.
         seconds: of a stall.
+        at: positions in the object to flip, one of them each time, from the first to the last and again.
     """
 
-    kind: Literal["error", "reset", "cut", "stall", "replay"]
+    kind: Literal["error", "reset", "cut", "stall", "flip", "replay"]
     on: str
     times: int = 10**9
     code: str = "SlowDown"
     status: int = 503
     seconds: float = 0
+    at: tuple[int, ...] = ()
     answer: tuple[int, list[tuple[str, str]], bytes] | None = None
 
 
@@ -118,9 +121,24 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self._forward(body)
         if fault and fault.kind == "replay":
             fault.answer = answer
+        if fault and fault.kind == "flip" and self.command == "GET":
+            answer = self._flipped(fault, answer)
         self._answer(*answer, cut=bool(fault and fault.kind == "cut"))
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
+
+    def _flipped(
+        self, fault: Fault, answer: tuple[int, list[tuple[str, str]], bytes]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        status, headers, body = answer
+        first = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        with self.proxied.lock:
+            position, *others = fault.at
+            fault.at = (*others, position)
+        position -= int(first[1]) if first else 0
+        if 0 <= position < len(body):
+            body = body[:position] + bytes([body[position] ^ 16]) + body[position + 1 :]
+        return status, headers, body
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.upstream)

@@ -1,4 +1,4 @@
-"""Which image of the input a detector's file name means: its shard, and its key in there."""
+"""Find the image that a name in a detector's file means: its shard, and its key in the shard."""
 
 import re
 import unicodedata
@@ -91,11 +91,11 @@ class ImageMatcher:
 
 
 def keys(shard: Shard) -> Iterator[str]:
-    """All keys of a shard, as far as it can be read."""
+    """Yield all keys of a shard, as far as it can be read."""
     try:
         for record in read(shard, Counter()):
             yield record.key
-    except TraplineError:  # which is told when the shard is classified
+    except TraplineError:  # which is reported when the shard is classified
         return
 
 

@@ -69,7 +69,7 @@ class Detections:
 
     @classmethod
     def at(cls, url: str, threshold: float, categories: tuple[str, ...]) -> "Detections":
-        """The file as it is now; raises StorageError or TransientError."""
+        """Return the file as it is now; raises StorageError or TransientError."""
         entry = store.stat(store.absolute(url))
         digest = sha256()
         with store.open_unchanged(entry.url, entry.identity) as stream:
@@ -83,11 +83,11 @@ class Detections:
         return self.entry.url.lower().endswith(".parquet")
 
     def files(self, counts: Counter[str]) -> Iterator[tuple[str, list[Box]]]:
-        """Each file that was looked at, with the boxes that count, in their order.
+        """Yield each file that the detector looked at, with the boxes that count, in their order.
 
         Args:
-            counts: is told of `failures` of the detector's; of `boxes`, and of those that are `below_threshold`, of an
-                `other_category` or `invalid`: empty, no number, or outside of the picture.
+            counts: to which are added the detector's `failures`; `boxes`, and those of them that are `below_threshold`,
+                of an `other_category` or `invalid` (empty, not finite, or outside of the picture).
 
         Raises:
             UsageError: the file is not what it should be; the message says where.

@@ -22,6 +22,9 @@ def resolve(url: str) -> tuple[Any, str]:
     Raises:
         StorageError: there is no such filesystem, or its package is not installed.
     """
+    # fsspec would take `site::1.tar` for a chain of filesystems.
+    if "://" not in url or url.startswith("file://"):
+        return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
     try:
         if url.startswith(("s3://", "s3a://")):
             return s3_files(), S3Files._strip_protocol(url)

@@ -531,6 +531,19 @@ class TestPage:
         assert "There is no picture that the model has named" in built.html
         assert "These results have no energies" in built.html
 
+    def test_cameras_that_no_chart_shows_are_named(self, tmp_path: Path) -> None:
+        for number in range(30):
+            images = [seen(f"{day}-{n}.jpg", day) for day in range(10) for n in range(30 - number)]
+            plant(str(tmp_path), f"fen/c{number:02}", images)
+        plant(str(tmp_path), "moor/early", [seen(f"{n}.jpg", n - 190) for n in range(50)])
+        plant(str(tmp_path), "moor/undated", [seen("a.jpg", captured_at=None)])
+        text = " ".join(Outline(page.build(dataset.find(str(tmp_path)), Options(pictures=0)).html).text.split())
+        named = text.partition("Not in this chart")[2].partition(".")[0]
+        assert "fen/c29 (10)" in named
+        assert "moor/early (50)" in named
+        assert "moor/undated (1)" in named
+        assert "fen/c00" not in named
+
     def test_images_without_time_and_place_are_counted(self, tmp_path: Path) -> None:
         plant(str(tmp_path), "fen/c1", [seen("a.jpg", captured_at=None)])
         built = page.build(dataset.find(str(tmp_path)), Options(deployment_from=("serial",)))

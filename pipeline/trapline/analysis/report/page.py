@@ -111,6 +111,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
     with sql.translated(found.output):
         say("drawing")
         nights = run_history.table(found.output)
+        cameras = _calendar(connection, head, findings)
         context = {
             "found": found,
             "options": options,
@@ -128,7 +129,8 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
                 ]
                 for kind in rows
             },
-            "charts": _charts(connection, head, findings, nights),
+            "charts": _charts(connection, head, cameras, nights),
+            "left_out": queries.cameras_without_images(connection, head, cameras, _DAYS),
             "now": datetime.now(UTC),
             "version": __version__,
             "isolated": queries.ISOLATED_CAMERA_DAYS,
@@ -148,12 +150,11 @@ def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[l
 
 
 def _charts(
-    connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding], nights: Table
+    connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], nights: Table
 ) -> dict[str, Chart]:
     """Return the charts by name, without those that have nothing to show."""
     unit, timeline = queries.timeline(connection, head)
     threshold, energies = queries.energies(connection)
-    cameras = _calendar(connection, head, findings)
     tables: dict[str, tuple[Table, Callable[[Table], Chart]]] = {
         "by_site": (queries.by_site(connection), charts.by_site),
         "by_hour": (queries.by_hour(connection), charts.by_hour),

@@ -244,6 +244,23 @@ def daily(connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequen
     )
 
 
+def cameras_without_images(
+    connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], days: int
+) -> Table:
+    """Return camera, images: of cameras that `daily` returns no row of, with the same arguments."""
+    return ask(
+        connection,
+        """
+        select camera, count(*) as images from images where camera is not null group by camera
+        having not coalesce(list_contains($cameras, camera) and bool_or(
+            captured_at::date between $last::date - $days + 1 and $last), false)
+        order by camera""",
+        cameras=list(cameras),
+        last=head.last,
+        days=days,
+    )
+
+
 _ONE_OF_AN_HOUR = """qualify row_number() over (
     partition by camera, coalesce(date_trunc('hour', captured_at)::varchar, image_uri)
     order by probability, image_uri) = 1"""
