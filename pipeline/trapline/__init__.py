@@ -19,13 +19,14 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trapline.model.classifier import Classifier
     from trapline.run.manifest import Manifest
     from trapline.run.observer import RunObserver
 
-__all__ = ["Manifest", "classify"]
+__all__ = ["Classifier", "Manifest", "classify"]
 __version__ = "0.1.0"
 
-_LAZY = {"Manifest": "trapline.run.manifest"}
+_LAZY = {"Classifier": "trapline.model.classifier", "Manifest": "trapline.run.manifest"}
 
 
 def classify(

@@ -1,6 +1,6 @@
 """One run of the real flow with stand-ins for decoding and inference, as a process that watches itself.
 
-`python -m jobs.benchmark.simulated_run SCENARIO`, which is JSON; prints what it saw, as JSON.
+`python -m tests.scaling.simulated_run SCENARIO`, which is JSON; prints what it saw, as JSON.
 """
 
 import json
@@ -22,8 +22,8 @@ import ray
 from ray._private import internal_api
 
 from jobs.benchmark.growth import held_alone
-from jobs.benchmark.simulation import Scenario, Seen
-from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
+from tests.scaling.simulation import Scenario, Seen
+from tests.scaling.stand_ins import SleepingReader, sleeping_actor
 from trapline.config import RunConfig
 from trapline.results import layout, ledger
 from trapline.run.classify import classify

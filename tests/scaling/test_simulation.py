@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.benchmark import main
 from jobs.benchmark.growth import write_archive
-from jobs.benchmark.simulation import Scenario, Size, fit, simulate
-from jobs.benchmark.stand_ins import SleepingPredictor, SleepingReader, sleeping_actor
+from tests.scaling.__main__ import main
+from tests.scaling.simulation import Scenario, Size, fit, simulate
+from tests.scaling.stand_ins import SleepingPredictor, SleepingReader, sleeping_actor
 from tests.support.archives import jpeg
 from trapline.config import RunConfig
 from trapline.errors import UsageError
