@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 import trapline
-from tests.support.archives import pictures, write_tar
+from tests.support.archives import jpeg, pictures, write_tar
 from tests.support.checkout import ROOT
 from trapline.errors import UsageError
 
@@ -25,6 +25,8 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     for number, site in enumerate(("fen", "heath")):
         write_tar(tmp_path / f"archive/site={site}/0001.tar", pictures(5, first=5 * number))
     shutil.copy(tiny_model, tmp_path / "model.pt")
+    for number, name in enumerate(("owl", "robin")):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg(number))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -34,9 +36,11 @@ def test_the_examples_of_the_page_run_as_they_stand(folder: Path) -> None:
     names: dict[str, Any] = {}
     for example in EXAMPLES:
         exec(example.replace(MODEL, "model.pt"), names)
-    assert len(EXAMPLES) >= 3
+    assert len(EXAMPLES) >= 5
     assert names["manifest"].images == {"ok": 5, "salvaged": 0, "failed": 0}
     assert names["observer"].speed > 0
+    assert (names["probabilities"].shape, names["embeddings"].shape) == ((2, 5), (2, 128))
+    assert {*names["maps"]} == {"stage2", "stage4"}
     assert ds.dataset(folder / "results", format="parquet").count_rows() == 10
 
 

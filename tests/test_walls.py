@@ -11,10 +11,11 @@ import pytest
 import trapline
 
 PACKAGE = Path(trapline.__file__).parent
-BASE = {"config", "errors"}
+BASE = {"config", "display_text", "errors"}
 # Each room, and the rooms that it may import besides itself.
 ROOMS = {
     "config": {"errors"},
+    "display_text": set[str](),
     "errors": set[str](),
     "ray_session": {"config", "errors"},
     "storage": {"errors"},

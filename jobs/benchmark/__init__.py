@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmark import decoding, simulation, whole_runs
+from jobs.benchmark import decoding, whole_runs
 from jobs.benchmark import growth as growth_benchmark
 from jobs.benchmark import model as model_benchmark
 from jobs.benchmark import planning as planning_benchmark
@@ -50,7 +50,7 @@ def model(
     pixels = decoding.pixels(decoding.photographs(folder), loaded.size) if folder else None
     sizes = batch_size or model_benchmark.BATCH_SIZES[where]
     rows, peaks = model_benchmark.measure(console, loaded, pixels, where, sizes, rounds, compiled)
-    table = _table("network", "batch", "images/s", f"× {rows[0].name}", "of peak", "top-1", "cosine ≥", "|Δp| ≤")
+    table = new_table("network", "batch", "images/s", f"× {rows[0].name}", "of peak", "top-1", "cosine ≥", "|Δp| ≤")
     for row in rows:
         table.add_row(
             row.name,
@@ -73,7 +73,7 @@ def model(
     height, width = loaded.size
     images = "noise" if pixels is None else f"{len(pixels)} photographs"
     console.print(f"{loaded.variant} at {height} x {width}, {images}, {where}; peak, measured: {shown}.")
-    _write(json, "model", {"rows": [asdict(row) for row in rows], "peaks": peaks, "model": loaded.source})
+    write_figures(json, "model", {"rows": [asdict(row) for row in rows], "peaks": peaks, "model": loaded.source})
     return 0
 
 
@@ -91,7 +91,9 @@ def decode(
     loaded = checkpoint.load(model) if model else random_model()
     rows = decoding.measure(console, images, loaded, rounds)
     damage = decoding.cost_of_damage(console, images, loaded.size, rounds)
-    table = _table("way", "images/s", f"× {rows[0].name}", "pixels differ by", "at most", "top-1", "cosine ≥", "mean")
+    table = new_table(
+        "way", "images/s", f"× {rows[0].name}", "pixels differ by", "at most", "top-1", "cosine ≥", "mean"
+    )
     for row in rows:
         table.add_row(
             row.name,
@@ -108,7 +110,7 @@ def decode(
     for name, cost in damage.items():
         console.print(f"A file that is {name} takes {cost} times as long as a sound one.")
     figures = {"images": len(images), "megapixels": megapixels, "damage": {k: asdict(v) for k, v in damage.items()}}
-    _write(json, "decode", {"rows": [asdict(row) for row in rows], **figures})
+    write_figures(json, "decode", {"rows": [asdict(row) for row in rows], **figures})
     return 0
 
 
@@ -128,12 +130,12 @@ def pipeline(
     with TemporaryDirectory() as scratch:
         loaded = checkpoint.load(model) if model else random_model()
         rows = whole_runs.measure(console, images, loaded, Path(scratch), small, large, rounds)
-    table = _table("program", "images/s", "trapline is ×", "start and end, s")
+    table = new_table("program", "images/s", "trapline is ×", "start and end, s")
     for row in rows:
         table.add_row(row.name, f"{row.images_per_second:.2f}", row.as_fast_as, f"{row.start_seconds:.0f}")
     console.print(table)
     console.print(f"{small} and {large} photographs of {decoding.megapixels(images):.1f} megapixels on average.")
-    _write(json, "pipeline", {"rows": [asdict(row) for row in rows], "small": small, "large": large})
+    write_figures(json, "pipeline", {"rows": [asdict(row) for row in rows], "small": small, "large": large})
     return 0
 
 
@@ -150,13 +152,13 @@ def growth(
     with TemporaryDirectory() as scratch:
         runs = growth_benchmark.measure(console, decoding.photographs(folder), Path(scratch), base, times)
     kinds = ("driver", "reader", "predictor")
-    table = _table("images", "shards", "decode workers", "seconds", *(f"{kind}, MB" for kind in kinds))
+    table = new_table("images", "shards", "decode workers", "seconds", *(f"{kind}, MB" for kind in kinds))
     for each in runs:
         counts = f"{each.images:,}", f"{each.shards:,}", str(each.decode_workers), f"{each.seconds:.1f}"
         table.add_row(*counts, *(f"{each.peak.get(kind, 0) / 1e6:,.0f}" for kind in kinds))
     console.print(table)
     console.print("Peak memory is what the largest process of a kind holds for itself, shared memory left out.")
-    _write(json, "growth", {"runs": [asdict(each) for each in runs]})
+    write_figures(json, "growth", {"runs": [asdict(each) for each in runs]})
     return 0
 
 
@@ -170,75 +172,17 @@ def planning(
     """A second night over an archive that is done: cost per shard, without and with the cache of footers."""
     console = Console()
     rows = planning_benchmark.measure(console, place, shards)
-    table = _table("step", "seconds", "ms a shard")
+    table = new_table("step", "seconds", "ms a shard")
     for row in rows:
         table.add_row(row.step, f"{row.seconds:.1f}", f"{row.milliseconds_a_shard:.2f}")
     console.print(table)
     console.print(f"{shards:,} shards in {place}.", highlight=False)
-    _write(json, "planning", {"rows": [asdict(row) for row in rows], "shards": shards})
+    write_figures(json, "planning", {"rows": [asdict(row) for row in rows], "shards": shards})
     return 0
 
 
-@app.command
-def scale(
-    *,
-    sizes: Annotated[tuple[str, ...], Parameter(help="SHARDSxIMAGES in each of them; the largest last.")] = (
-        "100x1", "1000x1", "100x64", "300x64", "100x256", "3000x1", "1000x64",
-    ),
-    json: Json = None,
-) -> int:  # fmt: skip
-    """The flow with stand-ins for decoding and inference: what the rest of it costs, at a size that nobody has."""
-    console = Console()
-    shapes = [simulation.Size.parse(size) for size in sizes]
-    with TemporaryDirectory() as scratch:
-        runs = simulation.measure_sizes(console, Path(scratch), shapes)
-    heads = "shards", "images", "seconds", "images a second", "driver CPU s", "driver MB", "KB a chunk"
-    table = _table(*heads, "store MB", "spilled MB")
-    for run in runs:
-        took = f"{run.seconds:.1f}", f"{run.images_per_second:,.0f}", f"{run.driver_seconds:.2f}"
-        memory = f"{run.driver_bytes / 1e6:,.0f}", f"{run.driver_bytes_a_chunk / 1e3:.1f}"
-        objects = f"{run.store_bytes / 1e6:,.0f}", f"{run.spilled_bytes / 1e6:,.0f}"
-        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory, *objects)
-    console.print(table)
-    fits = simulation.fits(shapes, runs)
-    target = f"{simulation.TARGET.total:,} images in {simulation.TARGET.shards:,} shards"
-    table = _table("cost", "fixed", "a shard", "a chunk", "an image", "error, largest run", target)
-    for name, fit in fits.items():
-        each = (f"{cost:.3g}" for cost in (fit.fixed, fit.shard, fit.chunk, fit.image))
-        table.add_row(name, *each, f"{fit.held_out_error:+.0%}", f"{fit(simulation.TARGET):,.0f}")
-    if fits:
-        console.print(table)
-        console.print("The error is that of the largest run's cost as foretold by the others.")
-    _write(json, "scale", {"runs": [asdict(run) for run in runs], "fits": {k: asdict(fit) for k, fit in fits.items()}})
-    return 0
-
-
-@app.command
-def feeding(
-    *,
-    workers: Annotated[tuple[int, ...], Parameter(help="Numbers of decode workers.")] = (1, 2, 4, 8),
-    decode_rate: Annotated[float, Parameter(help="Images/s of one of them.")] = 82.9,
-    predict_rate: Annotated[float, Parameter(help="Images/s of the one predictor.")] = 400.0,
-    json: Json = None,
-) -> int:
-    """The flow with workers that sleep instead of decoding and predicting: speed by the number of decode workers."""
-    console = Console()
-    with TemporaryDirectory() as scratch:
-        runs = simulation.measure_workers(console, Path(scratch), workers, decode_rate, predict_rate)
-    table = _table("decode workers", "images/s", "of ideal", "bound by", "decoding", "predicting", "driver, cores")
-    for count, run in zip(workers, runs, strict=True):
-        share = run.images_per_second / min(count * decode_rate, predict_rate)
-        busy = (f"{run.busy[kind]:.0%}" for kind in ("decode", "predict"))
-        cores = f"{run.driver_seconds / run.seconds:.2f}"
-        table.add_row(str(count), f"{run.images_per_second:,.0f}", f"{share:.0%}", run.bound_by, *busy, cores)
-    console.print(table)
-    console.print(f"Decode workers take 1/{decode_rate:g} s for an image, the one predictor 1/{predict_rate:g} s.")
-    rates = {"decode_rate": decode_rate, "predict_rate": predict_rate}
-    _write(json, "feeding", {"workers": workers, "runs": [asdict(run) for run in runs], **rates})
-    return 0
-
-
-def _table(*headings: str) -> Table:
+def new_table(*headings: str) -> Table:
+    """Return a table of figures, the first column to the left."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number == 0 else "right")
@@ -249,7 +193,8 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _write(path: Path | None, name: str, figures: dict[str, Any]) -> None:
+def write_figures(path: Path | None, name: str, figures: dict[str, Any]) -> None:
+    """Write the figures of a benchmark and what machine they are of, where there is a path."""
     if path:
         path.write_text(json.dumps({"benchmark": name, "machine": machine(), **figures}, indent=2))
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
-from trapline.model.hiera import VARIANTS, Output
+from trapline.model.hiera import Output
 from trapline.model.lazy_compile import Compiled
 from trapline.model.predict import Predictor
 

@@ -21,7 +21,8 @@ from trapline.config import DecodeMode
 from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model.checkpoint import Model
-from trapline.model.predict import Predictions, Predictor
+from trapline.model.predict import Predictor
+from trapline.model.predictions import Predictions
 from trapline.sources.file_types import is_image
 
 

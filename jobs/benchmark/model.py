@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from jobs.benchmark.contenders import Answers, Contender, Device, On, Pixels, Precision, contenders, normalised
 from jobs.benchmark.rounds import Spread, take_turns
 from trapline.errors import in_one_line
+from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
-from trapline.model.hiera import VARIANTS, Hiera
+from trapline.model.hiera import Hiera
 from trapline.model.predict import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)

@@ -19,7 +19,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from jobs.demo.archive import BROKEN, CAMERAS, build_archive
-from jobs.demo.birds import SPECIES
+from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import BATCH, SIZE, draw_examples, new_network, save, train
 from trapline.cli import classify, report
 from trapline.cli.run_job import run

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
-from jobs.demo.birds import SPECIES, Species
-from jobs.demo.habitats import HABITATS, Colour, Size
-from jobs.demo.scenes import draw_scene
+from jobs.demo.drawing.birds import SPECIES, Species
+from jobs.demo.drawing.habitats import HABITATS, Colour, Size
+from jobs.demo.drawing.scenes import draw_scene
 
 FRAME = (640, 480)  # width and height of the photographs
 _QUALITY = 85

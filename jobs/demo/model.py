@@ -17,11 +17,12 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from jobs.demo.archive import cameras_of, photograph
-from jobs.demo.birds import SPECIES
+from jobs.demo.drawing.birds import SPECIES
 from trapline.decoding.image_ops import resize
 from trapline.model import checkpoint
+from trapline.model.architecture import Architecture
 from trapline.model.checkpoint import Model
-from trapline.model.hiera import Architecture, Hiera
+from trapline.model.hiera import Hiera
 
 SIZE = (64, 64)  # height and width that the model sees
 CLASSES = tuple(sorted(species.name for species in SPECIES))

@@ -19,13 +19,14 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trapline.run.classify import Watch
+    from trapline.model.classifier import Classifier
     from trapline.run.manifest import Manifest
+    from trapline.run.observer import RunObserver
 
-__all__ = ["Manifest", "classify"]
+__all__ = ["Classifier", "Manifest", "classify"]
 __version__ = "0.1.0"
 
-_LAZY = {"Manifest": "trapline.run.manifest"}
+_LAZY = {"Classifier": "trapline.model.classifier", "Manifest": "trapline.run.manifest"}
 
 
 def classify(
@@ -33,7 +34,7 @@ def classify(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output: str | PathLike[str],
     model: str | PathLike[str],
-    observer: "Watch | None" = None,
+    observer: "RunObserver | None" = None,
     **options: Any,
 ) -> "Manifest":
     """Classify an archive as `trapline classify` does, and return the manifest of the run.
@@ -55,7 +56,7 @@ def classify(
 
     from trapline.config import RunConfig
     from trapline.errors import UsageError
-    from trapline.run.classify import classify as run
+    from trapline.monitoring.monitored_run import classify_monitored
 
     given = [inputs] if isinstance(inputs, str | PathLike) else inputs
     try:
@@ -63,11 +64,11 @@ def classify(
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}") from error
-    return run(config, observer or _NoObserver())
+    return classify_monitored(config, observer or _NoObserver())
 
 
 class _NoObserver:
-    def __call__(self, account: object) -> None:
+    def __call__(self, progress: object) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -96,6 +96,9 @@ class Options(BaseModel):
     without_boxes: Annotated[Literal["whole", "skip"], DETECTIONS] = Field(
         default="whole", description="Classify an image without boxes as a whole, or skip it."
     )
+    detections_unmatched: Annotated[Literal["warn", "error"], DETECTIONS] = Field(
+        default="warn", description="What to do if names in the detector's file match no image of the input."
+    )
     stop_at: Annotated[str | None, NIGHTLY] = Field(
         default=None,
         description="Start no shard after this time, such as 06:00; finish those under way. Newest shards come first.",

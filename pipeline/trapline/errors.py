@@ -9,7 +9,8 @@
         ├── UsageError          the invocation or the configuration is wrong
         ├── StorageError        a store refuses us: wrong key, missing bucket, missing prefix, read-only
         ├── CheckpointError     the model file cannot be used
-        └── OutputConflict      OUTPUT holds rows that this run would not have written
+        ├── OutputConflict      OUTPUT holds rows that this run would not have written
+        └── ClusterError        Ray cannot be started or joined, or has ended
 
 Every message names the file, the cause and what to do, in one line.
 """
@@ -78,6 +79,10 @@ class CheckpointError(FatalError):
 
 class OutputConflict(FatalError):
     """OUTPUT holds rows that this run would not have written."""
+
+
+class ClusterError(FatalError):
+    """Ray cannot be started or joined, or has ended."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

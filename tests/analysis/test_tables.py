@@ -106,7 +106,9 @@ class TestATable:
 def test_tables_that_were_made_otherwise_are_refused_and_foreign_files_are_not() -> None:
     ours, other = Origin(MARK, "ab"), Origin(Fingerprint({"gap": 30.0}), "ab")
     tables.refuse_others({"a": ours, "b": None}, MARK, "out")
-    with pytest.raises(OutputConflict, match=r"^out: 1 of its 2 tables were made otherwise \(gap: 30\.0 -> 60\.0\)"):
+    with pytest.raises(
+        OutputConflict, match=r"^out: 1 of its 2 tables were made with different settings \(gap: 30\.0 -> 60\.0\)"
+    ):
         tables.refuse_others({"a": ours, "b": None, "c": other}, MARK, "out")
 
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,6 +14,7 @@ from birder.inference.classification import infer_image
 from PIL import Image
 
 from tests.support.archives import RGB_STATS, write_checkpoint, write_folder, write_parquet, write_tar, write_zip
+from tests.support.numerics import assert_as_exact, exact
 from tests.support.servers import S3Server
 from trapline.cli.classify import main
 
@@ -54,19 +56,22 @@ def test_photographs_on_s3_get_the_answers_of_birder(
     network, _ = load_model(torch.device("cpu"), "hiera_abswin_base", path=model, inference=True)
     transform = inference_preset((384, 384), RGB_STATS)
     found = {row[0]: (np.array(row[2]), np.array(row[3])) for row in rows}
-    worst, compared, tops = np.zeros(2), 0, set()
+    truth = exact(network)
+    parts: dict[str, list[tuple[Any, Any, Any]]] = {"probabilities": [], "embedding": []}
+    tops = set()
     for name, data in contents.items():
         picture = Image.open(io.BytesIO(data))
         if statuses[name] != "ok" or picture.mode != "RGB":
             continue
         with torch.inference_mode():
-            expected = infer_image(network, picture, transform, return_embedding=True)
-        assert expected[1] is not None
-        differences = [np.abs(mine - theirs[0]).max() for mine, theirs in zip(found[name], expected, strict=True)]
-        worst = np.maximum(worst, differences)
-        compared += 1
-        tops.add(int(expected[0][0].argmax()))
-    print(f"{compared} photographs: max |Δp| {worst[0]:.2g}, max |Δembedding| {worst[1]:.2g}, {len(tops)} top classes")
-    assert compared == len(names) - 3
+            peer = infer_image(network, picture, transform, return_embedding=True)
+            embedding = truth.embedding(transform(picture)[None].double())
+            probabilities = truth.classify(embedding).softmax(dim=1)
+        for part, exactly, ours, theirs in zip(parts, (probabilities, embedding), found[name], peer, strict=True):
+            assert theirs is not None
+            parts[part].append((np.float32(ours), theirs[0], exactly[0].numpy()))
+        tops.add(int(probabilities.argmax()))
+    assert len(parts["embedding"]) == len(names) - 3
     assert len(tops) >= 3, "a model that says the same of every picture proves nothing"
-    assert (worst < 1e-4).all()
+    for part, rows_of_part in parts.items():
+        assert_as_exact(*(np.stack(each) for each in zip(*rows_of_part, strict=True)), part)

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_tar, write_zip
+from tests.support.numerics import assert_as_exact, birders
 from trapline.cli import duplicates, rescore, search
 from trapline.cli.classify import main
 from trapline.cli.verify import main as verify
@@ -23,8 +24,6 @@ from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
 from trapline.detections.shard_boxes import ShardBoxes
-from trapline.model import checkpoint
-from trapline.model.predict import Predictor
 from trapline.run.chunks import read_chunks
 from trapline.run.messages import DecodedChunk
 from trapline.sources.shards import discover
@@ -280,11 +279,16 @@ class TestARun:
         ]  # fmt: skip
 
     def test_predicts_from_the_pixels_of_the_crop(self, night: Path, tiny_model: Path) -> None:
-        predictor = Predictor(checkpoint.load(str(tiny_model)), "cpu", "fp32", 4)
-        for key, crop, colour in [("DCIM/two.png", 1, "red"), ("DCIM/two.png", 2, "blue"), ("one.png", 1, "black")]:
-            pixels = np.asarray(Image.new("RGB", SIZE, colour)).transpose(2, 0, 1)[None].copy()
-            ((embedding,),) = ask(night, f"select embedding from ROWS where key = '{key}' and crop = {crop}")
-            np.testing.assert_allclose(embedding, predictor(pixels).embedding[0], atol=1e-5)
+        crops = [("DCIM/two.png", 1, "red"), ("DCIM/two.png", 2, "blue"), ("one.png", 1, "black")]
+        pixels = np.stack([np.asarray(Image.new("RGB", SIZE, colour)).transpose(2, 0, 1) for _, _, colour in crops])
+        found = np.float32(
+            [
+                ask(night, f"select embedding from ROWS where key = '{key}' and crop = {crop}")[0][0]
+                for key, crop, _ in crops
+            ]
+        )
+        expected = birders(tiny_model, pixels)
+        assert_as_exact(found, expected.peer["embedding"], expected.truth["embedding"])
 
     def test_is_accounted_for(self, night: Path) -> None:
         account = manifest(night)

@@ -346,7 +346,7 @@ def test_a_truncated_progressive_jpeg_is_salvaged_in_less_detail() -> None:
 def test_a_jpeg_cut_before_its_pixels_is_failed() -> None:
     whole = jpeg(0, (320, 240))
     scan = whole.index(START_OF_SCAN)
-    assert failure(whole[:scan]) == "truncated: the file breaks off before its first row of pixels"
+    assert failure(whole[:scan]).startswith("truncated: the file breaks off")
     assert failure(whole[: scan + 6]).startswith("truncated: ")
     assert failure(whole[:30]).startswith("truncated: ")
 

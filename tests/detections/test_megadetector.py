@@ -1,5 +1,6 @@
 """A detector's output is read and led to the images that it means, or refused in one line."""
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -10,12 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.archives import pictures, write_folder, write_tar, write_zip
 from tests.support.reading import memory_below
-from trapline.detections.index import Index, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import TransientError, UsageError
-from trapline.sources.shards import discover
 
 CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
 WHOLE = [0.0, 0.0, 1.0, 1.0]
@@ -128,88 +126,55 @@ def test_a_file_that_changes_after_it_was_hashed_is_not_believed(tmp_path: Path)
         list(before.files(Counter()))
 
 
-class TestTheIndex:
-    """Of two tars, a zip and two folders; the tars share one key."""
+BOX = {"category": "1", "conf": 0.5, "bbox": WHOLE}
 
-    @pytest.fixture
-    def archive(self, tmp_path: Path) -> Path:
-        root = tmp_path / "archive"
-        write_tar(root / "site=1/0007.tar", pictures(2) | pictures(1, "only#"))
-        write_tar(root / "site=2/0007.tar", {"./DCIM/IMG_0001.jpg": b""})
-        write_zip(root / "site=2/card.zip", pictures(2, "A/"))
-        write_folder(root / "site=3/cam", pictures(1, ""))
-        write_folder(root / "site=3/loose", pictures(1, ""))
-        return root
 
-    def find(self, archive: Path, path: Path, inputs: str = "") -> tuple[dict[str, dict[str, list[float]]], Index]:
-        """Confidences by shard, relative to the archive, and key."""
-        output = str(archive.parent / "out")
-        shards = discover([f"{archive}{inputs}"], output).shards
-        detections = Detections.at(str(path), 0.2, ("animal",))
-        with indexed(detections, shards, shards, output, f"{output}/_trapline/detections/x") as index:
-            found = {
-                uri.removeprefix(f"{archive}/"): {
-                    key: [box.confidence for box in boxes] for key, boxes in part.load().items()
-                }
-                for uri, part in index.slices.items()
-            }
-        assert not Path(f"{output}/_trapline/detections/x").exists()
-        return found, index
+class TestForms:
+    """One image with a box of an animal and one without, in every form that is read."""
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_every_encoding_of_json_is_read(self, tmp_path: Path, encoding: str, zipped: bool) -> None:
+        text = write_json(tmp_path / "a.json", image("Frühling/É.jpg", 0.5), image("b.jpg")).read_text()
+        data = json.dumps(json.loads(text), ensure_ascii=False).encode(encoding)
+        path = tmp_path / ("b.json.gz" if zipped else "b.json")
+        path.write_bytes(gzip.compress(data) if zipped else data)
+        assert read(path)[0] == {"Frühling/É.jpg": [0.5], "b.jpg": []}
+
+    def test_speciesnets_predictions_are_read(self, tmp_path: Path) -> None:
+        predictions = [
+            {"filepath": "a.jpg", "detections": [{**BOX, "label": "animal"}, {**BOX, "category": "2"}], "prediction": "x"},
+            {"filepath": "b.jpg", "detections": []},
+            {"filepath": "c.jpg", "failures": ["DETECTOR"]},
+        ]  # fmt: skip
+        (tmp_path / "a.json").write_text(json.dumps({"predictions": predictions}))
+        found, counts = read(tmp_path / "a.json")
+        assert found == {"a.jpg": [0.5], "b.jpg": [], "c.jpg": []}
+        assert (counts["failures"], counts["other_category"]) == (1, 1)
+
+    def test_a_list_of_images_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text(json.dumps([image("a.jpg", 0.5), image("b.jpg")]))
+        assert read(tmp_path / "a.json")[0] == {"a.jpg": [0.5], "b.jpg": []}
 
     @pytest.mark.parametrize(
-        ("name", "shard", "key"),
+        ("content", "expected"),
         [
-            ("{archive}/site=1/0007.tar#DCIM/IMG_0001.jpg", "site=1/0007.tar", "DCIM/IMG_0001.jpg"),
-            ("{archive}/site=1/0007.tar/DCIM/IMG_0001.jpg", "site=1/0007.tar", "DCIM/IMG_0001.jpg"),
-            ("site=1/0007.tar#DCIM/IMG_0001.jpg", "site=1/0007.tar", "DCIM/IMG_0001.jpg"),
-            ("./site=1/0007.tar/DCIM/IMG_0001.jpg", "site=1/0007.tar", "DCIM/IMG_0001.jpg"),
-            ("site=2\\0007.tar\\DCIM\\IMG_0001.jpg", "site=2/0007.tar", "DCIM/IMG_0001.jpg"),
-            ("site=1/0007.tar#only#0000.jpg", "site=1/0007.tar", "only#0000.jpg"),
-            ("archive/site=2/0007.tar/x.jpg", "site=2/0007.tar", "x.jpg"),
-            ("card.zip#A/0000.jpg", "site=2/card.zip", "A/0000.jpg"),
-            ("A/0001.jpg", "site=2/card.zip", "A/0001.jpg"),
-            ("DCIM/IMG_0000.jpg", "site=1/0007.tar", "DCIM/IMG_0000.jpg"),
-            ("{archive}/site=3/cam/0000.jpg", "site=3/cam", "0000.jpg"),
-            ("site=3/cam/0000.jpg", "site=3/cam", "0000.jpg"),
-            ("loose/0000.jpg", "site=3/loose", "0000.jpg"),
+            ({"annotations": [{"img_id": "a.jpg", "bbox": [[1, 2, 3, 4]]}], "categories": []}, "save_detection_timelapse_json"),
+            ({"images": [{"file": "a.jpg", "detections": [[0, 0, 1, 1, 0.5]]}], "detection_categories": CATEGORIES}, "before 1.0; convert"),
+            ({"images": [], "info": {"format_version": "0.6"}, "detection_categories": CATEGORIES}, "0.6, and only 1.x is known; convert"),
         ],
-    )
-    def test_knows_every_form_of_a_path(self, archive: Path, tmp_path: Path, name: str, shard: str, key: str) -> None:
-        path = write_json(tmp_path / "md.json", image(name.format(archive=archive), 0.5))
-        found, index = self.find(archive, path)
-        assert found == {shard: {key: [0.5]}}
-        assert (index.counts["images"], index.counts["unmatched"]) == (1, 0)
-
-    @pytest.mark.parametrize(
-        "name",
-        ["0007.tar/DCIM/IMG_0001.jpg", "DCIM/IMG_0001.jpg", "0000.jpg", "site=3/cam/DCIM/0000.jpg", "site=9/1.tar#A/0001.jpg"],
     )  # fmt: skip
-    def test_leaves_out_what_is_ambiguous_or_unknown(self, archive: Path, tmp_path: Path, name: str) -> None:
-        found, index = self.find(archive, write_json(tmp_path / "md.json", image(name, 0.5)))
-        assert (found, index.counts["unmatched"], index.examples) == ({}, 1, [name])
-
-    def test_takes_a_key_alone_where_there_is_one_shard(self, archive: Path, tmp_path: Path) -> None:
-        path = write_json(tmp_path / "md.json", image("DCIM/IMG_0001.jpg", 0.5))
-        assert self.find(archive, path, "/site=1")[0] == {"site=1/0007.tar": {"DCIM/IMG_0001.jpg": [0.5]}}
-        path = write_json(tmp_path / "md.json", image("0000.jpg", 0.5))
-        assert self.find(archive, path, "/site=3/cam")[0] == {"site=3/cam": {"0000.jpg": [0.5]}}
-
-    @pytest.mark.parametrize("order", [1, -1])
-    def test_believes_the_more_specific_of_two_names_and_the_first_of_equals(
-        self, archive: Path, tmp_path: Path, order: int
+    def test_a_form_that_is_not_read_is_refused_with_what_to_do(
+        self, tmp_path: Path, content: dict[str, Any], expected: str
     ) -> None:
-        names = [image(f"{archive}/site=2/card.zip#A/0000.jpg", 0.5), image("site=2/card.zip/A/0000.jpg", 0.6), image("A/0000.jpg", 0.7)]  # fmt: skip
-        equal = [image("site=3/cam/0000.jpg", 0.8), image("site=3/cam/0000.jpg", 0.9)]
-        found, index = self.find(archive, write_json(tmp_path / "md.json", *names[::order], *equal))
-        assert found == {"site=2/card.zip": {"A/0000.jpg": [0.5]}, "site=3/cam": {"0000.jpg": [0.8]}}
-        assert index.counts["images"] == 2
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        with pytest.raises(UsageError, match=re.escape(expected)):
+            read(tmp_path / "a.json")
 
-    def test_puts_the_rows_of_parquet_together_wherever_they_stand(self, archive: Path, tmp_path: Path) -> None:
-        rows = [
-            (name, "animal", conf, WHOLE)
-            for conf in (0.5, 0.6)
-            for name in ("card.zip/A/0000.jpg", "gone.jpg", "A/0001.jpg")
-        ]
-        found, index = self.find(archive, write_parquet(tmp_path / "md.parquet", rows))
-        assert found == {"site=2/card.zip": {"A/0000.jpg": [0.5, 0.6], "A/0001.jpg": [0.5, 0.6]}}
-        assert (index.counts["images"], index.counts["unmatched"]) == (2, 1)
+    def test_a_damaged_gzip_and_another_encoding_are_one_line(self, tmp_path: Path) -> None:
+        data = write_json(tmp_path / "a.json", *[image(f"{n}.jpg", 0.5) for n in range(500)]).read_bytes()
+        (tmp_path / "a.json.gz").write_bytes(gzip.compress(data)[:-200])
+        (tmp_path / "b.json").write_bytes(b'{"images": [{"file": "Fr\xfchling.jpg", "detections": []}]}')
+        for name, expected in {"a.json.gz": "no sound gzip", "b.json": "no JSON"}.items():
+            with pytest.raises(UsageError, match=f"{name}: {expected}"):
+                read(tmp_path / name)

@@ -24,6 +24,16 @@ def test_what_the_detector_saw_and_the_shard_does_not_hold_is_unmatched() -> Non
     assert boxes.unmatched == ["a.jpg"]
 
 
+def test_a_key_is_found_exactly_first_and_then_in_another_normal_form() -> None:
+    composed, decomposed = "Fr\u00fchling/1.jpg", "Fru\u0308hling/1.jpg"
+    other = Box("animal", 0.8, (0.5, 0.0, 0.5, 1.0))
+    assert ShardBoxes({composed: (BOX,)}, CROPPING).crops(decomposed) == Crops((BOX,), CROPPING)
+    both = ShardBoxes({composed: (BOX,), decomposed: (other,)}, CROPPING)
+    assert both.crops(decomposed) == Crops((other,), CROPPING)
+    assert both.crops(composed) == Crops((BOX,), CROPPING)
+    assert both.unmatched == []
+
+
 @pytest.mark.parametrize("written", ["DCIM/1.jpg", "./DCIM/1.jpg", "././DCIM/1.jpg", "DCIM\\1.jpg", ".\\DCIM\\1.jpg"])
 def test_one_path_written_by_two_programs_is_one_path(written: str) -> None:
     assert normalize_path(written) == "DCIM/1.jpg"

@@ -81,7 +81,8 @@ def test_the_model_benchmark_prints_a_table_and_writes_its_figures_without_ray(
     figures = json.loads(file.read_text())
     rows = {(row["name"], row["batch_size"]): row for row in figures["rows"]}
     for size in (2, 8):
-        assert rows["trapline fp32", size]["max_probability_error"] < 1e-4
+        # In float32 some 1e-6, in bfloat16 above 1e-2, whatever the processor.
+        assert rows["trapline fp32", size]["max_probability_error"] < 1e-3
         assert rows["trapline fp32", size]["times_birder"]["median"] == 1
     assert all(row["images_per_second"] > 0 and row["trouble"] is None for row in rows.values())
     assert all(name.split()[0] in printed for name, _ in rows)

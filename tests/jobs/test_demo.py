@@ -14,10 +14,11 @@ from PIL import Image, ImageChops, ImageStat
 
 from jobs import demo
 from jobs.demo.archive import BROKEN, CAMERAS, FRAME, TRUNCATED, Photograph, build_archive
-from jobs.demo.birds import SPECIES, Species
-from jobs.demo.habitats import HABITATS
+from jobs.demo.drawing.birds import SPECIES, Species
+from jobs.demo.drawing.habitats import HABITATS
+from jobs.demo.drawing.scenes import draw_scene
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, normalise, save, train
-from jobs.demo.scenes import draw_scene
+from tests.support.numerics import assert_as_exact, exact
 from trapline.decoding.decode import Facts, decode
 from trapline.model import checkpoint
 from trapline.sources import records, shards
@@ -168,10 +169,10 @@ class TestTheModel:
         assert ours.rgb_mean == tuple(info.rgb_stats["mean"])
         pixels = normalise(examples[0][:16])
         with torch.inference_mode():
-            expected = network(pixels)
-            torch.testing.assert_close(ours.network(pixels), expected, rtol=0, atol=1e-6)
-            torch.testing.assert_close(theirs(pixels), expected, rtol=0, atol=1e-5)
-        assert expected.std(dim=0).min() > 1e-3
+            peer, truth = theirs(pixels), exact(theirs)(pixels.double())
+            assert_as_exact(network(pixels), peer, truth, "the network that was trained")
+            assert_as_exact(ours.network(pixels), peer, truth, "the one that was loaded")
+        assert truth.std(dim=0).min() > 1e-3
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -20,11 +20,12 @@ from birder.net.mim.base import get_mim_signature
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.numerics import ENOUGH, assert_as_exact, exact
 from trapline.errors import CheckpointError, UsageError
+from trapline.model.architecture import VARIANTS, Architecture
 from trapline.model.checkpoint import PUBLISHED_SHA256, load
-from trapline.model.hiera import VARIANTS, Architecture, Hiera
+from trapline.model.hiera import Hiera
 
-EXACT = 1e-5  # absolute, in float32
 SMALL = {"depths": [1, 1, 1, 1], "embed_dim": 16, "num_heads": 1, "abs_win_pos_embed": True}
 RGB_STATS = {"mean": (0.5191, 0.5306, 0.4877), "std": (0.2316, 0.2304, 0.2588)}
 BIRDS = {"Parus major": 0, "Turdus merula": 1, "Corvus corone": 2}
@@ -95,7 +96,7 @@ def refused(path: Path | str, pattern: str) -> Iterator[None]:
 
 
 def images(*size: int) -> Tensor:
-    return torch.randn(2, 3, *(size or (64, 64)))
+    return torch.randn(ENOUGH, 3, *(size or (64, 64)))
 
 
 def assert_same(ours: Hiera, theirs: BaseNet, size: tuple[int, int] = (64, 64)) -> None:
@@ -103,7 +104,7 @@ def assert_same(ours: Hiera, theirs: BaseNet, size: tuple[int, int] = (64, 64)) 
     with torch.no_grad():
         logits = theirs(batch)
         assert logits.std() > 0.1, "weights this weak would hide an error"
-        torch.testing.assert_close(ours(batch), logits, atol=EXACT, rtol=0)
+        assert_as_exact(ours(batch), logits, exact(theirs)(batch.double()))
 
 
 @pytest.mark.parametrize("write", [write_pt, write_safetensors])
@@ -156,8 +157,9 @@ def test_an_encoder_without_classifier_gives_embeddings(tmp_path: Path) -> None:
     assert model.classes == ()
     batch = images()
     with torch.no_grad():
-        torch.testing.assert_close(model.network.embedding(batch), net.embedding(batch), atol=EXACT, rtol=0)
-        assert model.network(batch).shape == (2, 0)
+        truth = exact(net).embedding(batch.double())
+        assert_as_exact(model.network.embedding(batch), net.embedding(batch), truth)
+        assert model.network(batch).shape == (len(batch), 0)
 
 
 def test_another_size_is_adjusted_to_as_birder_does(checkpoint: Path) -> None:
@@ -322,6 +324,22 @@ class TestCheckpointsThatCannotBeUsed:
     ) -> None:
         rewrite(checkpoint, lambda it: it["config"].update(config))
         with refused(checkpoint, message):
+            load(str(checkpoint))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("part", ["mean", "std"])
+    @pytest.mark.parametrize("write", [write_pt, write_safetensors])
+    def test_preprocessing_that_is_no_number_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, part: str, write: Callable[..., Path]
+    ) -> None:
+        monkeypatch.setitem(RGB_STATS, part, (0.5, value, 0.5))
+        path = write(tmp_path, network())
+        with refused(path, f"is no birder checkpoint: rgb_stats.{part}.1: "):
+            load(str(path))
+
+    def test_weights_that_are_no_numbers_are_refused(self, checkpoint: Path) -> None:
+        rewrite(checkpoint, lambda it: it["state"]["stem.proj.bias"].fill_(float("nan")))
+        with refused(checkpoint, "stem.proj.bias holds NaN or infinity: fetch it again"):
             load(str(checkpoint))
 
     def test_a_network_for_masked_images_is_refused_and_its_encoder_asked_for(self, tmp_path: Path) -> None:

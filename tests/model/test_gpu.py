@@ -12,7 +12,8 @@ from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend
 
 from jobs.benchmark.model import random_model
-from trapline.model import checkpoint, gpu, hiera
+from tests.support.numerics import assert_as_exact, assert_same_images
+from trapline.model import blocks, checkpoint, gpu
 from trapline.model.gpu import MOST_WINDOWS, Busy, Gpu
 from trapline.model.hiera import Output
 from trapline.model.predict import Predictor
@@ -27,7 +28,7 @@ def fail(note: str) -> None:
 
 
 def sums(pixels: Tensor) -> Output:
-    """Answers that tell which image they are about, and how many were in the pass."""
+    """Answers that tell which image they are about, and how many were in the pass; integers below 2^24, so exact."""
     sums = pixels.flatten(1).float().sum(dim=1)
     return Output(sums[:, None], torch.full_like(sums, len(pixels))[:, None], {"stage1": sums[:, None].half()})
 
@@ -39,7 +40,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 class TestAPass:
     def test_answers_about_the_images_and_not_about_what_fills_it_up(self) -> None:
         answers = Gpu(sums, DEVICE, fail)(images(3), 8)
-        torch.testing.assert_close(answers.logits, sums(images(3)).logits)
+        assert torch.equal(answers.logits, sums(images(3)).logits)
         assert answers.embedding.flatten().tolist() == [8, 8, 8]
         assert answers.features["stage1"].shape == (3, 1)
         assert {answers.logits.device.type, answers.features["stage1"].device.type} == {"cpu"}
@@ -47,7 +48,7 @@ class TestAPass:
     def test_leaves_nothing_of_it_in_the_next(self) -> None:
         device = Gpu(sums, DEVICE, fail)
         for seed in range(20):
-            torch.testing.assert_close(device(images(5, seed), 8).logits, sums(images(5, seed)).logits)
+            assert torch.equal(device(images(5, seed), 8).logits, sums(images(5, seed)).logits)
 
     def test_of_one_thread_is_not_mixed_with_that_of_another(self) -> None:
         device = Gpu(sums, DEVICE, fail)
@@ -56,7 +57,7 @@ class TestAPass:
             batch = images(1 + seed % 4, seed)
             with torch.inference_mode():
                 answers = device(batch, 4)
-            return torch.allclose(answers.logits, sums(batch).logits)
+            return torch.equal(answers.logits, sums(batch).logits)
 
         with ThreadPoolExecutor(3) as threads:
             assert all(threads.map(right, range(200)))
@@ -89,8 +90,7 @@ def test_a_predictor_answers_several_threads_as_it_does_one(tiny_model: Path) ->
     alone = [predictor(batch) for batch in batches]
     with ThreadPoolExecutor(3) as threads:
         for found, expected in zip(threads.map(predictor, batches), alone, strict=True):
-            np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5)
-            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+            assert_same_images(found, expected)
 
 
 @with_gpu
@@ -109,7 +109,7 @@ class TestOnAGpu:
             chosen.add(SDPBackend(torch._fused_sdp_choice(q, k, v)))
             return attend(q, k, v)
 
-        monkeypatch.setattr(hiera.F, "scaled_dot_product_attention", watched)
+        monkeypatch.setattr(blocks.F, "scaled_dot_product_attention", watched)
         predictor(random_pixels(4))
         assert chosen == {SDPBackend.FLASH_ATTENTION}
 
@@ -117,9 +117,10 @@ class TestOnAGpu:
         predictor = Predictor(random_model("hiera_abswin_tiny", (1024, 1024)), "cuda", "bf16", 10_000)
         assert predictor.batch_size == MOST_WINDOWS // 1024
         qkv = torch.randn(predictor.batch_size, 1024, 4, 96, device="cuda", dtype=torch.bfloat16)
-        attended = hiera.attend(qkv, 1, pool=False, windowed=True)
-        expected = hiera.attend(qkv[-1:].float().cpu(), 1, pool=False, windowed=True)
-        torch.testing.assert_close(attended[-1:].float().cpu(), expected, atol=0.05, rtol=0)
+        attended = blocks.attend(qkv, 1, pool=False, windowed=True)
+        last = qkv[-1:].cpu()
+        peer, truth = (blocks.attend(each, 1, pool=False, windowed=True) for each in (last, last.double()))
+        assert_as_exact(attended[-1:], peer, truth)
 
     def test_compiled_sizes_are_compiled_once_and_give_the_same(self, predictor: Predictor) -> None:
         assert predictor.gpu

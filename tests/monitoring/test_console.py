@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.support.progress import account, chunk, failure, footer, stopped_clock
+from tests.support.progress import chunk, failure, footer, run_progress, stopped_clock
 from trapline.monitoring import console
-from trapline.monitoring.console import Watch, print_plan, print_summary
-from trapline.run import progress as accounting
+from trapline.monitoring.console import ConsoleObserver, print_plan, print_summary
+from trapline.run import progress, worker_time
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Slots
+from trapline.run.worker_time import WorkerCounts
 
 
 class Screen(Console):
@@ -32,10 +32,10 @@ class Screen(Console):
 
 def ended(committed: int = 3, failed: int = 0, broken: int = 0, done: int = 0, left: int = 0) -> Manifest:
     """The manifest of a run that was at work for a minute and a half."""
-    run = account(todo=committed + failed, done=done, left=left)
-    run.staff(Slots(3, 1))
-    for number, each in enumerate(run.todo):
-        run.saw(chunk(each, ok=5, read=1, decode=80, predict=20))
+    run = run_progress(todo=committed + failed, done=done, left=left)
+    run.workers.set_workers(WorkerCounts(3, 1))
+    for number, each in enumerate(run.plan.todo):
+        run.record_chunk(chunk(each, ok=5, read=1, decode=80, predict=20))
         if number < committed:
             run.commit(footer(each, broken=f"{each.uri}: cut" if number < broken else None))
         else:
@@ -59,54 +59,65 @@ class TestWatchInALog:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         """Sets the time, in seconds, for the account and for the watch."""
-        return stopped_clock(monkeypatch, accounting, console)
+        return stopped_clock(monkeypatch, progress, worker_time, console)
 
     def test_one_plain_line_is_written_every_thirty_seconds(self, clock: Callable[[float], None]) -> None:
-        screen, run = Screen(), account(todo=20)
-        with Watch(screen) as watch:
-            run.staff(Slots(1, 1))
+        screen, run = Screen(), run_progress(todo=20)
+        with ConsoleObserver(screen) as watch:
+            run.workers.set_workers(WorkerCounts(1, 1))
             written = []
             for second in range(121):
                 clock(second)
-                run.saw(chunk(run.todo[second // 10], ok=9, failed=1, encoded_bytes=100))
+                run.record_chunk(chunk(run.plan.todo[second // 10], ok=9, failed=1, encoded_bytes=100))
                 before = len(screen.lines)
                 watch(run)
                 watch(run)
                 written += [second] * (len(screen.lines) - before)
         assert written == [30, 60, 90, 120]
         assert "\x1b" not in screen.text
-        totals = "310 images  10.3/s  31 failed  0/20 shards  0:02:44 left"
-        assert screen.lines[0][8:] == f"  {run.run_id}  {totals}"
+        totals = "310 images  10.3/s  31 failed  0/20 shards  0:02:49 left"
+        assert screen.lines[0][8:] == f"  {run.plan.run_id}  {totals}"
 
     def test_a_run_of_half_a_minute_is_left_to_its_summary(self, clock: Callable[[float], None]) -> None:
-        screen, run = Screen(), account()
-        with Watch(screen) as watch:
+        screen, run = Screen(), run_progress()
+        with ConsoleObserver(screen) as watch:
             clock(29.9)
             watch(run)
         assert screen.text == ""
 
     def test_a_silence_is_not_made_up_for(self, clock: Callable[[float], None]) -> None:
-        screen, run = Screen(), account()
-        with Watch(screen) as watch:
+        screen, run = Screen(), run_progress()
+        with ConsoleObserver(screen) as watch:
             for second in (300, 301, 329):
                 clock(second)
                 watch(run)
         assert len(screen.lines) == 1
 
+    def test_no_time_is_made_up_from_the_first_images(self, clock: Callable[[float], None]) -> None:
+        screen, run = Screen(), run_progress(todo=20)
+        with ConsoleObserver(screen) as observer:
+            run.workers.set_workers(WorkerCounts(1, 1))
+            for second in (31, 61):
+                clock(second)
+                run.record_chunk(chunk(run.plan.todo[0], ok=1, encoded_bytes=500))
+                observer(run)
+        assert screen.lines[0].endswith("1 images  0.0/s  0 failed  0/20 shards")
+        assert screen.lines[1].endswith("2 images  0.0/s  0 failed  0/20 shards  0:19:00 left")
+
     def test_before_the_first_image_no_time_is_made_up(self, clock: Callable[[float], None]) -> None:
-        screen, run = Screen(), account()
-        with Watch(screen) as watch:
-            run.staff(Slots(1, 1))
+        screen, run = Screen(), run_progress()
+        with ConsoleObserver(screen) as watch:
+            run.workers.set_workers(WorkerCounts(1, 1))
             clock(31)
             watch(run)
-        assert screen.lines[0][8:] == f"  {run.run_id}  0 images  0.0/s  0 failed  0/4 shards  starting"
+        assert screen.lines[0][8:] == f"  {run.plan.run_id}  0 images  0.0/s  0 failed  0/4 shards  starting"
 
 
 def test_on_a_terminal_a_bar_shows_the_totals_and_goes() -> None:
-    screen, run = Screen(force_terminal=True), account(todo=2)
-    with Watch(screen) as watch:
-        run.saw(chunk(run.todo[0], ok=1200, failed=3, encoded_bytes=500))
-        run.commit(footer(run.todo[0]))
+    screen, run = Screen(force_terminal=True), run_progress(todo=2)
+    with ConsoleObserver(screen) as watch:
+        run.record_chunk(chunk(run.plan.todo[0], ok=1200, failed=3, encoded_bytes=500))
+        run.commit(footer(run.plan.todo[0]))
         watch(run)
         watch._bar.refresh()
     assert "starting workers" in screen.text
@@ -117,17 +128,21 @@ def test_on_a_terminal_a_bar_shows_the_totals_and_goes() -> None:
 
 
 class TestSummary:
+    def test_of_a_run_that_was_mostly_start_up_says_so(self) -> None:
+        short = replace(ended(), seconds=9.4, start_up_seconds=6.1, bound_by="start-up")
+        assert "bound by        start-up (the first images came after 0:00:06 of 0:00:09)" in summary(short).lines
+
     def test_of_a_complete_run_has_its_totals(self) -> None:
         screen = summary(ended())
         assert screen.lines == [
-            "shards         3 classified",
-            "images         15 = 9 ok, 3 salvaged, 3 failed",
-            "troubles       3 truncated, 3 empty",
-            "ignored files  3 .mp4, 2 Thumbs.db",
-            "speed          1,234.6 images/s over 0:01:30",
-            "bound by       decoding (decode workers busy 90%, predict workers busy 70%)",
+            "shards          3 classified",
+            "images          15 = 9 ok, 3 salvaged, 3 failed",
+            "troubles        3 truncated, 3 empty",
+            "ignored files   3 .mp4, 2 Thumbs.db",
+            "speed           1,234.6 images/s over 0:01:30",
+            "bound by        decoding (decode workers busy 90%, predict workers busy 70%)",
             # 1 s of reading and 80 of decoding for 20 of prediction.
-            "feeding        4.0 decode workers keep one predict worker busy here; there were 3 for 1",
+            "decode workers  per predictor: 4.0 needed, 3.0 used",
             "top species",
             "species  images  share",
             "owl          12  80.0%",
@@ -140,7 +155,7 @@ class TestSummary:
     def test_without_trouble_has_no_line_for_it(self) -> None:
         images = {"ok": 3, "salvaged": 0, "failed": 0}
         screen = summary(replace(ended(), reasons={}, ignored={}, species={}, images=images))
-        assert "images    3 = 3 ok" in screen.lines
+        assert "images          3 = 3 ok" in screen.lines
         assert not any(word in screen.text for word in ("troubles", "ignored", "species", "failed"))
 
     @pytest.mark.parametrize(
@@ -151,7 +166,7 @@ class TestSummary:
         ],
     )
     def test_of_a_run_with_nothing_to_do_is_one_line(self, done: int, line: str) -> None:
-        assert summary(account(todo=0, done=done).manifest("complete")).lines == [line]
+        assert summary(run_progress(todo=0, done=done).manifest("complete")).lines == [line]
 
     @pytest.mark.parametrize(
         ("count", "title"),
@@ -162,7 +177,7 @@ class TestSummary:
     )
     def test_names_the_shards_that_failed(self, count: int, title: str) -> None:
         screen = summary(ended(committed=1, failed=count, done=1, left=4))
-        assert screen.lines[0] == f"shards         1 classified, 1 done before, {count} failed, 4 left for another run"
+        assert screen.lines[0] == f"shards          1 classified, 1 done before, {count} failed, 4 left for another run"
         start = screen.lines.index(title)
         assert screen.lines[start + 1 : start + 1 + count] == [f"  s3://b/{2 + n:02}.tar: busy" for n in range(count)]
 
@@ -207,7 +222,7 @@ class TestSummary:
 class TestPlan:
     def test_says_what_would_be_done(self) -> None:
         screen = Screen()
-        print_plan(screen, account(todo=2, done=1, left=1).manifest("planned"), None)
+        print_plan(screen, run_progress(todo=2, done=1, left=1).manifest("planned"), None)
         assert screen.lines == [
             "shards          4",
             "  done already  1 (5 images)",
@@ -218,15 +233,15 @@ class TestPlan:
 
     def test_counts_what_is_not_meant(self) -> None:
         screen = Screen()
-        print_plan(screen, replace(account(todo=2).manifest("planned"), shards_passed_over=7), None)
+        print_plan(screen, replace(run_progress(todo=2).manifest("planned"), shards_passed_over=7), None)
         assert "  passed over   7 shards of the input, by --since and --where" in screen.lines
 
     def test_says_how_the_last_run_fared(self) -> None:
         screen = Screen()
-        print_plan(screen, account().manifest("planned"), asdict(ended()))
+        print_plan(screen, run_progress().manifest("planned"), asdict(ended()))
         assert screen.lines[-3:] == [
-            "the last run    1,234.6 images/s, bound by decoding",
-            "  feeding       4.0 decode workers keep one predict worker busy here; there were 3 for 1",
+            "the last run      1,234.6 images/s, bound by decoding",
+            "  decode workers  per predictor: 4.0 needed, 3.0 used",
             "Dry run: nothing was read, nothing was written.",
         ]
 
@@ -245,14 +260,14 @@ class TestPlan:
     )
     def test_gives_sizes_as_people_say_them(self, size: float, shown: str) -> None:
         screen = Screen()
-        print_plan(screen, replace(account().manifest("planned"), bytes_todo=int(size)), None)
+        print_plan(screen, replace(run_progress().manifest("planned"), bytes_todo=int(size)), None)
         assert f"4 ({shown})" in screen.text
 
 
 class TestWhatAPersonShouldKnow:
     def test_a_note_is_printed_as_it_is(self) -> None:
         screen = Screen()
-        Watch(screen).note("run [1] is at work")
+        ConsoleObserver(screen).note("run [1] is at work")
         assert screen.lines == ["run [1] is at work"]
 
     def test_a_run_over_its_budget_says_so(self) -> None:
@@ -267,7 +282,7 @@ class TestWhatAPersonShouldKnow:
             in summary(replace(ended(), images_carried_over=7)).text
         )
 
-    def test_results_that_were_computed_otherwise_are_counted(self) -> None:
-        line = "2 results of shards outside of this input, computed otherwise, remain in the output."
-        assert line in summary(replace(ended(), results_otherwise=2)).lines
+    def test_results_with_other_settings_are_counted(self) -> None:
+        line = "2 results of shards outside this input, written with different settings, remain in the output."
+        assert line in summary(replace(ended(), results_with_other_fingerprint=2)).lines
         assert line not in summary(ended()).lines

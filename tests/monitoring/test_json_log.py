@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.support.progress import account, chunk, footer, stopped_clock
+from tests.support.progress import chunk, footer, run_progress, stopped_clock
 from trapline.monitoring import json_log
-from trapline.monitoring.json_log import Log
-from trapline.run import progress as accounting
-from trapline.run.progress import Slots
+from trapline.monitoring.json_log import JsonLog
+from trapline.run import progress, worker_time
+from trapline.run.worker_time import WorkerCounts
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    return stopped_clock(monkeypatch, accounting, json_log)
+    return stopped_clock(monkeypatch, progress, worker_time, json_log)
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ def lines(console: Console) -> list[dict[str, Any]]:
 def test_totals_are_logged_every_thirty_seconds_with_the_run_s_id(
     clock: Callable[[float], None], console: Console
 ) -> None:
-    run, watch = account(todo=4), Log(console)
-    run.staff(Slots(1, 1))
-    run.saw(chunk(run.todo[0], ok=9, failed=1, encoded_bytes=1000, decode=20, predict=10))
-    run.commit(footer(run.todo[0]))
+    run, watch = run_progress(todo=4), JsonLog(console)
+    run.workers.set_workers(WorkerCounts(1, 1))
+    run.record_chunk(chunk(run.plan.todo[0], ok=9, failed=1, encoded_bytes=1000, decode=20, predict=10))
+    run.commit(footer(run.plan.todo[0]))
     for second in range(0, 65, 5):
         clock(second)
         watch(run)
     first, second = lines(console)
     assert first.pop("time").endswith("+00:00")
     assert first == {
-        "run_id": run.run_id,
+        "run_id": run.plan.run_id,
         "event": "progress",
         "images": 10,
         "failed": 1,
@@ -56,9 +56,9 @@ def test_totals_are_logged_every_thirty_seconds_with_the_run_s_id(
 
 
 def test_what_is_noted_is_one_line_whatever_it_is(clock: Callable[[float], None], console: Console) -> None:
-    watch, text = Log(console), "no [red] node\nfor the second half of a line that is far longer than the console é"
+    watch, text = JsonLog(console), "no [red] node\nfor the second half of a line that is far longer than the console é"
     watch.note(text)
-    watch(account())
+    watch(run_progress())
     watch.note("again")
     first, second = lines(console)
     assert (first["event"], first["run_id"], first["text"]) == ("note", None, text)

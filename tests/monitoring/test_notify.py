@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.progress import account
+from tests.support.progress import run_progress
 from trapline.errors import StorageError
 from trapline.monitoring import notify
-from trapline.monitoring.notify import Notice
+from trapline.monitoring.notify import EndOfRunHook
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def command(told: Path) -> str:
 
 def test_is_the_manifest_its_status_and_its_place(told: Path) -> None:
     notes: list[str] = []
-    manifest = account(todo=2, output="s3://b/Küste").manifest("complete")
-    with Notice(command(told), notes.append) as tell:
+    manifest = run_progress(todo=2, output="s3://b/Küste").manifest("complete")
+    with EndOfRunHook(command(told), notes.append) as tell:
         tell(manifest, "s3://b/run.json")
     text, line = told.read_text().splitlines()
     assert json.loads(text) == json.loads(json.dumps(asdict(manifest)))
@@ -41,7 +41,7 @@ def test_is_the_manifest_its_status_and_its_place(told: Path) -> None:
     ],
 )
 def test_of_a_run_that_had_no_manifest_is_how_it_ended(told: Path, error: BaseException, status: str, why: str) -> None:
-    with pytest.raises(type(error)), Notice(command(told), pytest.fail):
+    with pytest.raises(type(error)), EndOfRunHook(command(told), pytest.fail):
         raise error
     text, line = told.read_text().splitlines()
     assert json.loads(text) == {"status": status, "ended_by": why}
@@ -50,8 +50,8 @@ def test_of_a_run_that_had_no_manifest_is_how_it_ended(told: Path, error: BaseEx
 
 def test_comes_once(told: Path) -> None:
     def run() -> None:
-        with Notice(command(told), pytest.fail) as tell:
-            tell(account().manifest("interrupted"), "url")
+        with EndOfRunHook(command(told), pytest.fail) as tell:
+            tell(run_progress().manifest("interrupted"), "url")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -60,21 +60,21 @@ def test_comes_once(told: Path) -> None:
 
 
 def test_is_not_waited_for_by_a_command_that_does_not_listen() -> None:
-    with Notice("true", pytest.fail) as tell:
-        tell(account(todo=3000).manifest("complete"), "url")  # more than a pipe holds
+    with EndOfRunHook("true", pytest.fail) as tell:
+        tell(run_progress(todo=3000).manifest("complete"), "url")  # more than a pipe holds
 
 
 @pytest.mark.parametrize(
     ("broken", "why"), [("exit 3", "exit status 3"), ("no-such-command", "exit status 127"), ("sleep 9", "timed out")]
 )
 def test_that_fails_is_a_warning(broken: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "_PATIENCE", 0.5)
+    monkeypatch.setattr(notify, "_TIMEOUT", 0.5)
     notes: list[str] = []
-    with Notice(broken, notes.append) as tell:
-        tell(account().manifest("complete"), "url")
+    with EndOfRunHook(broken, notes.append) as tell:
+        tell(run_progress().manifest("complete"), "url")
     assert [f"--notify {broken}: failed" in note and why in note for note in notes] == [True]
 
 
 def test_is_nothing_where_nobody_asked() -> None:
-    with Notice(None, pytest.fail) as tell:
-        tell(account().manifest("complete"), "url")
+    with EndOfRunHook(None, pytest.fail) as tell:
+        tell(run_progress().manifest("complete"), "url")

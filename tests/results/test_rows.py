@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trapline.decoding.decode import Facts
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results import rows
 from trapline.results.rows import image_rows, table, usable, with_predictions
 from trapline.results.schema import Columns

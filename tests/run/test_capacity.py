@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.checkout import ROOT
 from tests.support.nights import Night
-from tests.support.progress import Silent, account, chunk
+from tests.support.progress import Silent, chunk, run_progress
 from tests.support.servers import RayHead, ray_head
-from trapline.run.capacity import Cluster, Lookout
-from trapline.run.progress import Slots
+from trapline.run.capacity import CapacityMonitor, Cluster
+from trapline.run.worker_time import WorkerCounts
 
 DECODE = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
 GPU = {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1}
@@ -89,27 +89,27 @@ def test_for_nodes_that_never_come_it_waits_until_stop_at_and_says_for_what(tmp_
 
 class TestOnThisMachine:
     def test_decoders_and_predictors_share_the_cores(self, ray_session: None) -> None:
-        crew = Cluster("cpu", account()).crew()
-        assert crew.now == crew.most == Slots(decode=1, predict=1)
-        assert (crew.predictor_gpus, crew.decode_where) == (0, {})
+        workers = Cluster("cpu", run_progress().plan).worker_plan()
+        assert workers.now == workers.most == WorkerCounts(decode=1, predict=1)
+        assert (workers.predictor_gpus, workers.decode_where) == (0, {})
 
     def test_what_was_asked_for_is_what_there_is(self, ray_session: None) -> None:
-        run = account(decode_workers=5, predict_workers=3)
-        crew = Cluster("cpu", run).crew()
-        assert crew.now == crew.most == Slots(decode=5, predict=3)
+        run = run_progress(decode_workers=5, predict_workers=3)
+        workers = Cluster("cpu", run.plan).worker_plan()
+        assert workers.now == workers.most == WorkerCounts(decode=5, predict=3)
 
     def test_silence_is_remarked_on_and_ends_with_the_next_step(self, ray_session: None) -> None:
-        run = account()
+        run = run_progress()
         heard = Silent()
-        cluster = Cluster("cpu", run)
-        with Lookout(cluster, run, heard.note, every=0.02, silence=0.5):
+        cluster = Cluster("cpu", run.plan)
+        with CapacityMonitor(cluster, run, heard.note, every=0.02, silence=0.5):
             until(lambda: heard.notes)
             before = len(heard.notes)
-            run.saw(chunk(run.todo[0], ok=1))
+            run.record_chunk(chunk(run.plan.todo[0], ok=1))
             time.sleep(0.4)
             assert len(heard.notes) - before <= 1  # one may have been under way
         assert heard.notes[0] == "nothing has come back for 0:00:01; nodes to come: none; there are 2 CPU"
-        assert run.slots == Slots(1, 1)
+        assert run.workers.counts == WorkerCounts(1, 1)
 
 
 def until(condition: Callable[[], object]) -> None:

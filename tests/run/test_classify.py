@@ -12,9 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from birder.common.fs_ops import load_model
 from birder.data.transforms.classification import inference_preset
-from birder.inference.classification import infer_batch
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
@@ -29,13 +27,14 @@ from tests.support.archives import (
     write_tiny_checkpoint,
     write_zip,
 )
+from tests.support.numerics import assert_as_exact, birders
 from tests.support.progress import Silent
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, OutputConflict, UsageError
+from trapline.monitoring.monitored_run import classify_monitored
 from trapline.results.footer import find
-from trapline.run.classify import classify
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.sources.shards import Discovery, discover
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -49,7 +48,7 @@ class Run:
 
     def __call__(self, **options: Any) -> Manifest:
         values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
+        return classify_monitored(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
 
     def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
         glob = f"{self.output}/**/*.parquet"
@@ -121,25 +120,26 @@ class TestTheFirstNight:
 
     def test_predictions_are_those_of_birder(self, night: tuple[Run, Manifest], tmp_path: Path) -> None:
         run, _ = night
-        network, info = load_model(torch.device("cpu"), "hiera_abswin_tiny", path=run.model, inference=True)
-        assert info.rgb_stats == RGB_STATS
-        # What birder-predict does with its default loader, which decodes to a tensor.
+        # What birder-predict does with its default loader, which decodes to a tensor; normalised for the reference.
         steps = inference_preset((64, 64), RGB_STATS).transforms
-        transform = v2.Compose([step for step in steps if not isinstance(step, v2.PILToTensor)])
-        found = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
-        for key, data in pictures(19).items():
+        transform = v2.Compose([step for step in steps if isinstance(step, v2.Resize)])
+        rows = {row[0]: row[1:] for row in run.rows("key, probabilities, embedding, features_stage4, top_k")}
+        pixels = []
+        for data in pictures(19).values():
             path = tmp_path / "picture.jpg"
             path.write_bytes(data)
-            image = transform(decode_image(str(path), mode="RGB")).unsqueeze(0)
-            with torch.inference_mode():
-                expected, embedding = infer_batch(network, image, return_embedding=True)
-                stage4 = network.detection_features(image)["stage4"]
-            assert embedding is not None
-            np.testing.assert_allclose(found[key][0], expected[0], atol=1e-5)
-            np.testing.assert_allclose(found[key][1], embedding[0], atol=1e-4)
-            np.testing.assert_allclose(found[key][2], stage4.numpy().ravel(), rtol=1e-2, atol=1e-2)
-            best = np.argsort(-expected[0])
-            assert [entry["species"] for entry in found[key][3]] == [f"species {index}" for index in best]
+            pixels.append(transform(decode_image(str(path), mode="RGB")))
+        expected = birders(run.model, torch.stack(pixels).numpy(), ["stage4"])
+        found = [rows[key] for key in pictures(19)]
+        for number, (name, dtype) in enumerate(
+            [("probabilities", np.float32), ("embedding", np.float32), ("stage4", np.float16)]
+        ):
+            values = np.array([row[number] for row in found], dtype)
+            peer, truth = (each[name].flatten(1) for each in (expected.peer, expected.truth))
+            assert_as_exact(values, peer, truth, name)
+        for row in found:
+            best = np.argsort(-np.array(row[0]), kind="stable")
+            assert [entry["species"] for entry in row[3]] == [f"species {index}" for index in best]
 
     def test_the_manifest_accounts_for_everything(self, night: tuple[Run, Manifest]) -> None:
         run, manifest = night
@@ -330,7 +330,7 @@ class TestEveryNight:
 
     def test_a_command_is_told_of_an_interruption_too(self, run: Run, tmp_path: Path) -> None:
         class Interrupting(Silent):
-            def __call__(self, account: Account) -> None:
+            def __call__(self, progress: Progress) -> None:
                 raise KeyboardInterrupt
 
         write_tar(run.archive / "a.tar", pictures(2))
@@ -339,7 +339,7 @@ class TestEveryNight:
             inputs=(str(run.archive),), output=str(run.output), model=str(run.model), notify=f"cat > {told}"
         )
         with pytest.raises(KeyboardInterrupt):
-            classify(config, Interrupting())
+            classify_monitored(config, Interrupting())
         assert json.loads(told.read_text())["status"] == "interrupted"
 
     def test_a_run_that_is_refused_because_of_another_says_so_to_the_command(self, run: Run, tmp_path: Path) -> None:
@@ -362,6 +362,22 @@ class TestEveryNight:
 
 
 class TestWrongInvocations:
+    @pytest.mark.parametrize("option", ["inputs", "output"])
+    def test_a_place_in_the_folder_of_a_submitted_job_is_refused(
+        self, run: Run, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_tar(run.archive / "a.tar", pictures(2))
+        # Where `ray job submit --working-dir` starts a job.
+        folder = tmp_path / "session/runtime_resources/working_dir_files/_ray_pkg_0a1b"
+        write_tar(folder / "here/a.tar", pictures(2))
+        monkeypatch.chdir(folder)
+        with pytest.raises(UsageError, match=r"here: is in the folder that Ray has unpacked .*absolute path or a URL"):
+            run(**{option: ("here",) if option == "inputs" else "here"})
+        (folder / "list").write_text("here\n")
+        with pytest.raises(UsageError, match=r"a.tar: is in the folder that Ray has unpacked"):
+            run(inputs=("@list",))
+        assert not run.output.exists()
+
     def test_a_deadline_that_is_over_is_named(self, run: Run) -> None:
         with pytest.raises(UsageError, match="--stop-at 2020-01-01T06:00: is over"):
             run(stop_at="2020-01-01T06:00")

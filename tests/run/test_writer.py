@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.progress import account
+from tests.support.progress import run_progress
 from tests.support.rows import COLUMNS, chunk, shard
 from trapline.errors import StorageError
 from trapline.run.messages import EndOfShard, PredictedChunk
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.run.writer import Assembler, Writer
 
 
-def write(night: Account, output: Path, *names: str, interrupted: bool = False) -> None:
+def write(night: Progress, output: Path, *names: str, interrupted: bool = False) -> None:
     with Writer(COLUMNS, night) as writer:
         for name in names:
             writer.write([chunk(shard(str(output), name))])
@@ -32,24 +32,24 @@ def output(tmp_path: Path) -> Path:
 
 
 def test_what_was_begun_is_written_and_accounted_for_whatever_ends_it(output: Path) -> None:
-    night = account()
+    night = run_progress()
     names = [f"{number}.tar" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
         write(night, output, *names, interrupted=True)
-    assert night.committed == {f"s3://archive/{name}" for name in names}
+    assert night.shards.committed == {f"s3://archive/{name}" for name in names}
     assert sorted(path.name for path in output.glob("*.parquet")) == [f"{name}.parquet" for name in names]
 
 
 def test_a_file_that_is_refused_fails_alone(output: Path) -> None:
-    night = account()
+    night = run_progress()
     write(night, output, "blocked/1.tar", "sound.tar", "blocked/2.tar")
-    assert night.committed == {"s3://archive/sound.tar"}
-    assert sorted(night.failures) == ["s3://archive/blocked/1.tar", "s3://archive/blocked/2.tar"]
+    assert night.shards.committed == {"s3://archive/sound.tar"}
+    assert sorted(night.shards.failures) == ["s3://archive/blocked/1.tar", "s3://archive/blocked/2.tar"]
 
 
 def test_three_refusals_and_nothing_accepted_end_it(output: Path) -> None:
     with pytest.raises(StorageError, match="blocked"):
-        write(account(), output, *(f"blocked/{number}.tar" for number in range(3)))
+        write(run_progress(), output, *(f"blocked/{number}.tar" for number in range(3)))
 
 
 class TestAssembler:

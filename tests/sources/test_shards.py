@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archives import write_folder, write_tar
 from tests.support.servers import S3Server
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.sources.lookup import read_images
@@ -175,6 +176,18 @@ def test_loose_images_under_an_empty_segment_are_read(folder: str, output: str) 
     assert found.uri.endswith(f"bucket/{folder}")
     assert [(record.key, record.data) for record in read(found, Counter())] == [("1.jpg", b"one")]
     assert list(read_images(found.uri, ["1.jpg"])) == [("1.jpg", b"one")]
+
+
+def test_names_that_look_like_something_else_are_shards_all_the_same(archive: Path, output: str) -> None:
+    names = ["site::1", "cam?versionId=2", "a*b", "card[1]", "Camera #1", "x%20y", "b\\c", "--dry-run", "é 😀"]
+    for name in names:
+        write_folder(archive / name, {"1.jpg": name.encode()})
+        write_tar(archive / "tars" / f"{name}.tar", {"1.jpg": name.encode()})
+    found = discover([str(archive)], output).shards
+    read_names = [record.data.decode() for shard in found for record in read(shard, Counter()) if record.data]
+    assert sorted(read_names) == sorted([*names, *names])
+    assert len({shard.output for shard in found}) == len(found) == 2 * len(names)
+    assert [next(read_images(shard.uri, ["1.jpg"]))[1].decode() for shard in found] == read_names
 
 
 # Identity

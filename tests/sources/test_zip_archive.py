@@ -338,6 +338,15 @@ def test_no_compression_unfolds_beyond_what_its_header_says(method: int, scratch
     assert outcome.kinds == {"a.jpg": "unreadable"}
 
 
+def test_a_zip_of_zips_that_is_cut_off_is_not_taken_for_the_last_of_them(scratch: Path) -> None:
+    inner = zip_bytes(ABC)
+    outer = zip_bytes({"a.zip": inner, "b.zip": inner, "c.jpg": noise(5000)}, zipfile.ZIP_STORED)
+    cut = outer[: outer.index(b"c.jpg") + 3000]
+    outcome = read_bytes(scratch, "a.zip", cut)
+    assert outcome.records == []
+    assert "cut off" in str(outcome.error)
+
+
 # Counts
 
 
@@ -359,3 +368,17 @@ def test_an_end_record_that_counts_otherwise_is_a_break(count: int, scratch: Pat
     outcome = read_bytes(scratch, "a.zip", bytes(data))
     assert outcome.images == ABC
     assert isinstance(outcome.error, ShardBroken)
+
+
+def test_end_records_without_number_cost_no_time(scratch: Path) -> None:
+    reads = 0
+
+    class Counted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal reads
+            reads += 1
+            return super().read(size)
+
+    with pytest.raises(ValueError, match="more headers"):
+        zip_archive.read_directory(Counted((b"PK\5\6" + bytes(18)).replace(b"\0", b"\xfe") * 100_000))
+    assert reads < 500

@@ -28,6 +28,16 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert store.absolute("~/cards") == f"{tmp_path}/cards"
 
 
+@pytest.mark.parametrize("name", ["site::1.tar", "zip::a/b.tar", "a?versionId=1.tar", "simplecache::x"])
+def test_a_local_name_is_no_chain_of_filesystems(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    assert store.absolute(f"{tmp_path}/{name}") == f"{tmp_path}/{name}"
+    assert store.absolute(f"file://{tmp_path}/{name}") == f"{tmp_path}/{name}"
+    (entry,) = store.list_files(str(tmp_path))
+    assert store.stat(entry.url) == entry
+    assert store.read_many([entry.url])[0] == (tmp_path / name).read_bytes()
+
+
 def test_a_store_that_is_not_installed_is_named() -> None:
     with pytest.raises(StorageError, match="nosuch://a/b"):
         store.list_files("nosuch://a/b")

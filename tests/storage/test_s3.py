@@ -79,3 +79,15 @@ def test_an_archived_object_is_called_archived(
             stream.read()
         one_line(caught.value)
         assert sum(request.startswith("GET") for request in faulty.log[before:]) == 1
+
+
+@pytest.mark.parametrize("key", ["a.tar?versionId=null", "site::1/a.tar", "cam?versionId=2/x.tar?versionId="])
+def test_a_key_is_a_name_and_no_syntax(key: str, bucket: str) -> None:
+    store.put(f"{bucket}/{key}", b"x")
+    (entry,) = store.list_files(bucket)
+    assert entry.url == f"{bucket}/{key}"
+    assert store.stat(entry.url) == entry
+    with store.open_unchanged(entry.url, entry.identity) as file:
+        assert file.read() == b"x"
+    store.remove(entry.url)
+    assert store.list_files(bucket, missing_ok=True) == []

@@ -18,7 +18,7 @@ from trapline.errors import StorageError, TransientError
 from trapline.results.footer import find
 from trapline.results.verify import reconcile
 from trapline.run.classify import classify
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.run.writer import commit
 from trapline.sources.shards import discover
 from trapline.storage import deadlines, retry, store
@@ -214,8 +214,8 @@ class TestARun:
         class Vandal(Silent):
             """Removes the bucket once the first result is in it."""
 
-            def __call__(self, account: Account) -> None:
-                if account.committed and s3.filesystem().exists(name):
+            def __call__(self, progress: Progress) -> None:
+                if progress.shards.committed and s3.filesystem().exists(name):
                     s3.filesystem().rm(name, recursive=True)
 
         with pytest.raises(StorageError, match="The specified bucket does not exist"):
@@ -250,8 +250,7 @@ class TestAChangingInput:
         s3.filesystem().rm(f"{bucket}/in/deleted.tar")
         s3.filesystem().put(str(write_tar(tmp_path / "replaced.tar", pictures(7))), f"{bucket}/in/replaced.tar")
         with pytest.MonkeyPatch.context() as patch:
-            listings = iter([before])
-            patch.setattr("trapline.run.classify.discover", lambda *args: next(listings, None) or discover(*args))
+            patch.setattr("trapline.run.classify.discover", lambda *_: before)
             manifest = classify(config, Silent())
         assert (manifest.status, manifest.images["ok"]) == ("incomplete", 12)
         assert list(manifest.shards_failed) == [f"{bucket}/in/deleted.tar"]

@@ -6,7 +6,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-# What `run/classify.py` asks for.
+# What `run/capacity.py` asks for.
 DECODE = {"CPU": 1.0}
 PREDICT = {"CPU": 0.9, "GPU": 1.0}
 

@@ -24,16 +24,18 @@ class Fault:
 
     Attributes:
         kind: answer with an `error`, `reset` the connection without an answer, `cut` the body of the answer (or, of a
-            PUT, of the request) after half, `stall` before the answer, `replay` the first answer of the kind, or `kill`.
+            PUT, of the request) after half, `stall` before the answer, `flip` a bit of its body (see `at`), `replay` the
+            first answer of the kind, or `kill`.
         on: matches requests, as `GET /bucket/key?query`.
         skip: how many of them pass before the first is struck.
         times: how many are struck; then all is well again.
         strike: called at each of them, before the request goes on as if nothing had happened; of `kill`.
         code: of an error, and its status.
         seconds: of a stall.
+        at: positions in the object to flip, one of them each time, from the first to the last and again.
     """
 
-    kind: Literal["error", "reset", "cut", "stall", "replay", "kill"]
+    kind: Literal["error", "reset", "cut", "stall", "flip", "replay", "kill"]
     on: str
     skip: int = 0
     times: int = 10**9
@@ -41,6 +43,7 @@ class Fault:
     status: int = 503
     seconds: float = 0
     strike: Callable[[], object] | None = None
+    at: tuple[int, ...] = ()
     answer: tuple[int, list[tuple[str, str]], bytes] | None = None
 
 
@@ -127,9 +130,24 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self._forward(body)
         if fault and fault.kind == "replay":
             fault.answer = answer
+        if fault and fault.kind == "flip" and self.command == "GET":
+            answer = self._flipped(fault, answer)
         self._answer(*answer, cut=bool(fault and fault.kind == "cut"))
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
+
+    def _flipped(
+        self, fault: Fault, answer: tuple[int, list[tuple[str, str]], bytes]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        status, headers, body = answer
+        first = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        with self.proxied.lock:
+            position, *others = fault.at
+            fault.at = (*others, position)
+        position -= int(first[1]) if first else 0
+        if 0 <= position < len(body):
+            body = body[:position] + bytes([body[position] ^ 16]) + body[position + 1 :]
+        return status, headers, body
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.upstream)

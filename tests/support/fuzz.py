@@ -13,7 +13,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline", "tarfile", "zipfile", "gzip", "PIL"]):
+with atheris.instrument_imports(include=["trapline", "tarfile", "gzip", "PIL"]):
     from tests.support.archives import jpeg, write_parquet
     from tests.support.reading import read_bytes, tar_bytes, zip_bytes
     from trapline.decoding.decode import decode

@@ -1,7 +1,8 @@
-"""Accounts of runs that never took place, and what they are made of, for tests."""
+"""Progress of runs that never took place, and what it is made of, for tests."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,8 @@ from trapline.results.footer import Footer
 from trapline.results.ledger import Result
 from trapline.results.rows import image_rows
 from trapline.run.messages import EndOfShard, Failure, PredictedChunk
-from trapline.run.progress import Account
+from trapline.run.plan import RunPlan
+from trapline.run.progress import Progress
 from trapline.sources.records import Record
 from trapline.sources.shards import Discovery, Shard
 from trapline.storage.store import Entry
@@ -23,12 +25,12 @@ MARK = Fingerprint({"weights_sha256": "ab", "top_k": 5})
 
 
 class Silent:
-    """Looks on, and keeps what it is told."""
+    """Receives progress, and keeps the notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def __call__(self, account: Account) -> None:
+    def __call__(self, progress: Progress) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -41,13 +43,14 @@ def shards(count: int) -> list[Shard]:
     return [Shard(uri, "tar", 1000, "1000-e", f"results/{uri[-6:]}.parquet") for uri in uris]
 
 
-def account(todo: int = 4, done: int = 0, left: int = 0, **options: Any) -> Account:
+def run_progress(
+    todo: int = 4, done: int = 0, left: int = 0, stop_at: datetime | None = None, **options: Any
+) -> Progress:
     """Of a run over some shards; `left` are beyond its limit."""
     config = RunConfig(**{"inputs": ("s3://b",), "output": "results", "model": "model.pt"} | options)
     found = Discovery(shards(done + todo + left), {"Thumbs.db": 2})
-    return Account(
-        config, MARK, found, [result(each) for each in found.shards[:done]], found.shards[done : done + todo]
-    )
+    already_done = [result(each) for each in found.shards[:done]]
+    return Progress(RunPlan(config, MARK, found, already_done, found.shards[done : done + todo], stop_at=stop_at))
 
 
 def result(of: Shard) -> Result:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.rows import image_rows, with_predictions

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from trapline.decoding.decode import Facts
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.rows import image_rows, with_predictions
 from trapline.results.schema import Columns

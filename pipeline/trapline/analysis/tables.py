@@ -7,7 +7,6 @@ fingerprint) from the same files (a digest of their names, sizes and etags) is d
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +15,16 @@ import pyarrow.parquet as pq
 
 from trapline import __version__
 from trapline.errors import OutputConflict, UsageError
+from trapline.results import footer, layout
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Result
 from trapline.results.parquet import ROWS_PER_GROUP
+from trapline.sources.shards import is_below
 from trapline.storage import store
 from trapline.storage.retry import translated_errors
+from trapline.storage.store import Entry
 
-_FINGERPRINT_KEY = "trapline.fingerprint"
 _TABLE_KEY = "trapline.table"
-
-# As in the ledger: a footer is one request of some 20 ms.
-_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -51,37 +49,37 @@ class Origin:
 
 
 def identity(files: Iterable[Result]) -> str:
-    """A digest that changes when a result file comes, goes or is written anew."""
+    """Return a digest that changes when a result file comes, goes or is written again."""
     text = "\n".join(f"{file.url}\0{file.version}" for file in sorted(files, key=lambda file: file.url))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def survey(folder: str) -> dict[str, Origin | None]:
-    """Every Parquet file in a folder, which need not exist, by URL; None where it is not such a table.
+    """List every Parquet file in a folder, which need not exist, by URL; None where it is not such a table.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    urls = [entry.url for entry in store.list_files(folder, missing_ok=True) if entry.url.endswith(".parquet")]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return dict(zip(urls, threads.map(_read_footer, urls), strict=True))
+    files = layout.data_files(store.list_files(folder, missing_ok=True))
+    return dict(zip((file.url for file in files), footer.read_each(files, _origin), strict=True))
 
 
 def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, folder: str) -> None:
-    """Raises OutputConflict where tables in the folder were made in another way, and says what differs."""
+    """Raise OutputConflict where tables in the folder were made in another way, and says what differs."""
     ours = [table for table in known.values() if table]
     others = [table for table in ours if table.fingerprint != fingerprint]
     if others:
         differences = "; ".join(others[0].fingerprint.differences(fingerprint))
         raise OutputConflict(
-            f"{folder}: {len(others)} of its {len(ours)} tables were made otherwise ({differences}); "
+            f"{folder}: {len(others)} of its {len(ours)} tables were made with different settings ({differences}); "
             "choose another OUTPUT, or overwrite them with --replace"
         )
 
 
 def refuse_nested(first: str, second: str) -> None:
-    """Raises UsageError where one of two folders lies in the other: globs over one would find the other's files."""
-    if first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/"):
+    """Raise UsageError where one of two folders lies in the other: globs over one would find the other's files."""
+    first, second = store.absolute(first), store.absolute(second)
+    if is_below(first, second) or is_below(second, first):
         raise UsageError(f"{second}: must be a folder of its own, neither in nor around {first}")
 
 
@@ -125,7 +123,7 @@ def publish(
             writer.write_table(table)
         plain = json.dumps({"identity": origin.identity, "part": origin.part}, ensure_ascii=False)
         writer.add_key_value_metadata(
-            {"trapline.version": __version__, _FINGERPRINT_KEY: origin.fingerprint.to_json(), _TABLE_KEY: plain}
+            {footer.VERSION_KEY: __version__, footer.FINGERPRINT_KEY: origin.fingerprint.to_json(), _TABLE_KEY: plain}
             | (metadata or {})
         )
     store.put_file(url, path)
@@ -144,13 +142,12 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
         yield group
 
 
-def _read_footer(url: str) -> Origin | None:
+def _origin(file: Entry) -> Origin | None:
+    said = footer.read_metadata(file)
     try:
-        with store.open_tail(url) as stream:
-            footer = pq.ParquetFile(stream).metadata
-        metadata = {name.decode(): value.decode() for name, value in (footer.metadata or {}).items()}
+        metadata = {name.decode(): value.decode() for name, value in ((said and said.metadata) or {}).items()}
         table = json.loads(metadata[_TABLE_KEY])
-        fingerprint = Fingerprint.from_json(metadata[_FINGERPRINT_KEY])
-        return Origin(fingerprint, table["identity"], table["part"], footer.num_rows)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        fingerprint = Fingerprint.from_json(metadata[footer.FINGERPRINT_KEY])
+        return Origin(fingerprint, table["identity"], table["part"], said.num_rows if said else 0)
+    except (KeyError, TypeError, ValueError):
         return None

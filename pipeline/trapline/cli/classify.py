@@ -8,7 +8,7 @@ next night.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Yaml
@@ -16,6 +16,9 @@ from cyclopts.config import Yaml
 from trapline.cli.run_job import command, run
 from trapline.config import INPUT, Options, RunConfig
 from trapline.errors import UsageError
+
+if TYPE_CHECKING:
+    from trapline.run.ray_stream import WorkerClasses
 
 EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_budget": 4}
 
@@ -67,25 +70,26 @@ def classify(
         inputs = tuple(inputs_given)
     if not inputs or not output:
         raise UsageError("classify: nothing to read or nowhere to write; give INPUT... and then OUTPUT")
-    return _run(RunConfig(inputs=inputs, output=output, **options.model_dump()))
+    return run_config(RunConfig(inputs=inputs, output=output, **options.model_dump()))
 
 
-def _run(config: RunConfig) -> int:
+def run_config(config: RunConfig, workers: "WorkerClasses | None" = None) -> int:
+    """Classify, show progress and a summary, and return the exit code; `workers` are those of `run.classify`."""
     from rich.console import Console
 
-    from trapline.monitoring.console import Watch, print_plan, print_summary
-    from trapline.monitoring.json_log import Log
-    from trapline.run import classify as run_classify
+    from trapline.monitoring.console import ConsoleObserver, print_plan, print_summary
+    from trapline.monitoring.json_log import JsonLog
+    from trapline.monitoring.monitored_run import classify_monitored
     from trapline.run.manifest import latest
 
     console = Console()
     if config.log == "json":
-        log = Log(console)
-        manifest = run_classify.classify(config, log)
+        log = JsonLog(console)
+        manifest = classify_monitored(config, log, workers)
         log.end(manifest)
         return EXIT_CODES[manifest.status]
-    with Watch(console) as watch:
-        manifest = run_classify.classify(config, watch)
+    with ConsoleObserver(console) as observer:
+        manifest = classify_monitored(config, observer, workers)
     if config.dry_run:
         print_plan(console, manifest, latest(config.output))
     else:

@@ -80,8 +80,9 @@ def main_events(
     console.print(f"deployments  {account.deployments:,} ({changes})", highlight=False)
     console.print(f"events       {account.events:,} of {account.images:,} images", highlight=False)
     if account.unassigned:
-        reasons = "; ".join(f"{count:,} {_in_words(reason)}" for reason, count in account.unassigned.most_common())
-        console.print(f"in no event  {account.unassigned.total():,} images: {reasons}", highlight=False)
+        console.print(f"in no event  {account.unassigned.total():,} images", highlight=False)
+        for reason, count in sorted(account.unassigned.items(), key=lambda each: (-each[1], each[0])):
+            console.print(f"             {count:,} {_in_words(reason)}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -82,10 +82,10 @@ def rescore_(
     ] = False,
 ) -> int:
     """Compute new scores from stored results."""
-    from trapline.analysis import dataset
+    from trapline.analysis import dataset, tables
     from trapline.analysis.rescoring import head, rescore, species_list, taxonomy
     from trapline.analysis.rescoring.artifacts import side_files
-    from trapline.analysis.rescoring.training import Lesson, learn
+    from trapline.analysis.rescoring.training import TrainingRequest, train_or_load
     from trapline.results import layout, ledger
     from trapline.results.rows import classes_csv
     from trapline.storage import store
@@ -100,7 +100,7 @@ def rescore_(
         raise UsageError(f"--threshold {threshold}: must be above 0 and at most 1")
     if not any((labels, head_, calibrate, temperature, species, taxonomy_)):
         raise UsageError("rescore: nothing to change; give --labels, --head, --calibrate, --species or --taxonomy")
-    rescore.refuse_nested(results_, output)
+    tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
     rescore.refuse_lacking(found, "embedding" if labels or head_ else "probabilities")
@@ -109,13 +109,13 @@ def rescore_(
     given = head.load(head_) if head_ else None
     if given:
         given.refuse_other(found.fingerprint, str(head_))
-    learned = learn(Lesson(labels, calibrate, given, temperature, not no_holdout), found, output)
+    learned = train_or_load(TrainingRequest(labels, calibrate, given, temperature, not no_holdout), found, output)
     listed = species_list.read(species) if species else None
     tree = taxonomy.read(taxonomy_) if taxonomy_ else None
     scorer = _scorer(found, learned, listed, tree, threshold)
     mark = rescore.fingerprint(found, scorer, listed, tree)
     plan = rescore.plan(found, output, mark, replace_)
-    if plan.todo or learned.anew:
+    if plan.todo or learned.refit:
         for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
             store.put(layout.side_file(output, name), data)
     ledger.remember(output, plan.results)
@@ -178,7 +178,7 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
 
 
 def _print_learned(console: Console, learned: "Learned") -> None:
-    if learned.report.get("learned_from") and not learned.anew:
+    if learned.report.get("learned_from") and not learned.refit:
         _say(console, "Using the head and temperature that an earlier run trained.")
     for remark in learned.remarks:
         _say(console, f"note: {remark}")

@@ -24,7 +24,7 @@ class Box:
 
     @classmethod
     def clipped(cls, category: str, confidence: float, bounds: tuple[float, float, float, float]) -> "Box | None":
-        """The part of a box that lies in the picture; None where nothing does, or where a number is none."""
+        """Return the part of a box that lies in the picture; None where nothing does, or where a number is NaN."""
         if not all(map(isfinite, (confidence, *bounds))):
             return None
         left, top, width, height = bounds
@@ -53,13 +53,13 @@ class Cropping:
     whole: bool
 
     def region(self, box: Box, width: int, height: int, orientation: int = 1) -> tuple[int, int, int, int]:
-        """Top, left, height and width of what is cut out, in pixels; at least one pixel, and all in the picture.
+        """Return top, left, height and width of the crop, in pixels: at least one pixel, and all of it in the picture.
 
         Args:
             box: what to cut out.
             width: of the picture as stored, in pixels.
-            height: likewise.
-            orientation: EXIF's, which the detector applied; the picture as stored is that before it.
+            height: of the picture as stored, in pixels.
+            orientation: EXIF's, which the detector applied before it looked, and which the stored picture is without.
         """
         left, top, across, down = _as_stored(box.bounds, orientation)
         padding = self.padding * max(across * width, down * height)
@@ -74,18 +74,18 @@ class Cropping:
 
 @dataclass(frozen=True)
 class Crops:
-    """What is to be cut out of one image."""
+    """The boxes of one image, and how to crop them."""
 
     boxes: tuple[Box, ...]
     cropping: Cropping
 
     def regions(self, width: int, height: int, orientation: int) -> Iterator[tuple[int, int, int, int]]:
-        """One per box; see `Cropping.region`."""
+        """Return the region of each box; see `Cropping.region`."""
         return (self.cropping.region(box, width, height, orientation) for box in self.boxes)
 
 
 def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:
-    """A box of the picture as the detector turned it, in the picture as it is stored."""
+    """Convert a box from the picture as the detector turned it to the picture as it is stored."""
     left, top, width, height = bounds
     turned = {
         _UPSIDE_DOWN: (1 - left - width, 1 - top - height, width, height),
@@ -96,7 +96,7 @@ def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> t
 
 
 def _span(start: float, end: float, extent: int) -> tuple[int, int]:
-    """First pixel and number of pixels, to the nearest edges between pixels."""
+    """Return the first pixel and the number of pixels, to the nearest edges between pixels."""
     first = min(max(round(start), 0), extent - 1)
     return first, max(1, min(round(end), extent) - first)
 

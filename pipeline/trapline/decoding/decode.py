@@ -7,7 +7,7 @@ Failures are data: the first word of `Facts.error` is one of
     too_large      more pixels or more scans are declared than the limits below allow
     unsupported    the samples have no defined conversion to 8 bits
     corrupt        damaged: `salvaged` with the pixels that are there, `failed` when there are none
-    truncated      the file breaks off: likewise
+    truncated      the file breaks off: `salvaged` or `failed`, as above
     jpeg_xl ...    the file is something else, which is named; see `formats.py` for all of these
 
 A JPEG counts as damaged where libjpeg reports an error or warns that pixels are lost; bytes that were changed in a way
@@ -242,7 +242,7 @@ def _from_jpeg(
 def _from_others(
     image: ImageFile.ImageFile, data: bytes, name: str, stderr: Callable[[], str]
 ) -> tuple[torch.Tensor, str | None]:
-    """As `_from_jpeg`, by Pillow."""
+    """Decode any other format by Pillow; returns as `_from_jpeg` does."""
     try:
         picture = _from_pillow(image)
         complaint = _LIBTIFF_ERROR.search(stderr()) if name == "tiff" else None

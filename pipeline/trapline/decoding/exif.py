@@ -7,7 +7,7 @@ CIPA DC-008 (EXIF 2.32), sections 4.6.4 to 4.6.6.
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 from PIL import ExifTags
@@ -159,13 +159,20 @@ def _degrees(value: object, reference: object, positive: str, negative: str, lim
     if hemisphere not in (positive, negative) or not isinstance(value, tuple) or len(value) != 3:
         return None
     try:
-        degrees, minutes, seconds = (float(part) for part in value)
+        degrees, minutes, seconds = (_number(part) for part in value)
     except (TypeError, ValueError):
         return None
     angle = degrees + sum(part / unit for part, unit in ((minutes, 60), (seconds, 3600)) if not isnan(part))
     if not 0 <= angle <= limit:  # also refuses NaN, which is what a zero denominator becomes
         return None
     return angle if hemisphere == positive else -angle
+
+
+def _number(part: Any) -> float:
+    try:
+        return float(part)
+    except ZeroDivisionError:  # Pillow before 13; later ones give NaN
+        return nan
 
 
 def _serial(details: dict[int, Any]) -> str | None:

@@ -1,9 +1,9 @@
-"""Decoding that cannot take its worker along: images that crash, hang or starve their decoder become rows like others.
+"""Decode under limits: an image that crashes its decoder, hangs it or exhausts memory becomes a `failed` row.
 
-Decoders are C libraries, and one bad file in a million kills the process or never lets go of it. A worker decodes in
-its own process, which costs nothing, under a deadline that ends the process and a bound on its memory. Shards whose
-worker died or starved are read again with each image decoded in a child process: whose death names the image. Kinds of
-image error raised here: `crashed`, `timeout`, `out_of_memory`.
+Decoders are C libraries, and one bad file in a million crashes the process or never returns. A worker decodes in its
+own process, which costs nothing, with a timeout that ends the process and a limit on its memory. Shards whose worker
+died or ran out of memory are read again with each image decoded in a child process, whose death identifies the image.
+Kinds of image error made here: `crashed`, `timeout`, `out_of_memory`.
 """
 
 import faulthandler
@@ -52,7 +52,7 @@ def decode_with_limits(
     timeout: float = DECODE_TIMEOUT,
     crops: Crops | None = None,
 ) -> Decoded:
-    """`decode`, in this process, which ends (exit code 1) when that takes longer than `timeout`, in seconds.
+    """Decode in this process, and end it with exit code 1 when that takes longer than `timeout`, in seconds.
 
     Raises:
         MemoryError: the image takes more than `MEMORY`, or the machine has no more.
@@ -68,7 +68,7 @@ def decode_with_limits(
 
 @contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Allocations fail when the process has `MEMORY` more than now; elsewhere than on Linux nothing bounds them."""
+    """Make allocations fail once the process has taken `MEMORY` more than now; on Linux only."""
     if not _STATM.exists():
         yield
         return
@@ -85,7 +85,7 @@ def _bounded_memory() -> Iterator[None]:
 
 
 class Sandbox:
-    """`decode`, in a child process: an image that kills it, or that it does not finish, is `failed`.
+    """Decode in a child process: an image that kills it, or that it does not finish, is `failed`.
 
     Args:
         mode: as `decode` takes it.
@@ -116,14 +116,14 @@ class Sandbox:
                     break
                 pixels, facts = self._pipe.recv()
             except (EOFError, OSError):
-                error = f"crashed: the decoder died of it ({_cause(self.close())})"
+                error = f"crashed: the decoder crashed ({_cause(self.close())})"
             else:
                 return None if pixels is None else torch.from_numpy(pixels), facts
         self.close()
         return None, Facts("failed", error, hashlib.sha256(data).digest())
 
     def close(self) -> int:
-        """End the child, if there is one; gives its exit code."""
+        """End the child, if there is one; return its exit code."""
         if not self._child:
             return 0
         self._pipe.close()
@@ -151,7 +151,7 @@ class Sandbox:
 
 
 def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
-    """What the child does; it ends by itself when its parent is gone, even from an image that it does not finish."""
+    """Decode what comes through the pipe; end when the parent is gone, even during an image that does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
     while True:

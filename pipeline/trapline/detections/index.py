@@ -1,4 +1,4 @@
-"""Boxes become an index, in which a worker finds those of its shard's images.
+"""Write all boxes into an index, from which a worker loads those of its shard.
 
 No process holds all of them: they go into a database on this machine's disk, ordered by shard and key, and from there,
 shard by shard, into one file beside the results. A worker reads its own part of that.
@@ -61,7 +61,7 @@ class Slice:
     length: int
 
     def load(self) -> dict[str, tuple[Box, ...]]:
-        """Boxes by key, also of images without any; raises StorageError or TransientError."""
+        """Return boxes by key, also for images without any; raises StorageError or TransientError."""
         with store.open_unchanged(self.url, self.identity) as stream:
             stream.seek(self.offset)
             plainly = json.loads(zlib.decompress(stream.read(self.length)))
@@ -73,7 +73,7 @@ class Slice:
 
 @dataclass
 class Index:
-    """What became of a file of detections.
+    """The slices of a detector's file, and its counts.
 
     Attributes:
         slices: by URI of the shard; none for a shard of which the file knows nothing.
@@ -87,12 +87,21 @@ class Index:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
+    def unmatched(self, file: str) -> str | None:
+        """Return which share of the names in the detector's file is of no image, in one line; None where all match."""
+        count = self.counts["unmatched"]
+        if not count:
+            return None
+        total = count + self.counts["images"]
+        share = f"{count:,} of {total:,} names ({count / total:.1%})"
+        return f"{file}: {share} match no image of the input, such as {', '.join(self.examples)}"
+
 
 @contextmanager
 def indexed(
     detections: Detections, shards: Sequence[Shard], todo: Sequence[Shard], output: str, url: str
 ) -> Iterator[Index]:
-    """An index for workers, which is there as long as the context.
+    """Write an index for workers, and remove it when the context ends.
 
     Args:
         detections: what a detector found.
@@ -104,17 +113,8 @@ def indexed(
     Raises:
         UsageError, StorageError, TransientError: as reading raises them, or as the other store says.
     """
-    with TemporaryDirectory(prefix="trapline-") as scratch:
-        with _told(scratch), closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
-            database.executescript(_SCHEMA)
-            index = Index()
-            database.execute("begin")
-            _fill(database, detections, ImageMatcher(shards, output), index.counts)
-            _place_loose(database, shards)
-            index.counts["images"], index.counts["unmatched"] = database.execute(
-                "select (select count(*) from entries), (select count(*) from lost)"
-            ).fetchone()
-            index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
+    with TemporaryDirectory(prefix="trapline-") as scratch, _disk_errors(scratch):
+        with _matched(detections, shards, output, scratch) as (database, index):
             slices = _write(database, [shard.uri for shard in shards], todo, scratch)
         store.put_file(url, str(Path(scratch, "slices")))
     identity = store.stat(url).identity
@@ -122,16 +122,44 @@ def indexed(
     try:
         yield index
     finally:
-        with suppress(TraplineError):  # it is of no use to anybody, and does no harm
+        with suppress(TraplineError):  # a file that stays is of no use, and does no harm
             store.remove(url)
 
 
+def counted(detections: Detections, shards: Sequence[Shard], output: str) -> Index:
+    """Return the counts alone, of an index that is not kept; arguments and errors as for `indexed`."""
+    with (
+        TemporaryDirectory(prefix="trapline-") as scratch,
+        _disk_errors(scratch),
+        _matched(detections, shards, output, scratch) as (_, index),
+    ):
+        return index
+
+
 @contextmanager
-def _told(scratch: str) -> Iterator[None]:
+def _matched(
+    detections: Detections, shards: Sequence[Shard], output: str, scratch: str
+) -> Iterator[tuple[sqlite3.Connection, Index]]:
+    """The database of all boxes by shard and key, and what was counted on the way."""
+    with closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
+        database.executescript(_SCHEMA)
+        index = Index()
+        database.execute("begin")
+        _fill(database, detections, ImageMatcher(shards, output), index.counts)
+        _place_loose(database, shards)
+        index.counts["images"], index.counts["unmatched"] = database.execute(
+            "select (select count(*) from entries), (select count(*) from lost)"
+        ).fetchone()
+        index.examples = [file for (file,) in database.execute(f"select file from lost limit {EXAMPLES}")]
+        yield database, index
+
+
+@contextmanager
+def _disk_errors(scratch: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:  # of what SQLite trips over here, all is about the disk
-        raise StorageError(f"{scratch}: {error}; TMPDIR names another place for the index of boxes") from error
+        raise StorageError(f"{scratch}: {error}; set TMPDIR to a disk with room for the index of boxes") from error
 
 
 def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMatcher, counts: Counter[str]) -> None:
@@ -149,7 +177,11 @@ def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMa
 
 
 def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
-    """Names that may be keys alone: they are, where one archive of the input has such a key, and no other."""
+    """Match names that are keys alone: each belongs to the one archive of the input that has such a key.
+
+    A detector that ran on a tree of folders, before it was packed into numbered shards, knows no archive. Finding where
+    each key is means reading every archive a second time, which is done only where such names are.
+    """
     if not database.execute("select exists (select * from loose)").fetchone()[0]:
         return
     for index, shard in enumerate(shards):
@@ -168,7 +200,7 @@ def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
 def _write(
     database: sqlite3.Connection, uris: Sequence[str], todo: Sequence[Shard], scratch: str
 ) -> list[tuple[str, int, int]]:
-    """The file `slices`: what each shard has, one after the other; gives URI, offset and length."""
+    """Write the file `slices`, shard by shard; return URI, offset and length of each."""
     slices = []
     wanted = {shard.uri for shard in todo}
     with translated_errors(scratch), Path(scratch, "slices").open("wb") as file:

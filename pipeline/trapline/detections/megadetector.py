@@ -1,25 +1,27 @@
 """A detector's output, streamed: which boxes it found in which file, and which of these count.
 
-Read is the batch output of MegaDetector, format 1.x, or the same in Parquet, one row per box with the columns file,
-category, conf and bbox.
+Three forms of JSON are read: MegaDetector's batch output, format 1.x; its `images` alone, as a list; and SpeciesNet's
+`predictions`. Or Parquet, with one row per box and the columns file, category, conf and bbox.
 """
 
-import re
+import gzip
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from math import nan
 from operator import itemgetter
-from typing import IO, Any
+from typing import Any
 
 import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trapline.decoding.crops import Box
+from trapline.detections.json_stream import JsonStream
 from trapline.errors import UsageError, in_one_line
 from trapline.storage import store
 from trapline.storage.store import Entry
@@ -27,8 +29,26 @@ from trapline.storage.store import Entry
 # What the detectors of this family mean where the file does not say, as Parquet does not.
 _STANDARD = {"1": "animal", "2": "person", "3": "vehicle"}
 _COLUMNS = ("file", "category", "conf", "bbox")
-# Python writes numbers that JSON does not have.
-_NO_NUMBER = re.compile(rb"(?<=[\[,:\s])-?(?:NaN|Infinity)(?=[\s,\]}]|$)")
+_RUN_AGAIN = "convert it to format 1.x, or run MegaDetector 5 or later again"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One form of JSON.
+
+    Attributes:
+        images: where the images stand, as ijson writes a path.
+        file, failure: keys of an image.
+    """
+
+    images: str
+    file: str
+    failure: str
+
+
+_BATCH = _Layout("images.item", "file", "failure")
+_LIST = _Layout("item", "file", "failure")
+_SPECIESNET = _Layout("predictions.item", "filepath", "failures")
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Detections:
 
     @classmethod
     def at(cls, url: str, threshold: float, categories: tuple[str, ...]) -> "Detections":
-        """The file as it is now; raises StorageError or TransientError."""
+        """Return the file as it is now; raises StorageError or TransientError."""
         entry = store.stat(store.absolute(url))
         digest = sha256()
         with store.open_unchanged(entry.url, entry.identity) as stream:
@@ -63,19 +83,20 @@ class Detections:
         return self.entry.url.lower().endswith(".parquet")
 
     def files(self, counts: Counter[str]) -> Iterator[tuple[str, list[Box]]]:
-        """Each file that was looked at, with the boxes that count, in their order.
+        """Yield each file that the detector looked at, with the boxes that count, in their order.
 
         Args:
-            counts: is told of `failures` of the detector's; of `boxes`, and of those that are `below_threshold`, of an
-                `other_category` or `invalid`: empty, no number, or outside of the picture.
+            counts: to which are added the detector's `failures`; `boxes`, and those of them that are `below_threshold`,
+                of an `other_category` or `invalid` (empty, not finite, or outside of the picture).
 
         Raises:
             UsageError: the file is not what it should be; the message says where.
             StorageError, TransientError: the store refuses, or does not answer; the file changed since `at`.
         """
-        names = _STANDARD if self.is_parquet else self._categories()
+        layout = _BATCH if self.is_parquet else self._layout()
+        names = _STANDARD if self.is_parquet else self._categories(layout)
         wanted = {names.get(category, category) for category in self.categories}
-        for file, boxes in self._parquet_files() if self.is_parquet else self._json_files(counts):
+        for file, boxes in self._parquet_files() if self.is_parquet else self._json_files(layout, counts):
             yield file, list(self._kept(boxes, names, wanted, counts))
 
     def _kept(
@@ -94,13 +115,34 @@ class Detections:
             else:
                 yield box
 
-    def _categories(self) -> dict[str, str]:
-        """Names by number, as the file has them."""
-        info = self._first("info") or {}
-        found = str(info.get("format_version", "1")) if isinstance(info, dict) else ""
-        if found.partition(".")[0] != "1":
-            raise self._malformed(f"its format_version is {found}, and only 1.x is known", "convert it")
-        names = self._first("detection_categories")
+    def _layout(self) -> _Layout:
+        """Return the form of the JSON.
+
+        Raises:
+            UsageError: it is one that is not read.
+        """
+        with closing(self._parsed(lambda stream: ijson.parse(stream, use_float=True))) as events:  # type: ignore[type-var]
+            for prefix, event, value in events:
+                if (prefix, event) == ("", "start_array"):
+                    return _LIST
+                if (prefix, event) != ("", "map_key"):
+                    continue
+                if value == "annotations":
+                    raise self._malformed("has boxes in pixels (PytorchWildlife)", "use save_detection_timelapse_json")
+                if value in ("images", "predictions"):
+                    return _SPECIESNET if value == "predictions" else _BATCH
+        return _BATCH
+
+    def _categories(self, layout: _Layout) -> dict[str, str]:
+        """Return names by number, as the file has them."""
+        if layout is not _BATCH:
+            names: Any = _STANDARD
+        else:
+            info = self._first("info") or {}
+            found = str(info.get("format_version", "1")) if isinstance(info, dict) else ""
+            if found.partition(".")[0] != "1":
+                raise self._malformed(f"its format_version is {found}, and only 1.x is known", _RUN_AGAIN)
+            names = self._first("detection_categories")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
             raise self._malformed("has no object `detection_categories`")
         unknown = [one for one in self.categories if one not in names and one not in names.values()]
@@ -109,21 +151,24 @@ class Detections:
             raise UsageError(f"{self.entry.url}: has no category {unknown[0]!r} but {has}; see --detection-categories")
         return names
 
-    def _json_files(self, counts: Counter[str]) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
+    def _json_files(self, layout: _Layout, counts: Counter[str]) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
         number = 0
-        for number, image in enumerate(self._items("images.item"), 1):
+        for number, image in enumerate(self._items(layout.images), 1):
             what = f"image {number}"
-            if not isinstance(image, dict) or not isinstance(image.get("file"), str):
-                raise self._malformed(f"{what} names no `file`")
-            if image.get("failure"):
+            if not isinstance(image, dict) or not isinstance(image.get(layout.file), str):
+                raise self._malformed(f"{what} names no `{layout.file}`")
+            name = image[layout.file]
+            if image.get(layout.failure):
                 counts["failures"] += 1
             elif not isinstance(image.get("detections"), list):
-                raise self._malformed(f"{what} ({image['file']}) has neither `detections` nor `failure`")
-            yield image["file"], [self._box(box, what) for box in image.get("detections") or ()]
-        if not number and not isinstance(self._first("images"), list):
+                raise self._malformed(f"{what} ({name}) has neither `detections` nor `{layout.failure}`")
+            yield name, [self._box(box, what) for box in image.get("detections") or ()]
+        if not number and layout is _BATCH and not isinstance(self._first("images"), list):
             raise self._malformed("has no list `images`")
 
     def _box(self, box: Any, what: str) -> tuple[str, float, Any]:
+        if isinstance(box, list):
+            raise self._malformed(f"a detection of {what} is a list, as MegaDetector wrote before 1.0", _RUN_AGAIN)
         try:
             left, top, width, height = (_number(value) for value in box["bbox"])
             return str(box["category"]), _number(box["conf"]), (left, top, width, height)
@@ -133,11 +178,16 @@ class Detections:
             ) from error
 
     def _items(self, prefix: str) -> Iterator[Any]:
+        return self._parsed(lambda stream: ijson.items(stream, prefix, use_float=True))
+
+    def _parsed(self, parse: Callable[[JsonStream], Iterator[Any]]) -> Iterator[Any]:
         with store.open_unchanged(self.entry.url, self.entry.identity) as stream:
             try:
-                yield from ijson.items(_PythonsJson(stream), prefix, use_float=True)
-            except ijson.JSONError as error:
+                yield from parse(JsonStream(stream))
+            except (ijson.JSONError, UnicodeDecodeError) as error:
                 raise self._malformed(f"no JSON ({in_one_line(error)})") from error
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise self._malformed(f"no sound gzip ({in_one_line(error)})") from error
 
     def _first(self, prefix: str) -> Any:
         with closing(self._items(prefix)) as items:  # type: ignore[type-var]
@@ -161,29 +211,6 @@ class Detections:
 
     def _malformed(self, what: str, remedy: str = "give MegaDetector's batch output, format 1.x") -> UsageError:
         return UsageError(f"{self.entry.url}: {what}; {remedy}")
-
-
-class _PythonsJson:
-    """A stream of JSON in which what is no number, and Python writes all the same, is null."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """Some bytes; none at the end."""
-        if not size:
-            return b""
-        data, cut = self._rest, 0
-        while cut < 1:
-            more = self._stream.read(size)
-            data += more
-            if not more:
-                cut = len(data)
-                break
-            cut = data.rfind(b",")  # before which no number goes on
-        head, self._rest = data[:cut], data[cut:]
-        return _NO_NUMBER.sub(b"null", head)
 
 
 def _number(value: Any) -> float:

@@ -1,7 +1,9 @@
 """The boxes that a detector found in the images of one shard, looked up by key while the shard is read."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from trapline.decoding.crops import Box, Cropping, Crops
 
@@ -23,10 +25,17 @@ class ShardBoxes:
     def crops(self, key: str) -> Crops | None:
         """Return what to cut out of an image; None where it has no box."""
         name = normalize_path(key)
+        if name not in self.boxes:
+            name = self._composed.get(unicodedata.normalize("NFC", name), name)
         if name in self.boxes:
             self.found.add(name)
         boxes = self.boxes.get(name)
         return Crops(boxes, self.cropping) if boxes else None
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        """Keys by their composed form, NFC: macOS decomposes names that others compose."""
+        return {unicodedata.normalize("NFC", key): key for key in reversed([*self.boxes])}
 
     @property
     def unmatched(self) -> list[str]:

@@ -11,16 +11,17 @@ import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
 from trapline.errors import CheckpointError, UsageError
+from trapline.model.architecture import STAGES, VARIANTS, Architecture
 from trapline.model.download import fetch
-from trapline.model.hiera import STAGES, VARIANTS, Architecture, Hiera
+from trapline.model.hiera import Hiera
 
 # As published in birder's model registry, by file name.
 PUBLISHED_SHA256 = {
@@ -31,14 +32,14 @@ PUBLISHED_SHA256 = {
     ),
 }
 
-# What else a birder `config` may say: what matters to training only, and the only kind that there is here.
+# What else a birder `config` may hold: settings of training, and settings of which one value is supported.
 _WITHOUT_EFFECT = {"drop_path_rate", "drop_path_uniform"}
 _ONLY = {"attn_pool_type": "MultiHeadAttentionPool", "attn_pool_act_layer_type": "gelu"}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network that is ready to use, and all that must be known to use it.
+    """A network that is ready to use, with its classes and preprocessing.
 
     Attributes:
         network: in eval mode, float32, on the CPU, without gradients.
@@ -47,7 +48,7 @@ class Model:
         classes: names in the order of the logits; none if the network was trained without labels.
         size: height and width in pixels that the network takes.
         rgb_mean: of the pixels it was trained on, as parts of 1.
-        rgb_std: likewise.
+        rgb_std: of the same pixels.
         weights_sha256: hex digest of the file.
         source: as the user named it.
     """
@@ -73,10 +74,13 @@ class _Signature:
     inputs: tuple[_Input]
 
 
+_Spread = Annotated[FiniteFloat, Field(gt=0)]
+
+
 @dataclass(frozen=True)
 class _RgbStats:
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[_Spread, _Spread, _Spread]
 
 
 _ARCHITECTURE = TypeAdapter(Architecture)
@@ -84,7 +88,7 @@ _ARCHITECTURE = TypeAdapter(Architecture)
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What a birder checkpoint holds beside its tensors."""
+    """The contents of a birder checkpoint beside its tensors."""
 
     class_to_idx: dict[str, int]
     signature: _Signature
@@ -96,7 +100,7 @@ class _Metadata:
 def load(
     source: str, *, size: tuple[int, int] | None = None, architecture: str | None = None, sha256: str | None = None
 ) -> Model:
-    """Fetches a checkpoint where necessary, checks it and builds its network.
+    """Fetch a checkpoint where necessary, check it and build its network.
 
     Args:
         source: as `fetch` takes it.
@@ -136,7 +140,7 @@ def load(
 
 
 def save(model: Model, path: Path) -> None:
-    """Writes a checkpoint that `load` and birder itself read; of a variant of birder's without its config."""
+    """Write a checkpoint that `load` and birder itself read; the config is stored only for custom variants."""
     height, width = model.size
     contents = {
         "state": model.network.state_dict(),
@@ -205,15 +209,15 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _foreign_objects(path: Path) -> str:
-    """The functions and classes that a .pt archive would call, beyond those that make tensors."""
+    """Return the functions and classes that a .pt archive would call, beyond those that make tensors."""
     try:
         return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-    except Exception:  # noqa: BLE001 (a damaged archive can fail in many ways, and then tells nothing)
+    except Exception:  # noqa: BLE001 (a damaged archive can fail in many ways)
         return ""
 
 
 def _architecture(path: Path, state: dict[str, Tensor], config: dict[str, Any], name: str | None) -> Architecture:
-    """The named variant, or else the one that the tensors show; either way with what the file's config overrides."""
+    """Return the named variant, or the one that the tensors show, with what the file's config overrides."""
     config = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT and value != _ONLY.get(key)}
     if unsupported := config.keys() - {field.name for field in fields(Architecture)}:
         raise CheckpointError(f"{path}: its config asks for {', '.join(sorted(unsupported))}, which is not supported")
@@ -271,6 +275,9 @@ def _network(
         if ours != theirs:
             variant = _variant(architecture)
             raise CheckpointError(f"{path}: is no {variant} for {height} x {width}: {name} is {theirs}, not {ours}")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: fetch it again, or use an earlier checkpoint")
     network.load_state_dict(state, assign=True)
     return network.float().eval().requires_grad_(False)
 
@@ -281,5 +288,5 @@ def _first(error: ValidationError) -> str:
 
 
 def _brief(error: Exception) -> str:
-    """The first sentence of an error, for messages of one line."""
+    """Return the first sentence of an error, for messages of one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]

@@ -1,4 +1,4 @@
-"""A Hiera made fast on a CPU, with the answers of the one it was made from, up to rounding.
+"""A faster Hiera for CPUs, with the same answers up to rounding.
 
 What costs time beside the products are passes over memory: a GELU, a residual. oneDNN does both while the product is
 still in registers (in float32, also where the weights are bfloat16), and takes weights in a blocked layout of its own.
@@ -12,19 +12,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from trapline.model.hiera import Block, Hiera, max_pool, sequences
+from trapline.model.blocks import Block, max_pool, sequences
+from trapline.model.hiera import Hiera
 
 # oneDNN's fused products, which torch.compile uses; they have no public name, hence `available`.
 _LINEAR = ("_linear_pointwise", "_reorder_linear_weight")
 
 
 def available() -> bool:
-    """Whether this build of torch has what it takes."""
+    """Return whether this build of torch has the operators."""
     return torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in _LINEAR)
 
 
 def fuse(network: Hiera) -> Hiera:
-    """A network for inference on a CPU only; it shares what is no block with the one that it is made from.
+    """Return a network for inference on a CPU only, which shares everything but the blocks with the given one.
 
     Args:
         network: in eval mode, of one dtype in its body.
@@ -50,7 +51,7 @@ class FusedBlock(nn.Module):
         self.expand, self.contract = _Linear(cast(nn.Linear, block.mlp[0])), _Linear(cast(nn.Linear, block.mlp[3]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `Block`."""
+        """Return what `Block` returns."""
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
@@ -60,7 +61,7 @@ class FusedBlock(nn.Module):
         return self.contract.added_to(x, self.expand.gelu(self.norm2(x)))
 
     def _attend(self, qkv: Tensor) -> Tensor:
-        """As `hiera.attend`, by plain products, head by head.
+        """Compute `blocks.attend` by plain products, head by head.
 
         In bfloat16 torch's fused kernel reaches a third of the machine's rate (128 against 229 GFLOP/s over 576
         tokens); in both precisions it is slower over the few tokens of a window.
@@ -80,7 +81,7 @@ class FusedBlock(nn.Module):
 
 
 class _Linear:
-    """A linear layer by oneDNN, with what comes after it."""
+    """A linear layer by oneDNN, fused with the operation that follows it."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())

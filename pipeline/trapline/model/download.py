@@ -1,4 +1,4 @@
-"""A checkpoint's name becomes a file on this machine: a path, a URL of any store, or a name on the Hugging Face hub."""
+"""Find or download a checkpoint: a path, a URL of any store, or a name on the Hugging Face hub."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _SUFFIXES = (".pt", ".safetensors")
 
 
 def fetch(source: str) -> Path:
-    """Where the checkpoint lies on this machine, after downloading it if it must be.
+    """Return the checkpoint's path on this machine, after downloading it if necessary.
 
     Args:
         source: a path, a URL of any fsspec filesystem, or a name on the Hugging Face hub, `organisation/name` or
@@ -48,7 +48,7 @@ def fetch(source: str) -> Path:
 
 
 def _fetch_url(url: str) -> Path:
-    """Downloads into a cache that is keyed by the URL and the version that the store says the file has."""
+    """Download into a cache that is keyed by the URL and the version that the store says the file has."""
     filesystem, remote = url_to_fs(url)
     if isinstance(filesystem, LocalFileSystem):
         return fetch(remote)
@@ -57,7 +57,7 @@ def _fetch_url(url: str) -> Path:
     key = hashlib.sha256(f"{url}\n{info['size']}\n{version}".encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trapline" / "checkpoints"
     path = cache / key[:16] / Path(remote.partition("?")[0]).name
-    # Where a store tells no version, other weights of the same size could not be told from these.
+    # Without a version, other weights of the same size would go unnoticed.
     if version and path.exists():
         return path
 
@@ -75,7 +75,7 @@ def _fetch_url(url: str) -> Path:
 
 
 def _fetch_from_hub(repository: str, name: str, revision: str | None) -> Path:
-    """Downloads through the hub's own client, which brings its cache, resuming, mirrors and offline mode."""
+    """Download through the hub's own client, which brings its cache, resuming, mirrors and offline mode."""
     reachable = True
     # birder always publishes the first and sometimes the second: in this order, a repository that gains a file still
     # gives the one that it gave before.

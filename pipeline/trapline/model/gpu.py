@@ -1,6 +1,6 @@
-"""A GPU that is fed while it computes.
+"""Copies to and from a GPU while it computes.
 
-Calls come from several threads, each with its batch. While the device works on one, the pixels of another are copied
+Several threads call, each with its batch. While the device works on one, the pixels of another are copied
 to it, and the answers to a third are copied back. Each thread has a stream of its own for copies; all compute on the
 same one, in turn.
 """
@@ -17,19 +17,19 @@ from torch import Tensor
 from trapline.model.hiera import Output
 from trapline.model.lazy_compile import Compiled
 
-# Blocks along one side of a CUDA grid: torch's attention kernels refuse more windows, or are exchanged for others.
+# Blocks along one side of a CUDA grid: torch's attention kernels refuse more windows, or are run in another kernel.
 MOST_WINDOWS = 65_535
 
 
 class Busy:
-    """Time in which work was done, counted once where calls overlap. They end in the order in which they began."""
+    """Measure busy time, counted once where calls overlap; calls end in the order in which they began."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._until = 0.0
 
     def since(self, started: float) -> float:
-        """Seconds from then, on `perf_counter`, until now that no other call has counted."""
+        """Return the seconds from `started`, on `perf_counter`, until now that no other call has counted."""
         with self._lock:
             now = perf_counter()
             seconds = now - max(started, self._until)
@@ -38,12 +38,12 @@ class Busy:
 
 
 class Gpu:
-    """A device and what it is to answer; several threads may call it.
+    """Run a function on a device, with copies beside the computing; several threads may call it.
 
     Args:
         answer: pixels uint8 [N, 3, H, W] on the device to answers there.
-        device: a GPU. On a CPU, which has no streams, it does the same in turn.
-        note: is told what a person should know.
+        device: a GPU. A CPU has no streams: there the steps run one after the other.
+        note: receives warnings for the user.
     """
 
     def __init__(self, answer: Callable[[Tensor], Output], device: torch.device, note: Callable[[str], object]) -> None:
@@ -59,12 +59,12 @@ class Gpu:
         self._busy = Busy()
 
     def __call__(self, pixels: Tensor, size: int) -> Output:
-        """Answers to pixels uint8 [N, 3, H, W], both in the host's memory, from a pass over `size` images.
+        """Return answers to pixels uint8 [N, 3, H, W], both in the host's memory, from a pass over `size` images.
 
-        What fills the batch up is whatever lay there; nobody asks for its answers.
+        The padding is left uninitialised; its answers are dropped.
         """
         started = perf_counter()
-        # Pinned memory is torch's to keep: it is given out again once the copy is done.
+        # torch reuses pinned memory once the copy is done.
         batch = self._empty(size, *pixels.shape[1:])
         batch[: len(pixels)] = pixels
         copies = self._copies()
@@ -75,7 +75,7 @@ class Gpu:
             computing.wait_stream(copies)
             output = self.answer(images)
             copies.wait_stream(computing)
-        # Until `done`, this call holds on to all that the streams use: no other can be given its memory.
+        # Until `done`, this call holds references to all that the streams use, so that torch cannot reuse the memory.
         done = self._event()
         with self._streams.stream(copies):
             answers = _map(output, lambda part: part[: len(pixels)].to("cpu", non_blocking=True))

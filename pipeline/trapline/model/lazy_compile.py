@@ -1,9 +1,8 @@
-"""A function of a batch, compiled for the sizes of batch that are worth it.
+"""A function of a batch, compiled for the batch sizes that are worth it.
 
-Compiling the network takes a minute or so for each size, on a machine where nobody did it before (torch keeps what came
-of it on disk). A run over a few thousand images would wait for longer than it saves, and nobody knows beforehand how
-many images a run has. So a size is compiled once as much time has been spent on it as compiling takes: no run takes
-twice as long as it would have taken had it known.
+Compiling the network takes about a minute for each size, unless torch has it in its cache on disk. A run over a few
+thousand images would wait longer than it saves, and the number of images is not known beforehand. So a size is compiled
+once as much time has been spent on it as compiling takes: no run takes more than twice as long as it could have.
 """
 
 from collections import Counter
@@ -23,13 +22,13 @@ Out = TypeVar("Out")
 
 
 class Compiled(Generic[Out]):
-    """The function, with the same answers up to rounding.
+    """Call a function, compiled where it pays; the answers are the same up to rounding.
 
     Args:
         function: of one tensor [N, ...], in one graph.
-        note: is told where it does not compile.
+        note: receives a warning where it does not compile.
         mode: of `torch.compile`. Not one with CUDA graphs: torch keeps those by thread, and fails in any other.
-        backend: likewise.
+        backend: of `torch.compile`.
     """
 
     def __init__(
@@ -41,32 +40,32 @@ class Compiled(Generic[Out]):
     ) -> None:
         self._function = function
         self._note = note
-        # In one graph, or else what does not compile, and the ninth size, would go on uncompiled without a word.
+        # In one graph: without `fullgraph`, a graph break or the ninth size would silently run uncompiled.
         self._compiled = torch.compile(function, fullgraph=True, dynamic=False, mode=mode, backend=backend)
         self._sizes: set[int] = set()
         self._seconds = Counter[int]()
         self._worthwhile = WORTHWHILE
 
     def __call__(self, batch: Tensor) -> Out:
-        """What the function gives. By one thread at a time; of batches made in inference mode, or of none that are."""
+        """Return what the function returns. One thread at a time; all batches made in inference mode, or none."""
         size = len(batch)
         if size not in self._sizes and self._seconds[size] >= self._worthwhile:
             self.compile(batch)
         return (self._compiled if size in self._sizes else self._function)(batch)
 
     def took(self, size: int, seconds: float) -> None:
-        """A batch of that size took so long."""
+        """Record the time that a batch of this size took."""
         self._seconds[size] += seconds  # type: ignore[assignment]
 
     def compile(self, batch: Tensor) -> bool:
-        """Compiles for batches as large as this one, now; gives whether it did.
+        """Compile for batches of this size, now; return whether it succeeded.
 
-        Where it cannot (there may be no C compiler, which Triton needs), it says so, and is not tried again.
+        Where it fails (Triton needs a C compiler, for one), the user is warned and no further size is tried.
         """
-        self._function(batch)  # which may keep what it computes but once; it is no part of what is compiled
+        self._function(batch)  # fills the network's caches first, so that they are not compiled
         try:
             self._compiled(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is another way
+        except Exception as error:  # noqa: BLE001 - whatever the cause, the function itself still works
             self._note(f"the network could not be compiled, and runs as it is, slower: {in_one_line(error)}")
             self._worthwhile = inf
             return False

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,51 +12,35 @@ from torch import Tensor
 from trapline.config import Precision
 from trapline.errors import FatalError, UsageError, is_out_of_memory
 from trapline.model import cpu_kernels
+from trapline.model.architecture import PATCH, WINDOW
 from trapline.model.checkpoint import Model
 from trapline.model.gpu import MOST_WINDOWS, Gpu
-from trapline.model.hiera import PATCH, WINDOW, Hiera, Output
+from trapline.model.hiera import Hiera, Output
+from trapline.model.predictions import Predictions
 
-# Images per batch when nobody says otherwise. A batch of 8 keeps two cores busy and its activations in some 200 MB.
+# Images per batch by default. A batch of 8 keeps two cores busy and its activations in some 200 MB.
 DEFAULT_BATCH = {"cuda": 64, "cpu": 8}
 
-# Images that a CPU passes at once. What an allocator asks of the system in blocks beyond 32 MB it gives back after each
-# pass, and has cleared anew: 4 at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
+# Images that a CPU passes at once. The allocator returns blocks over 32 MB to the system after each pass, which clears
+# them again: 4 at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
 _CPU_PASS = 4
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What the model says of N images.
-
-    Attributes:
-        probabilities: float32 [N, C], softmax of the logits; C is 0 for a model without classifier.
-        energy: float32 [N], logsumexp of the logits: high for what looks like one of the classes (Liu et al. 2020,
-            arXiv:2010.03759, with the sign turned); -inf for a model without classifier.
-        embedding: float32 [N, D].
-        features: stage name -> float16 [N, channels, rows, columns].
-    """
-
-    probabilities: npt.NDArray[np.float32]
-    energy: npt.NDArray[np.float32]
-    embedding: npt.NDArray[np.float32]
-    features: dict[str, npt.NDArray[np.float16]]
-
-
 class Predictor:
-    """A model on a device, ready for chunk after chunk, also from several threads.
+    """A model on a device, for chunk after chunk, callable from several threads.
 
     Args:
         model: the checkpoint; its network is moved and cast.
         device: "cpu" or "cuda".
         precision: "fp32", or "bf16" for weights and activations; the last norm and the classifier stay in fp32.
         batch_size: most images in one pass; halved for good when the device runs out of memory.
-        stages: feature maps to give.
-        note: is told what a person should know.
+        stages: feature maps to return.
+        note: receives warnings for the user.
 
     Raises:
-        UsageError: the device is not there, or does not compute in that precision.
+        UsageError: torch finds no such device.
     """
 
     def __init__(
@@ -76,7 +59,7 @@ class Predictor:
         windows = model.size[0] * model.size[1] // (PATCH * WINDOW) ** 2
         self.batch_size = min(batch_size, _CPU_PASS if device == "cpu" else max(1, MOST_WINDOWS // windows))
         self.stages = tuple(stages)
-        # TF32 would round the stem's products to 10 bits behind fp32's back.
+        # TF32 would silently round the stem's products to 10 bits.
         torch.backends.cudnn.allow_tf32 = False
         # Which of its attention kernels comes first is torch's choice, by GPU and version; without cuDNN's, flash does.
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -105,7 +88,7 @@ class Predictor:
         )
 
     def answer(self, pixels: Tensor) -> Output:
-        """Logits and embedding float32, features float16, of one pass over pixels on the device; without gradients."""
+        """Return logits and embedding (float32) and features (float16) of one pass over pixels on the device."""
         images = (pixels.float().div_(255) - self._mean).div_(self._std).to(self.dtype)
         logits, embedding, features = self.network.predict(images, self.stages)
         return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
@@ -127,7 +110,7 @@ class Predictor:
                 output = None
             # Not in the `except`: its traceback holds on to the activations, which could not be given back.
             if output is None:
-                self.batch_size = min(self.batch_size, size // 2)  # another thread may have met with the same
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it too
                 if self.gpu:
                     torch.cuda.empty_cache()
             else:
@@ -143,11 +126,11 @@ class Predictor:
 
 
 def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
-    """What `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
+    """Return the precision that `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
 
-    On a CPU that multiplies in it, bf16 is twice as fast, and gives 5 of 3,000 images another class, where two were
-    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many): no default of ours.
-    On a GPU neither has been measured yet.
+    On a CPU that multiplies in bf16, it is twice as fast, and gives 5 of 3,000 images another class, where two were
+    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many). That is for the
+    user to decide.
     """
     if precision != "auto":
         return precision
@@ -155,7 +138,7 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
 
 
 def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
-    """Whether the hardware does; elsewhere it is emulated, and far slower than fp32. Every GPU since 2020 does."""
+    """Return whether the hardware multiplies in bf16, as every GPU since 2020; emulated, it is far slower than fp32."""
     return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

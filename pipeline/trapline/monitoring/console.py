@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Account
+from trapline.run.progress import Progress as RunProgress
 
 # Logs of a night stay short: at most this often, in seconds.
 LINE_EVERY = 30
@@ -27,12 +27,13 @@ _BOUND = {
     "predict": "inference",
     "decode": "decoding",
     "read": "reading from the store",
+    "start-up": "start-up",
     "nothing": "nothing",
 }
 
 
-class Watch:
-    """Shows the running totals; a context manager, and called with them after every step."""
+class ConsoleObserver:
+    """Show the running totals, as long as the context lasts."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -52,48 +53,56 @@ class Watch:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, account: Account) -> None:
-        """Show the totals, as far as it is time to."""
+    def __call__(self, progress: RunProgress) -> None:
+        """Show the totals, if a line is due."""
         if self.console.is_terminal:
-            self._bar.update(self._task, description=_line(account), total=1.0, completed=account.fraction_done)
+            self._bar.update(
+                self._task, description=_line(progress), total=1.0, completed=progress.shards.fraction_done
+            )
         elif monotonic() >= self._next_line:
             self._next_line = monotonic() + LINE_EVERY
-            line = f"{datetime.now():%H:%M:%S}  {account.run_id}  {_line(account)}"
+            line = f"{datetime.now():%H:%M:%S}  {progress.plan.run_id}  {_line(progress)}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something that a person should know."""
+        """Show something that a person should know."""
         self.console.print(Text(text), soft_wrap=True)
 
 
-def _line(account: Account) -> str:
-    done = account.fraction_done
-    left = f"{timedelta(seconds=round(account.seconds * (1 - done) / done))} left" if done else "starting"
-    return (
-        f"{account.images_seen:,} images  {account.images_per_second:,.1f}/s  {account.failed_seen:,} failed  "
-        f"{len(account.committed):,}/{len(account.todo):,} shards  {left}"
-    )
+def _line(progress: RunProgress) -> str:
+    tallies, seconds = progress.tallies, progress.seconds_left
+    parts = [
+        f"{tallies.images_seen:,} images",
+        f"{progress.images_per_second:,.1f}/s",
+        f"{tallies.failed_seen:,} failed",
+        f"{len(progress.shards.committed):,}/{len(progress.plan.todo):,} shards",
+    ]
+    if seconds is not None:
+        parts.append(f"{timedelta(seconds=round(seconds))} left")
+    elif not tallies.images_seen:
+        parts.append("starting")
+    return "  ".join(parts)
 
 
-def print_plan(console: Console, account: Manifest, last: Mapping[str, Any] | None) -> None:
-    """What a dry run found, and how the last run that worked anything off fared, from its manifest."""
+def print_plan(console: Console, planned: Manifest, last: Mapping[str, Any] | None) -> None:
+    """Print what a dry run found, and how fast the last run was that classified images, from its manifest."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("shards", f"{account.shards_in:,}")
-    table.add_row("  done already", f"{account.shards_already_done:,} ({_images(account.images_already_done)})")
-    table.add_row("  to do", f"{account.shards_todo:,} ({_bytes(account.bytes_todo)})")
-    if account.shards_passed_over:
-        table.add_row("  passed over", _passed_over(account))
-    if account.ignored:
-        table.add_row("ignored files", Text(_listed(account.ignored)))
+    table.add_row("shards", f"{planned.shards_in:,}")
+    table.add_row("  done already", f"{planned.shards_already_done:,} ({_images(planned.images_already_done)})")
+    table.add_row("  to do", f"{planned.shards_todo:,} ({_bytes(planned.bytes_todo)})")
+    if planned.shards_passed_over:
+        table.add_row("  passed over", _passed_over(planned))
+    if planned.ignored:
+        table.add_row("ignored files", Text(_listed(planned.ignored)))
     if last:
         table.add_row("the last run", f"{last['images_per_second']:,.1f} images/s, bound by {_BOUND[last['bound_by']]}")
-        table.add_row("  feeding", _feeding(last["decoders_per_predictor"], last["workers"]))
+        table.add_row("  decode workers", _decode_workers(last["decoders_per_predictor"], last["workers"]))
     console.print(table)
     console.print("Dry run: nothing was read, nothing was written.")
 
 
 def print_summary(console: Console, manifest: Manifest, output: str) -> None:
-    """The closing tables of a run."""
+    """Print the closing tables of a run."""
     total = sum(manifest.images.values())
     if not manifest.shards_committed and not manifest.shards_failed and not manifest.shards_left:
         if not manifest.shards_in:
@@ -114,13 +123,12 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
         table.add_row("troubles", _listed(manifest.reasons))
     if manifest.ignored:
         table.add_row("ignored files", Text(_listed(manifest.ignored)))
-    busy = ", ".join(f"{kind} workers busy {share:.0%}" for kind, share in manifest.busy.items())
     table.add_row(
         "speed", f"{manifest.images_per_second:,.1f} images/s over {timedelta(seconds=round(manifest.seconds))}"
     )
-    table.add_row("bound by", f"{_BOUND[manifest.bound_by]} ({busy})")
+    table.add_row("bound by", _bound_by(manifest))
     if manifest.decoders_per_predictor:
-        table.add_row("feeding", _feeding(manifest.decoders_per_predictor, manifest.workers))
+        table.add_row("decode workers", _decode_workers(manifest.decoders_per_predictor, manifest.workers))
     console.print(table, highlight=False)
     if manifest.species:
         console.print(_species_table(manifest, total))
@@ -131,9 +139,9 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
         console.print(
             f"Stopped by {manifest.ended_by}: {left} left for the next night.", highlight=False, soft_wrap=True
         )
-    if manifest.results_otherwise:
-        others = _counted(manifest.results_otherwise, "result")
-        console.print(f"{others} of shards outside of this input, computed otherwise, remain in the output.")
+    if manifest.results_with_other_fingerprint:
+        others = _counted(manifest.results_with_other_fingerprint, "result")
+        console.print(f"{others} of shards outside this input, written with different settings, remain in the output.")
     if manifest.detections.get("unmatched"):
         _print_unmatched(console, manifest.detections)
     _print_shards(console, "failed, to be tried again by the next run", manifest.shards_failed)
@@ -146,10 +154,19 @@ def _passed_over(manifest: Manifest) -> str:
     return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since and --where"
 
 
-def _feeding(decoders_per_predictor: float, workers: Mapping[str, int]) -> str:
-    """What a person needs to know to choose machines."""
-    there = f"{workers['decode']} for {workers['predict']}"
-    return f"{decoders_per_predictor:.1f} decode workers keep one predict worker busy here; there were {there}"
+def _bound_by(manifest: Manifest) -> str:
+    if manifest.bound_by == "start-up":
+        total = timedelta(seconds=round(manifest.seconds))
+        return (
+            f"start-up (the first images came after {timedelta(seconds=round(manifest.start_up_seconds))} of {total})"
+        )
+    busy = ", ".join(f"{kind} workers busy {share:.0%}" for kind, share in manifest.busy.items())
+    return f"{_BOUND[manifest.bound_by]} ({busy})"
+
+
+def _decode_workers(needed: float, workers: Mapping[str, int]) -> str:
+    """Return what a person needs to know to choose machines."""
+    return f"per predictor: {needed:.1f} needed, {workers['decode'] / workers['predict']:.1f} used"
 
 
 def _species_table(manifest: Manifest, total: int) -> Table:

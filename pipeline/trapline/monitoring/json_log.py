@@ -10,11 +10,11 @@ from rich.console import Console
 
 from trapline.monitoring.console import LINE_EVERY
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 
 
-class Log:
-    """Looks on at a run. `event` is `progress`, `note`, or `end`, which has the whole manifest.
+class JsonLog:
+    """Log a run. `event` is `progress`, `note`, or `end`, which has the whole manifest.
 
     Args:
         console: where the lines go.
@@ -25,21 +25,21 @@ class Log:
         self._next_line = monotonic() + LINE_EVERY
         self._run_id: str | None = None
 
-    def __call__(self, account: Account) -> None:
-        """Log the totals, as far as it is time to."""
-        self._run_id = account.run_id
+    def __call__(self, progress: Progress) -> None:
+        """Log the totals, if a line is due."""
+        self._run_id = progress.plan.run_id
         if monotonic() < self._next_line:
             return
         self._next_line = monotonic() + LINE_EVERY
         self._line(
             "progress",
-            images=account.images_seen,
-            failed=account.failed_seen,
-            images_per_second=round(account.images_per_second, 2),
-            shards_committed=len(account.committed),
-            shards_todo=len(account.todo),
-            fraction_done=round(account.fraction_done, 4),
-            busy={kind: round(share, 3) for kind, share in account.busy.items()},
+            images=progress.tallies.images_seen,
+            failed=progress.tallies.failed_seen,
+            images_per_second=round(progress.images_per_second, 2),
+            shards_committed=len(progress.shards.committed),
+            shards_todo=len(progress.plan.todo),
+            fraction_done=round(progress.shards.fraction_done, 4),
+            busy={kind: round(share, 3) for kind, share in progress.workers.busy.items()},
         )
 
     def note(self, text: str) -> None:
@@ -47,7 +47,7 @@ class Log:
         self._line("note", text=text)
 
     def end(self, manifest: Manifest) -> None:
-        """Log how it ended."""
+        """Log how the run ended."""
         self._run_id = manifest.run_id
         self._line("end", **asdict(manifest))
 

@@ -1,4 +1,4 @@
-"""The account of a run as Prometheus sees it: gauges that every Ray node's metrics endpoint gives, as `ray_trapline_…`.
+"""The totals of a run as Prometheus sees them: gauges at the metrics endpoint of every Ray node, `ray_trapline_…`.
 
 For `docs/grafana.json`. The values of a run that has ended are gone from there, and stand in its manifest.
 """
@@ -8,21 +8,21 @@ from types import TracebackType
 from ray.util.metrics import Gauge
 
 from trapline.run.periodic import Periodic
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 
 # Seconds; Ray itself exports every ten.
 _EVERY = 5.0
 
 
 class Metrics(Periodic):
-    """Sets the gauges, from a thread, for as long as the context lasts; Ray must have been started.
+    """Set the gauges, from a thread, as long as the context lasts; Ray must be connected.
 
     Each has a tag `run`, the run's id; all are totals since the run began, but shares and shards left.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__(self._set, _EVERY)
-        self._account = account
+        self._progress = progress
         self._images = _gauge("images", "Rows committed, by status: ok, salvaged, failed", "status")
         self._reasons = _gauge("troubles", "Committed rows that are salvaged or failed, by kind of error", "reason")
         self._predicted = _gauge("images_predicted", "Images that came back from prediction, committed or not")
@@ -41,9 +41,9 @@ class Metrics(Periodic):
         self._set()
 
     def _set(self) -> None:
-        now = self._account.manifest("running")
-        self._predicted.set(self._account.images_seen, {"run": now.run_id})
-        self._bytes.set(self._account.bytes_done, {"run": now.run_id})
+        now = self._progress.manifest("running")
+        self._predicted.set(self._progress.tallies.images_seen, {"run": now.run_id})
+        self._bytes.set(self._progress.shards.bytes_done, {"run": now.run_id})
         self._bytes_todo.set(now.bytes_todo, {"run": now.run_id})
         shards = {"committed": now.shards_committed, "failed": len(now.shards_failed), "left": now.shards_left}
         for gauge, tag, values in (

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, SPECIES_PROBABILITY, Columns, plain_type
 from trapline.sources.records import Record
 

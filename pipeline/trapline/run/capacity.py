@@ -1,8 +1,8 @@
 """The cluster that a run works on: joined or started, asked for room, and watched as it grows and shrinks.
 
-Ray tells nobody what a cluster may grow to, and its autoscaler starts the nodes that waiting tasks need. So work begins
-with a muster: scouts, tasks that do nothing but have the needs of a worker, as many as there is work for. Once some of
-each kind have found room, the workers come; Ray Data asks for more nodes of the kinds that it finds busy.
+Ray does not say what a cluster may grow to, and its autoscaler starts the nodes that waiting tasks need. So work
+begins with probe tasks, which do nothing but need what a worker needs, as many as there is work for. Once some of each
+kind have found room, the workers start; Ray Data asks for more nodes of the kinds that it finds busy.
 """
 
 from collections import Counter
@@ -23,7 +23,9 @@ from trapline.config import RunConfig
 from trapline.errors import UsageError
 from trapline.ray_session import connect, on_shared_cluster
 from trapline.run.periodic import Periodic
-from trapline.run.progress import Account, Slots
+from trapline.run.plan import RunPlan
+from trapline.run.progress import Progress
+from trapline.run.worker_time import WorkerCounts
 from trapline.run.workers import CPU_THREADS
 
 # Cores that a worker takes of a node. Not the same: Ray would fuse equals into one actor that decodes and predicts in
@@ -37,10 +39,10 @@ _NODE, _GROUP = "ray.io/node-id", "ray.io/node-group"
 # a second of 0.7 MB, of a small GPU (an L4 should predict 600 a second), and of a core that does both.
 _WORTH_A_CORE = {"cuda": 16e9, "cpu": 5e8}
 _WORTH_A_GPU = 100e9
-_MOST_SCOUTS = 1000
+_MOST_PROBES = 1000
 # Nodes that were asked for together come together; this long, in seconds, the first of them wait for the others.
 _STRAGGLERS = 60.0
-# Seconds from look to look, and from remark to remark.
+# Seconds from look to look, and from note to note.
 _LOOK_EVERY = 2.0
 _SAY_EVERY = 30.0
 # The slowest image may take as long, in seconds.
@@ -48,7 +50,7 @@ _SILENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPlan:
     """The workers of a run, and where they are.
 
     Attributes:
@@ -58,8 +60,8 @@ class Crew:
         decode_where: Ray's label selector of the nodes that decode; empty for any.
     """
 
-    now: Slots
-    most: Slots
+    now: WorkerCounts
+    most: WorkerCounts
     predictor_gpus: float
     decode_where: dict[str, str]
 
@@ -69,21 +71,21 @@ class Cluster:
 
     Args:
         device: where inference runs.
-        account: of the run; its `todo` says how much there is to do.
+        plan: of the run; its `todo` says how much there is to do.
     """
 
-    def __init__(self, device: Literal["cpu", "cuda"], account: Account) -> None:
+    def __init__(self, device: Literal["cpu", "cuda"], plan: RunPlan) -> None:
         self._device: Literal["cpu", "cuda"] = device
-        self._account = account
-        self._config = account.config
-        self._gpus = account.config.gpus_per_actor if device == "cuda" else 0.0
+        self._plan = plan
+        self._config = plan.config
+        self._gpus = plan.config.gpus_per_actor if device == "cuda" else 0.0
         self._needs = {"decode": {"CPU": DECODE_CPUS}, "predict": {"CPU": PREDICT_CPUS, "GPU": self._gpus}}
 
-    def muster(self, note: Callable[[str], None]) -> bool:
+    def wait_for_capacity(self, note: Callable[[str], None]) -> bool:
         """Wait until there is room for a worker of each kind; until `stop_at` at most.
 
         Args:
-            note: is told, every half a minute, what is waited for.
+            note: receives, every half a minute, what is waited for.
 
         Returns:
             Whether there is.
@@ -95,28 +97,28 @@ class Cluster:
             for kind in self._needs:
                 self._refuse_impossible(kind, waiting=1)
             return True
-        scouts = {_scout(kind, needs): kind for kind, needs in self._needs.items() for _ in range(self._wanted(kind))}
-        waiting, found = list(scouts), set[str]()
+        probes = {_probe(kind, needs): kind for kind, needs in self._needs.items() for _ in range(self._wanted(kind))}
+        waiting, found = list(probes), set[str]()
         started, said = monotonic(), 0.0
         # Those that find no room go on asking for it until this process ends. To cancel a task that completes at that
         # moment can abort the process (Ray 2.60).
-        while waiting and not self._account.is_time:
+        while waiting and not self._plan.deadline_passed:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY)
-            found |= {scouts[scout] for scout in done}
+            found |= {probes[probe] for probe in done}
             seconds = monotonic() - started
             missing = self._needs.keys() - found
             if not missing and seconds > _STRAGGLERS:
                 break
             for kind in missing:
-                self._refuse_impossible(kind, sum(scouts[scout] == kind for scout in waiting))
+                self._refuse_impossible(kind, sum(probes[probe] == kind for probe in waiting))
             if missing and seconds - said >= _SAY_EVERY:
                 said = seconds
                 lacking = " and ".join(f"a {kind} worker ({_named(self._needs[kind])})" for kind in sorted(missing))
                 note(f"waiting for {_duration(seconds)}: no node has room for {lacking}; {_nodes_to_come()}")
         return found == self._needs.keys()
 
-    def crew(self) -> Crew:
-        """The workers that there is room for now."""
+    def worker_plan(self) -> WorkerPlan:
+        """Return the workers that there is room for now."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         with_gpu = [node for node in nodes if _amount(node, "GPU")]
         cores, beside_gpus = (sum(int(_amount(node, "CPU")) for node in some) for some in (nodes, with_gpu))
@@ -131,12 +133,12 @@ class Cluster:
             if cores - beside_gpus >= beside_gpus:
                 decode = cores - beside_gpus
                 decode_where = _all_but(with_gpu)
-        now = Slots(self._config.decode_workers or max(1, decode), self._config.predict_workers or predict)
+        now = WorkerCounts(self._config.decode_workers or max(1, decode), self._config.predict_workers or predict)
         most = now
         # On cores alone the two would take them from each other.
         if on_shared_cluster() and self._device == "cuda":
-            most = Slots(max(now.decode, self._wanted("decode")), max(now.predict, self._wanted("predict")))
-        return Crew(now, most, self._gpus, decode_where)
+            most = WorkerCounts(max(now.decode, self._wanted("decode")), max(now.predict, self._wanted("predict")))
+        return WorkerPlan(now, most, self._gpus, decode_where)
 
     def _wanted(self, kind: str) -> int:
         """Workers that have something to do each."""
@@ -145,7 +147,7 @@ class Cluster:
         if kind == "predict" and self._device == "cpu":
             return 1
         worth = _WORTH_A_CORE[self._device] if kind == "decode" else _WORTH_A_GPU / self._gpus
-        return max(1, min(ceil(self._account.todo_bytes / worth), len(self._account.todo), _MOST_SCOUTS))
+        return max(1, min(ceil(self._plan.todo_bytes / worth), len(self._plan.todo), _MOST_PROBES))
 
     def _refuse_impossible(self, kind: str, waiting: int) -> None:
         needs = {name: amount for name, amount in self._needs[kind].items() if amount}
@@ -154,7 +156,7 @@ class Cluster:
             return  # it is in use
         state = _autoscaler()
         bundles = [dict(request.resources_bundle) for request in state.infeasible_resource_requests]
-        # Some of them are also where there are more scouts than the cluster may have workers.
+        # Some of them are also where there are more probe tasks than the cluster may have workers.
         impossible = bundles.count(needs) >= waiting
         if impossible or not state.autoscaler_state_version:
             raise UsageError(
@@ -163,21 +165,21 @@ class Cluster:
             )
 
 
-class Lookout(Periodic):
-    """As long as the context lasts: counts the workers that there is room for, and speaks up when nothing comes back.
+class CapacityMonitor(Periodic):
+    """Count the workers that there is room for, and note when nothing comes back, as long as the context lasts.
 
     Args:
         cluster: that is watched.
-        account: learns of workers that come and go.
-        note: is told when nothing has come back for some time, and what nodes are awaited.
+        progress: records workers that come and go.
+        note: receives that nothing has come back for some time, and what nodes are awaited.
         every: seconds from look to look.
-        silence: seconds after which nothing is worth a remark.
+        silence: seconds without any result after which a note is due.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        account: Account,
+        progress: Progress,
         note: Callable[[str], None],
         every: float = _SAY_EVERY,
         silence: float = _SILENCE,
@@ -185,9 +187,9 @@ class Lookout(Periodic):
         super().__init__(self._look, every)
         self._silence = silence
         self._cluster = cluster
-        self._account = account
+        self._progress = progress
         self._note = note
-        self._seen = account.steps
+        self._seen = progress.steps
         self._since = monotonic()
 
     def _look(self) -> None:
@@ -195,9 +197,9 @@ class Lookout(Periodic):
             self._look_once()
 
     def _look_once(self) -> None:
-        self._account.staff(self._cluster.crew().now)
-        if self._account.steps != self._seen:
-            self._seen, self._since = self._account.steps, monotonic()
+        self._progress.workers.set_workers(self._cluster.worker_plan().now)
+        if self._progress.steps != self._seen:
+            self._seen, self._since = self._progress.steps, monotonic()
         elif (silence := monotonic() - self._since) >= self._silence:
             self._note(f"nothing has come back for {_duration(silence)}; {_nodes_to_come()}")
 
@@ -210,6 +212,14 @@ def device(config: RunConfig) -> Literal["cpu", "cuda"]:
         return "cuda" if torch.cuda.is_available() else "cpu"
     connect()
     return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
+
+
+def ports() -> dict[str, tuple[str, int]]:
+    """Return host and port of the Ray processes that this one depends on, by name; see `RayWatch`."""
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return {"GCS": (host, int(port)), "raylet": (here["NodeManagerAddress"], here["NodeManagerPort"])}
 
 
 def _amount(node: Mapping[str, Any], kind: str) -> float:
@@ -225,7 +235,7 @@ def _all_but(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return selector
 
 
-def _scout(kind: str, needs: dict[str, float]) -> "ray.ObjectRef[None]":
+def _probe(kind: str, needs: dict[str, float]) -> "ray.ObjectRef[None]":
     options = {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU") or None, "name": f"room for a {kind} worker"}
     task: ray.ObjectRef[None] = ray.remote(_nothing).options(**options).remote()
     return task

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,14 @@ from trapline.errors import ImageError, ShardBroken, TransientError, TraplineErr
 from trapline.results.rows import image_rows
 from trapline.run.messages import DecodedChunk, EndOfShard, Failure, PredictedChunk
 from trapline.run.reuse import PreviousResult
+from trapline.run.second_readings import FirstReading, is_worthwhile, read_again
 from trapline.sources.records import Record, read
 from trapline.sources.shards import Shard
 
 # Rows that a chunk has at most for each image that it may have: those without pixels take little, but not nothing.
 _ROWS_PER_IMAGE = 4
+
+Item = TypeVar("Item")
 
 
 def read_chunks(
@@ -48,29 +52,35 @@ def read_chunks(
     builder = _Builder(shard, size, images, decode, detected)
     ignored: Counter[str] = Counter()
     unchanged: set[str] = set()
-    broken = None
+    first = FirstReading(shard)
+    known = previous.identities if previous else {}
+    twice = is_worthwhile(shard)
     try:
-        started = perf_counter()
-        for record in read(shard, ignored, previous.identities if previous else {}):
-            builder.seconds["read"] += perf_counter() - started
-            if record.unchanged:
-                unchanged.add(record.key)
-                if detected:
-                    detected.crops(record.key)
-            else:
-                yield from builder.add(record)
-            started = perf_counter()
+        try:
+            for record in builder.timed(read(shard, ignored, known)):
+                if record.unchanged:
+                    unchanged.add(record.key)
+                    if detected:
+                        detected.crops(record.key)
+                    continue
+                image = builder.decoded(record)
+                if not twice or first.accepts(record, image):
+                    yield from builder.add(image)
+        except ShardBroken as error:
+            first.broken = str(error)
+        if twice and first.needs_second:
+            for image in builder.timed(read_again(first, known, builder.decoded)):
+                yield from builder.add(image)
         if previous and unchanged:
             for rows in previous.rows(set(unchanged), images):
                 unchanged.difference_update(rows.column("key").to_pylist())
                 yield builder.carry(rows)
         if unchanged:
             raise TransientError(f"{shard.uri}: its previous result changed while it was read")
-        builder.seconds["read"] += perf_counter() - started
-    except ShardBroken as error:
-        # The break is a row of its own, with an empty key: what is missing is visible to whoever reads the table.
-        broken = str(error)
-        yield from builder.add(Record("", None, error=ImageError("broken_shard", broken)))
+        if first.broken:
+            # The break is a row of its own, with an empty key: it is visible in the table that something is missing.
+            lost = Record("", None, error=ImageError("broken_shard", first.broken))
+            yield from builder.add(builder.decoded(lost))
     except TraplineError as error:
         yield Failure(shard, str(error), transient=isinstance(error, TransientError))
         return
@@ -81,7 +91,36 @@ def read_chunks(
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []
-    yield replace(builder.flush(), end=EndOfShard(broken, dict(ignored), unmatched))
+    yield replace(builder.flush(), end=EndOfShard(first.broken, dict(ignored), unmatched))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that was decoded, or could not be.
+
+    Attributes:
+        record: the image, without its bytes, which have done their work.
+        facts: what is known of it.
+        rows: number and box of each row's crop, None for the image itself; and the row's pixels, None without any.
+        encoded_bytes: of the image.
+        seconds: that decoding took.
+    """
+
+    record: Record
+    facts: Facts
+    rows: list[tuple[tuple[int, Box] | None, Tensor | None]]
+    encoded_bytes: int
+    seconds: float
+
+    @property
+    def status(self) -> str:
+        """See `Facts`."""
+        return self.facts.status
+
+    @property
+    def error(self) -> str | None:
+        """See `Facts`."""
+        return self.facts.error
 
 
 class _Builder:
@@ -96,6 +135,7 @@ class _Builder:
         self.decode = decode
         self.detected = detected
         self.index = 0
+        self._decoding = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -107,8 +147,18 @@ class _Builder:
         self.encoded_bytes = 0
         self.seconds = {"read": 0.0, "decode": 0.0}
 
-    def add(self, record: Record) -> Iterator[DecodedChunk]:
-        """Decode an image; yield the chunks that it fills."""
+    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield the items; count the time that they take to come as reading, but what is decoded meanwhile."""
+        while True:
+            started, decoding = perf_counter(), self._decoding
+            item = next(items, None)
+            self.seconds["read"] += perf_counter() - started - (self._decoding - decoding)
+            if item is None:
+                return
+            yield item
+
+    def decoded(self, record: Record) -> _Image:
+        """Decode an image, whole or its crops."""
         started = perf_counter()
         cut = self.detected.crops(record.key) if self.detected else None
         if record.data is None:
@@ -123,18 +173,21 @@ class _Builder:
         elif self.detected is None or self.detected.cropping.whole:
             rows = [(None, pixels)]
         seconds = perf_counter() - started
-        # The encoded bytes have done their work; the record stays for its names.
-        names = replace(record, data=None)
-        for crop, image in rows:
-            has_room = sum(image is not None for image in self.images) < self.most
+        self._decoding += seconds
+        return _Image(replace(record, data=None), facts, rows, len(record.data or b""), seconds)
+
+    def add(self, image: _Image) -> Iterator[DecodedChunk]:
+        """Add the rows of an image; yield the chunks that it fills."""
+        for crop, pixels in image.rows:
+            has_room = sum(other is not None for other in self.images) < self.most
             if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:
                 yield self.flush()
-            self.records.append(names)
-            self.facts.append(facts)
+            self.records.append(image.record)
+            self.facts.append(image.facts)
             self.crops.append(crop)
-            self.images.append(image)
-        self.encoded_bytes += len(record.data or b"")
-        self.seconds["decode"] += seconds
+            self.images.append(pixels)
+        self.encoded_bytes += image.encoded_bytes
+        self.seconds["decode"] += image.seconds
 
     def flush(self) -> DecodedChunk:
         """Return what has been collected, as the next chunk."""

@@ -1,16 +1,14 @@
-"""Runs that know of each other: while a run goes on, its manifest is written anew every minute, and so stays young."""
+"""Runs see each other: as long as a run is active, its manifest is rewritten every minute, and so stays young."""
 
-import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from trapline.errors import TraplineError
-from trapline.results import layout
+from trapline.run import manifest
 from trapline.run.manifest import Manifest
 from trapline.run.periodic import Periodic
-from trapline.storage import store
 from trapline.storage.store import Entry
 
 # Seconds between two beats.
@@ -20,49 +18,52 @@ _YOUNG = timedelta(seconds=3 * _BEAT)
 
 
 class Heartbeat(Periodic):
-    """Writes a manifest again and again; the closing one, written after the context, is the last.
+    """Rewrite a manifest at a fixed interval; the closing one, written after the context, is the last.
 
-    A store that refuses it now and then is none of its business: whoever commits will hear of it.
+    A store that refuses it now and then is no error here: the next commit finds out.
 
     Args:
-        output: where the manifest lies.
-        manifest: gives it, as it is now.
-        beat: seconds between two.
+        output: where the manifest is.
+        current: returns the manifest as of now.
+        beat: seconds between two writes.
     """
 
-    def __init__(self, output: str, manifest: Callable[[], Manifest], beat: float = _BEAT) -> None:
+    def __init__(self, output: str, current: Callable[[], Manifest], beat: float = _BEAT) -> None:
         super().__init__(self._beat, beat)
         self._output = output
-        self._manifest = manifest
+        self._current = current
 
     def _beat(self) -> None:
         with suppress(TraplineError):
-            self._manifest().write(self._output)
+            self._current().write(self._output)
 
 
-def is_old(entry: Entry, runs: Iterable[Entry]) -> bool:
-    """Whether a manifest was last written long before the latest of some; False where the store does not say when."""
-    latest = max((run.modified for run in runs if run.modified), default=None)
-    return bool(latest and entry.modified and latest - entry.modified >= _YOUNG)
+def is_young(entry: Entry, now: datetime | None) -> bool:
+    """Return whether a file was written within the last minutes, so that the run that wrote it may be active.
+
+    Args:
+        entry: the file.
+        now: the store's time, from a file that this run has just written; None where the store does not say.
+
+    A file that is dated ahead is not young: its writer is not active at a time that has not come yet.
+    """
+    return bool(now and entry.modified and abs(now - entry.modified) < _YOUNG)
+
+
+def store_time(entries: Iterable[Entry], run_id: str) -> datetime | None:
+    """Return the store's time, from this run's manifest, which was just written; None where the store does not say."""
+    return next((entry.modified for entry in entries if entry.url.endswith(f"/{run_id}.json")), None)
 
 
 def others(output: str, run_id: str) -> list[dict[str, Any]]:
-    """The manifests of other runs that write to OUTPUT now, this run's own being just written.
+    """Return the manifests of other runs that write to OUTPUT now, this run's own being just written.
 
-    Where a store does not say when a file was modified, nobody is seen; that costs double work and never a row.
+    Where a store does not say when a file was modified, no run is seen; that costs double work and never a row.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    runs = store.list_files(layout.runs_folder(output), missing_ok=True)  # a listing may be stale
-    entries = {entry.url: entry for entry in runs}
-    mine = next((entry.modified for url, entry in entries.items() if url.endswith(f"/{run_id}.json")), None)
-    if mine is None:
-        return []
-    young = [
-        url
-        for url, entry in entries.items()
-        if entry.modified and mine - entry.modified < _YOUNG and not url.endswith(f"/{run_id}.json")
-    ]
-    manifests = [json.loads(data) for data in store.read_many(young)]
-    return [manifest for manifest in manifests if manifest["status"] == "running"]
+    entries = manifest.listed(output)  # a listing may be stale
+    now = store_time(entries, run_id)
+    young = [entry for entry in entries if is_young(entry, now) and not entry.url.endswith(f"/{run_id}.json")]
+    return [content for _, content in manifest.read(young) if content["status"] == "running"]

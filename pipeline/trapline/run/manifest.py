@@ -1,17 +1,22 @@
-"""What a run did, as a file that stays."""
+"""The manifest of a run: what it did, as a file that is kept."""
 
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from operator import attrgetter
 from typing import Any, Literal
 
+from trapline.errors import StorageError
 from trapline.results import layout
 from trapline.storage import store
+from trapline.storage.store import Entry
 
 Status = Literal["planned", "running", "complete", "stopped", "incomplete", "over_budget", "interrupted", "aborted"]
 
 # Runs that found nothing to do tell nothing; after so many of them, what is older tells little.
 _LOOKED_AT = 10
+# Reading is one request each.
+_READS = 16
 
 
 @dataclass(frozen=True)
@@ -34,30 +39,32 @@ class Manifest:
         fingerprint: what the rows depend on, and its digest.
         versions: of what computed them.
         shards_in: shards that the inputs hold, as far as `--since` and `--where` mean them.
-        shards_passed_over: those that these leave out.
+        shards_passed_over: those that these two leave out.
         shards_committed: results written by this run.
         shards_already_done: results that stood before, or that another run wrote meanwhile.
         shards_failed: URI -> the store's own words.
         shards_left: shards that this run did not come to.
         shards_todo: shards that it set out to classify.
         bytes_todo: their size.
-        results_otherwise: files in OUTPUT that were computed otherwise and stay: the inputs do not hold their shards.
+        results_with_other_fingerprint: files in OUTPUT that were computed with different settings and stay: the inputs
+            do not hold their shards.
         shards_broken: URI -> why a committed shard could not be read to its end.
         images: one row each, by status: ok, salvaged, failed.
         crops: rows of crops, which are besides.
         detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
             shards that were read) and some `examples` of these; empty without one.
         images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
-        images_already_done: likewise, by status.
+        images_already_done: images of the shards that were done already, by status.
         reasons: kinds of error of salvaged and failed images, counted.
         species: the most probable class, counted over the rows of this run.
         ignored: files that were neither shards, images nor sidecars, by suffix.
         step_seconds: worker seconds by step: read, decode, predict.
+        start_up_seconds: until the first images came back, of `seconds`.
         busy: share of the time that each kind of worker was busy.
         workers: how many of each kind there were.
         decoders_per_predictor: how many decode workers keep one predict worker busy, by the seconds that images took in
             each; None without images.
-        bound_by: what the run waited for: read, decode, predict, or nothing.
+        bound_by: what the run waited for: start-up (more than half of the time), read, decode, predict, or nothing.
         images_per_second: over the wall time.
     """
 
@@ -77,7 +84,7 @@ class Manifest:
     shards_left: int
     shards_todo: int
     bytes_todo: int
-    results_otherwise: int
+    results_with_other_fingerprint: int
     shards_broken: dict[str, str]
     images: dict[str, int]
     crops: int
@@ -88,6 +95,7 @@ class Manifest:
     species: dict[str, int]
     ignored: dict[str, int]
     step_seconds: dict[str, float]
+    start_up_seconds: float
     busy: dict[str, float]
     workers: dict[str, int]
     decoders_per_predictor: float | None
@@ -95,21 +103,51 @@ class Manifest:
     images_per_second: float
 
     def write(self, output: str) -> str:
-        """Store it; gives its URL."""
+        """Store it; return its URL."""
         url = layout.manifest(output, self.run_id)
         store.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
         return url
 
 
-def latest(output: str) -> dict[str, Any] | None:
-    """The manifest of the last run that worked images off, as it stands in OUTPUT; None where there was none.
+def listed(output: str) -> list[Entry]:
+    """Return the files in OUTPUT that have a manifest's name, in the order of their runs' start.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    runs = store.list_files(layout.runs_folder(output), missing_ok=True)
-    for run in sorted(runs, key=attrgetter("url"), reverse=True)[:_LOOKED_AT]:
-        manifest: dict[str, Any] = json.loads(store.read_many([run.url])[0])
-        if manifest.get("decoders_per_predictor"):
-            return manifest
+    return [
+        entry for entry in store.list_files(layout.runs_folder(output), missing_ok=True) if entry.url.endswith(".json")
+    ]
+
+
+def read(entries: Sequence[Entry]) -> list[tuple[Entry, dict[str, Any]]]:
+    """Read manifests; leave out files that are none: foreign or damaged ones, and those that were deleted meanwhile.
+
+    Raises:
+        TransientError: the store does not answer.
+    """
+    with ThreadPoolExecutor(_READS) as threads:
+        contents = threads.map(_read, entries)
+        return [(entry, content) for entry, content in zip(entries, contents, strict=True) if content]
+
+
+def _read(entry: Entry) -> dict[str, Any] | None:
+    try:
+        content = json.loads(store.read_many([entry.url])[0])
+        digest, run_id, status = content["fingerprint"]["digest"], content["run_id"], content["status"]
+    except (StorageError, ValueError, TypeError, KeyError):
+        return None
+    return content if all(isinstance(value, str) for value in (digest, run_id, status)) else None
+
+
+def latest(output: str) -> dict[str, Any] | None:
+    """Return the manifest of the last run that classified images, as it is in OUTPUT; None where there was none.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    for entry in listed(output)[::-1][:_LOOKED_AT]:
+        for _, content in read([entry]):
+            if content.get("decoders_per_predictor"):
+                return content
     return None

@@ -1,4 +1,4 @@
-"""Something is done again and again, beside the work, for as long as a context lasts."""
+"""Call a function at a fixed interval in a background thread, as long as a context lasts."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -7,10 +7,10 @@ from typing import Self
 
 
 class Periodic:
-    """A thread that calls `work`; leaving the context waits for the call that is under way, and none comes after it.
+    """Call `work` in a thread; leaving the context waits for the call that is under way, and none comes after it.
 
     Args:
-        work: what is to be done; an exception of its ends it.
+        work: the function; an exception that it raises ends the calls.
         every: seconds between two calls; the first comes after as many.
     """
 

@@ -1,315 +1,180 @@
-"""Commits become an account of the run: running totals while it goes on, out of which its manifest is drawn up."""
+"""The running totals of a run: its plan, the states of its shards, its tallies, and how busy its workers are."""
 
 import platform
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict
 from importlib.metadata import version
-from operator import attrgetter
 from threading import RLock
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from trapline import __version__
-from trapline.config import RunConfig
-from trapline.detections.index import EXAMPLES, Index
+from trapline.detections.index import Index
 from trapline.errors import redacted
-from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
-from trapline.results.ledger import Result
-from trapline.results.rows import of_images
 from trapline.run.manifest import Manifest, Status
 from trapline.run.messages import Failure, PredictedChunk
-from trapline.sources.shards import Discovery, Shard
-
-_STATUSES = ("ok", "salvaged", "failed")
+from trapline.run.plan import RunPlan
+from trapline.run.shard_states import ShardStates
+from trapline.run.tallies import Tallies, by_status
+from trapline.run.worker_time import WorkerTime
+from trapline.sources.shards import Shard
 
 # Below this many images one bad card would end the night.
 _BUDGET_FROM_IMAGES = 100
+# A run of 79 s once announced 34 minutes: no remaining time before so many seconds of work, and this share of it.
+_ESTIMATE_AFTER_SECONDS = 30.0
+_ESTIMATE_FROM_FRACTION = 0.02
 
 
-@dataclass(frozen=True)
-class Slots:
-    """How many of each worker a run has."""
+class Progress:
+    """The running totals. One thread records; another may ask for a manifest at any time.
 
-    decode: int
-    predict: int
-
-
-@dataclass
-class Account:
-    """The running totals. One thread writes; another may ask for a manifest at any time.
+    Args:
+        plan: of the run.
 
     Attributes:
-        config: of the run.
-        fingerprint: of the run.
-        found: what the inputs hold.
-        already_done: results that stood before.
-        todo: shards that this run is to classify.
-        results_otherwise: see `Manifest`.
-        stop_at: when to begin no further shard; None for never.
-        slots: the workers, once there are some.
-        detections: the index of what a detector found, once there is one.
+        shards: which are done and which failed.
+        tallies: counts of images and rows.
+        workers: how busy they are.
     """
 
-    config: RunConfig
-    fingerprint: Fingerprint
-    found: Discovery
-    already_done: list[Result]
-    todo: list[Shard]
-    results_otherwise: int = 0
-    stop_at: datetime | None = None
-    slots: Slots | None = None
-    detections: Index | None = None
-    images_seen: int = 0
-    failed_seen: int = 0
-    carried_over: int = 0
-    bytes_done: int = 0
-    committed: set[str] = field(default_factory=set)
-    elsewhere: set[str] = field(default_factory=set)
-    images: Counter[str] = field(default_factory=Counter)
-    crops: int = 0
-    unmatched: int = 0
-    examples: set[str] = field(default_factory=set)
-    reasons: Counter[str] = field(default_factory=Counter)
-    species: Counter[str] = field(default_factory=Counter)
-    broken: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    step_seconds: Counter[str] = field(default_factory=Counter)
-    run_id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}")
-    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    started: float = field(default_factory=monotonic)
-
-    def __post_init__(self) -> None:
-        self.ignored = Counter(self.found.ignored)
-        self.todo_bytes = sum(shard.size for shard in self.todo)
-        self.images_before = Counter({kind: sum(map(attrgetter(kind), self.already_done)) for kind in _STATUSES})
-        self._bytes_done: Counter[str] = Counter()
-        self._slot_seconds: Counter[str] = Counter()
-        self._staffed = self.started
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self.shards = ShardStates(plan.todo)
+        self.tallies = Tallies(plan)
+        self.workers = WorkerTime()
+        self._first: tuple[float, int] | None = None
         self._lock = RLock()
 
-    def staff(self, slots: Slots) -> None:
-        """These are the workers from now on; the first time, the clock starts to run."""
+    def record_index(self, index: Index) -> None:
+        """Record what became of a detector's output."""
         with self._lock:
-            self._slot_seconds = self._had
-            self._staffed = monotonic()
-            if self.slots is None:
-                self.started = self._staffed
-            self.slots = slots
+            self.tallies.record_index(index)
 
-    @property
-    def _had(self) -> Counter[str]:
-        """Seconds, of all workers of a kind together, since the work began."""
-        seconds = monotonic() - self._staffed
-        slots = asdict(self.slots) if self.slots else {}
-        return self._slot_seconds + Counter({kind: count * seconds for kind, count in slots.items()})
+    def record_chunk(self, chunk: PredictedChunk) -> None:
+        """Record a chunk that came back from prediction."""
+        with self._lock:
+            self.tallies.record_chunk(chunk)
+            self.workers.record(chunk.seconds)
+            self.shards.advance(chunk.shard.uri, chunk.shard.size, chunk.encoded_bytes)
+            if self._first is None:
+                self._first = monotonic(), self.shards.bytes_done
 
-    @property
-    def seconds(self) -> float:
-        """Since the work began."""
-        return monotonic() - self.started
+    def commit(self, footer: Footer) -> None:
+        """Record that a shard's result was written."""
+        with self._lock:
+            if footer.uri not in self.shards.committed:  # Ray may deliver a shard twice; its file is the same
+                self.tallies.commit(footer)
+                self.shards.commit(footer)
+
+    def done_by_another(self, footer: Footer) -> None:
+        """Record that another run has written a shard's result since this one began."""
+        with self._lock:
+            if not self.shards.has_result(footer.uri):
+                self.tallies.done_by_another(footer)
+                self.shards.done_by_another(footer)
+
+    def fail(self, failure: Failure) -> None:
+        """Record that a shard could not be read or written, this time."""
+        with self._lock:
+            self.shards.fail(failure)
+
+    def retry(self, shards: Iterable[Shard]) -> None:
+        """Record that shards which failed are read again."""
+        with self._lock:
+            self.shards.retry(shards)
 
     @property
     def images_per_second(self) -> float:
-        """So far."""
-        return self.images_seen / max(self.seconds, 1e-9)
+        """Images a second so far."""
+        return self.tallies.images_seen / max(self.workers.seconds, 1e-9)
 
     @property
-    def fraction_done(self) -> float:
-        """By bytes, of what this run has to do."""
-        return self.bytes_done / self.todo_bytes if self.todo_bytes else 1.0
-
-    @property
-    def settled(self) -> int:
-        """Shards that have a result now and had none when this run began."""
-        return len(self.committed) + len(self.elsewhere)
-
-    def has_result(self, uri: str) -> bool:
-        """Whether a shard of this run is done."""
-        return uri in self.committed or uri in self.elsewhere
+    def seconds_left(self) -> float | None:
+        """Seconds that the rest will take at the rate since the first chunk; None as long as that rate means little."""
+        if self._first is None:
+            return None
+        since, bytes_then = self._first
+        seconds, done = monotonic() - since, self.shards.bytes_done - bytes_then
+        if seconds < _ESTIMATE_AFTER_SECONDS or self.shards.fraction_done < _ESTIMATE_FROM_FRACTION or not done:
+            return None
+        return seconds * (self.plan.todo_bytes - self.shards.bytes_done) / done
 
     @property
     def over_budget(self) -> bool:
         """Whether more images failed than `max_failed_fraction` allows."""
-        ended = self.settled + len(self.failures) >= len(self.todo)
-        enough = self.images_seen >= _BUDGET_FROM_IMAGES or ended
-        return enough and self.failed_seen > self.config.max_failed_fraction * self.images_seen
-
-    def saw(self, chunk: PredictedChunk) -> None:
-        """A chunk came back from prediction."""
-        with self._lock:
-            images = of_images(chunk.rows)
-            if chunk.carried:
-                self.carried_over += len(images)
-            else:
-                self.images_seen += len(images)
-                self.failed_seen += images.column("status").to_pylist().count("failed")
-            for key in (chunk.end.unmatched if chunk.end else [])[: EXAMPLES - len(self.examples)]:
-                self.examples.add(f"{chunk.shard.uri}#{key}")
-            self.step_seconds.update(chunk.seconds)
-            self._advance(chunk.shard.uri, chunk.shard.size, chunk.encoded_bytes)
-
-    def commit(self, footer: Footer) -> None:
-        """A shard's file stands."""
-        if footer.uri in self.committed:  # Ray may deliver a shard twice; its file is the same
-            return
-        with self._lock:
-            self.committed.add(footer.uri)
-            self.images.update(footer.images)
-            self.crops += footer.crops
-            self.unmatched += footer.unmatched
-            self.reasons.update(footer.reasons)
-            self.species.update(footer.species)
-            self.ignored.update(footer.ignored)
-            if footer.broken:
-                self.broken[footer.uri] = footer.broken
-            self._settle(footer)
-
-    def found_done(self, footer: Footer) -> None:
-        """Another run has written a shard's file since this one began."""
-        if self.has_result(footer.uri):
-            return
-        with self._lock:
-            self.elsewhere.add(footer.uri)
-            self.images_before.update(footer.images)
-            self._settle(footer)
-
-    def fail(self, failure: Failure) -> None:
-        """A shard could not be read or written, this time."""
-        with self._lock:
-            self.failures[failure.shard.uri] = failure
-
-    def try_again(self, shards: Iterable[Shard]) -> None:
-        """What failed before is under way again."""
-        with self._lock:
-            for shard in shards:
-                self.failures.pop(shard.uri, None)
-
-    def _settle(self, footer: Footer) -> None:
-        self.failures.pop(footer.uri, None)
-        self._advance(footer.uri, footer.size, footer.size)
-
-    def _advance(self, uri: str, size: int, by: int) -> None:
-        # What is read again, or is more than its shard was when it was listed, is no progress.
-        before = self._bytes_done[uri]
-        self._bytes_done[uri] = min(size, before + by)
-        self.bytes_done += self._bytes_done[uri] - before
-
-    @property
-    def busy(self) -> dict[str, float]:
-        """Share of the time that the workers of each kind were at work."""
-        if not self.slots:
-            return {}
-        with self._lock:
-            had = self._had
-        worked = {"decode": self._feeding, "predict": self.step_seconds["predict"]}
-        return {kind: seconds / max(had[kind], 1e-9) for kind, seconds in worked.items()}
-
-    @property
-    def _feeding(self) -> float:
-        return self.step_seconds["read"] + self.step_seconds["decode"]
-
-    @property
-    def decoders_per_predictor(self) -> float | None:
-        """See `Manifest`."""
-        predicting = self.step_seconds["predict"]
-        return self._feeding / predicting if predicting else None
-
-    @property
-    def bound_by(self) -> str:
-        """What the run waited for: the store, the cores that decode, or the device."""
-        busy = self.busy
-        if not self.images_seen or not busy:
-            return "nothing"
-        if busy["predict"] >= busy["decode"]:
-            return "predict"
-        return "read" if self.step_seconds["read"] > self.step_seconds["decode"] else "decode"
+        enough = self.tallies.images_seen >= _BUDGET_FROM_IMAGES or self.shards.unfinished <= 0
+        allowed = self.plan.config.max_failed_fraction * self.tallies.images_seen
+        return enough and self.tallies.failed_seen > allowed
 
     @property
     def out_of_time(self) -> bool:
-        """Whether `stop_at` has come, with shards left that did not get their turn."""
-        return self.is_time and len(self.todo) > self.settled + len(self.failures)
-
-    @property
-    def is_time(self) -> bool:
-        """Whether `stop_at` has come."""
-        return bool(self.stop_at and datetime.now(UTC) >= self.stop_at)
+        """Whether `stop_at` has come, with shards left that were not begun."""
+        return self.plan.deadline_passed and self.shards.unfinished > 0
 
     @property
     def steps(self) -> tuple[int, int, int]:
-        """What has come about so far: another value means that something has."""
-        return self.images_seen, self.settled, len(self.failures)
+        """A value that changes with everything that comes back."""
+        return self.tallies.images_seen, self.shards.settled, len(self.shards.failures)
 
     @property
     def verdict(self) -> Status:
         """How the run ended."""
         if self.over_budget:
             return "over_budget"
-        if self.failures:
+        if self.shards.failures:
             return "incomplete"
         return "stopped" if self.out_of_time else "complete"
 
     def manifest(self, status: Status, ended_by: str | None = None) -> Manifest:
-        """The account as it stands."""
+        """Return the manifest as of now."""
         with self._lock:
             return self._manifest(status, ended_by)
 
-    @property
-    def _detections(self) -> dict[str, Any]:
-        if not self.detections:
-            return {}
-        counts = dict(self.detections.counts)
-        counts["unmatched"] += self.unmatched
-        examples = [*self.detections.examples, *sorted(self.examples)]
-        return {**counts, "examples": examples[:EXAMPLES]}
-
     def _manifest(self, status: Status, ended_by: str | None) -> Manifest:
-        done = len(self.already_done) + len(self.elsewhere)
+        plan, shards, tallies, workers = self.plan, self.shards, self.tallies, self.workers
+        done, found = len(plan.already_done) + len(shards.done_elsewhere), len(plan.found.shards)
+        ratio = workers.decoders_per_predictor
         return Manifest(
-            run_id=self.run_id,
+            run_id=plan.run_id,
             status=status,
             ended_by=ended_by,
-            started_at=self.started_at,
-            seconds=round(self.seconds, 3),
-            config={name: _redacted(value) for name, value in self.config.model_dump(mode="json").items()},
-            fingerprint={"digest": self.fingerprint.digest, **self.fingerprint.facts},
+            started_at=plan.started_at,
+            seconds=round(workers.seconds, 3),
+            config={name: _redacted(value) for name, value in plan.config.model_dump(mode="json").items()},
+            fingerprint={"digest": plan.fingerprint.digest, **plan.fingerprint.facts},
             versions={
                 "python": platform.python_version(),
                 "trapline": __version__,
                 **{name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow", "ray")},
             },
-            shards_in=len(self.found.shards),
-            shards_passed_over=self.found.excluded,
-            shards_committed=len(self.committed),
+            shards_in=found,
+            shards_passed_over=plan.found.excluded,
+            shards_committed=len(shards.committed),
             shards_already_done=done,
-            shards_failed={uri: failure.reason for uri, failure in self.failures.items()},
-            shards_left=len(self.found.shards) - done - len(self.committed) - len(self.failures),
-            shards_todo=len(self.todo),
-            bytes_todo=self.todo_bytes,
-            results_otherwise=self.results_otherwise,
-            shards_broken=dict(self.broken),
-            images=_by_status(self.images),
-            crops=self.crops,
-            detections=self._detections,
-            images_carried_over=self.carried_over,
-            images_already_done=_by_status(self.images_before),
-            reasons=dict(self.reasons.most_common()),
-            species=dict(self.species.most_common()),
-            ignored=dict(self.ignored.most_common()),
-            step_seconds={step: round(seconds, 3) for step, seconds in self.step_seconds.items()},
-            busy={kind: round(share, 3) for kind, share in self.busy.items()},
-            workers=asdict(self.slots) if self.slots else {},
-            decoders_per_predictor=self.decoders_per_predictor and round(self.decoders_per_predictor, 3),
-            bound_by=self.bound_by,
+            shards_failed={uri: failure.reason for uri, failure in shards.failures.items()},
+            shards_left=found - done - len(shards.committed) - len(shards.failures),
+            shards_todo=len(plan.todo),
+            bytes_todo=plan.todo_bytes,
+            results_with_other_fingerprint=plan.results_with_other_fingerprint,
+            shards_broken=dict(shards.broken),
+            images=by_status(tallies.images),
+            crops=tallies.crops,
+            detections=tallies.detections,
+            images_carried_over=tallies.carried_over,
+            images_already_done=by_status(tallies.images_already_done),
+            reasons=dict(tallies.reasons.most_common()),
+            species=dict(tallies.species.most_common()),
+            ignored=dict(tallies.ignored.most_common()),
+            step_seconds={step: round(seconds, 3) for step, seconds in workers.step_seconds.items()},
+            start_up_seconds=round(workers.start_up_seconds, 3) if workers.counts else 0.0,
+            busy={kind: round(share, 3) for kind, share in workers.busy.items()},
+            workers=asdict(workers.counts) if workers.counts else {},
+            decoders_per_predictor=ratio and round(ratio, 3),
+            bound_by=workers.bound_by if tallies.images_seen else "nothing",
             images_per_second=round(self.images_per_second, 2),
         )
-
-
-def _by_status(counts: Counter[str]) -> dict[str, int]:
-    return {status: counts[status] for status in _STATUSES}
 
 
 def _redacted(value: Any) -> Any:

@@ -1,13 +1,13 @@
-"""What old runs leave is deleted: their manifests, and the boxes that a run which was killed had ready for its workers.
+"""Delete what old runs leave: manifests, boxes of killed runs, and files that were never finished.
 
 A folder that gets a manifest every night would be listed for ever longer; an index of boxes may have gigabytes.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 from trapline.results import layout
-from trapline.run.heartbeat import is_old
+from trapline.run import manifest
+from trapline.run.heartbeat import is_young, store_time
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -15,10 +15,15 @@ from trapline.storage.store import Entry
 _DELETIONS = 16
 
 
-def tidy(output: str, keep_runs: int) -> None:
-    """Delete the manifests of all but the last `keep_runs` runs, by their start, and the boxes of those that are over.
+def tidy(output: str, keep_runs: int, run_id: str) -> None:
+    """Delete the manifests of all but the last `keep_runs` runs, by their start, and the boxes of runs that have ended.
 
-    Nothing is deleted of a run that is at work.
+    Nothing is deleted of a run that is active, and no file that Trapline did not write.
+
+    Args:
+        output: of the runs.
+        keep_runs: of how many runs the manifests are kept.
+        run_id: of this run, whose closing manifest was just written: ages are measured from it.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -26,25 +31,30 @@ def tidy(output: str, keep_runs: int) -> None:
     # Before the manifests: a run writes its own first.
     boxes = store.list_files(layout.detections_folder(output), missing_ok=True)
     entries = store.list_files(layout.runs_folder(output), missing_ok=True)
+    now = store_time(entries, run_id)
     runs = [entry for entry in entries if entry.url.endswith(".json")]
     surplus = runs[: max(0, len(runs) - keep_runs)]
     manifest_of = {_name(run).removesuffix(".json"): run for run in runs}
     owners = [manifest_of[_name(index)] for index in boxes if _name(index) in manifest_of]
     asked = [*surplus, *(owner for owner in owners if owner not in surplus)]
-    manifests = store.read_many([entry.url for entry in asked])
-    over = {entry for entry, data in zip(asked, manifests, strict=True) if _is_over(entry, data, runs)}
-    orphans = [index for index in boxes if manifest_of.get(_name(index)) in {*over, None}]
+    ended = {
+        entry
+        for entry, content in manifest.read(asked)
+        # Where the store does not say when it was written, a run that says `running` may be.
+        if content["status"] != "running" or (now and entry.modified and not is_young(entry, now))
+    }
+    unfinished = [entry for entry in (*entries, *boxes) if _is_unfinished(entry)]
+    # One that grows is young: a store's time of it is that of its last byte.
+    abandoned = [entry for entry in unfinished if now and entry.modified and not is_young(entry, now)]
+    orphans = [index for index in boxes if index not in unfinished and manifest_of.get(_name(index)) in {*ended, None}]
     with ThreadPoolExecutor(_DELETIONS) as threads:
-        list(threads.map(store.remove, [entry.url for entry in [*over.intersection(surplus), *orphans]]))
+        list(threads.map(store.remove, [entry.url for entry in [*ended.intersection(surplus), *orphans, *abandoned]]))
 
 
 def _name(entry: Entry) -> str:
     return entry.url.rpartition("/")[2]
 
 
-def _is_over(entry: Entry, data: bytes, runs: list[Entry]) -> bool:
-    try:
-        status = json.loads(data)["status"]
-    except (ValueError, TypeError, KeyError):  # not ours
-        return False
-    return status != "running" or is_old(entry, runs)
+def _is_unfinished(entry: Entry) -> bool:
+    """Whether a file has the name that the store gives to those that are being written."""
+    return _name(entry).startswith("_") and entry.url.endswith(".partial")

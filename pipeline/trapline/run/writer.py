@@ -12,7 +12,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.schema import Columns
 from trapline.run.messages import EndOfShard, Failure, PredictedChunk
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
 from trapline.sources.shards import Shard
 
 # One file may be refused for its name. So many in a row, and none accepted, mean a full disk or a lost permission.
@@ -52,16 +52,16 @@ class Assembler:
 
 
 class Writer:
-    """Commits shards beside the flow; leaving the context waits for their files and takes them in, whatever ended it.
+    """Commit shards beside the flow; leaving the context waits for their files and records them, whatever ended it.
 
     Args:
         columns: the schema.
-        account: of the run; is told of each file that was written, and of each that was refused.
+        progress: records each file that was written, and each that was refused.
     """
 
-    def __init__(self, columns: Columns, account: Account) -> None:
+    def __init__(self, columns: Columns, progress: Progress) -> None:
         self._columns = columns
-        self._account = account
+        self._progress = progress
         self._threads = ThreadPoolExecutor(_THREADS)
         self._writing: dict[Future[Footer], Shard] = {}
         self._refusals = 0
@@ -77,7 +77,7 @@ class Writer:
 
     def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""
-        future = self._threads.submit(commit, chunks, self._columns, self._account.fingerprint)
+        future = self._threads.submit(commit, chunks, self._columns, self._progress.plan.fingerprint)
         self._writing[future] = chunks[0].shard
 
     def settle(self, at_most: int = 2 * _THREADS) -> None:
@@ -95,10 +95,10 @@ class Writer:
 
     def _take_in(self, future: Future[Footer], shard: Shard) -> None:
         try:
-            self._account.commit(future.result())
+            self._progress.commit(future.result())
             self._refusals = 0
         except TraplineError as error:
-            self._account.fail(Failure(shard, str(error), isinstance(error, TransientError)))
+            self._progress.fail(Failure(shard, str(error), isinstance(error, TransientError)))
             self._refusals += isinstance(error, StorageError)
             if self._refusals == _REFUSALS:
                 raise

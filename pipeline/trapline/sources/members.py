@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import IO
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A named file in an archive.
 

@@ -1,4 +1,4 @@
-"""Shards become records: one per image, streamed, so that memory is bounded by a few images and never by the shard.
+"""Turn shards into records, one per image, streamed: memory is bounded by a few images and never by the shard.
 
 What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
 off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
@@ -263,7 +263,7 @@ def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:
 
 @contextmanager
 def _breaking(shard: Shard, stream: IO[bytes], what: str, remedy: str) -> Iterator[None]:
-    """Around a format's reader: what it stumbles over is where the shard breaks.
+    """Turn what a format's reader raises into the break of its shard.
 
     In hostile bytes these readers raise whatever they come upon, IndexErrors and MemoryErrors included; what the store
     raises comes as our own (`storage.StoreFile`).

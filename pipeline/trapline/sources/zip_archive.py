@@ -23,6 +23,9 @@ MAX_DIRECTORY_BYTES = 64 * 2**20
 # Behind the end record: a comment has up to 64 KB, what cards and downloads append is mostly zeros.
 _MAX_TAIL_BYTES = 16 * 2**20
 _TAIL_BLOCK = 2**16
+# What looks like an end record may stand in a comment, or in a member that is a zip itself.
+_MAX_END_RECORDS = 100
+_MAX_PARTS = 1000
 
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
@@ -40,7 +43,7 @@ _METHODS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """What the directory says of a member; sizes in bytes."""
 
@@ -90,7 +93,7 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
 
 @dataclass(frozen=True)
 class _End:
-    """The end record: where the directory is and what it should hold; `shift` is what stands before the archive."""
+    """Where the directory is and what it should hold; `shift` is the number of bytes before the archive."""
 
     count: int
     size: int
@@ -103,15 +106,21 @@ def _find_end(stream: IO[bytes]) -> _End:
     length = stream.seek(0, 2)
     tail = b""
     seen = None
-    while len(tail) < min(length, _MAX_TAIL_BYTES):
+    tries = 0
+    while len(tail) < min(length, _MAX_TAIL_BYTES) and tries < _MAX_END_RECORDS:
         block = min(_TAIL_BLOCK, length - len(tail)) if not tail else min(len(tail), length - len(tail))
         start = length - len(tail) - block
         stream.seek(start)
         tail = stream.read(block) + tail
         place = len(tail)
-        while (place := tail.rfind(b"PK\5\6", 0, min(place + 3, block + 21))) >= 0:
+        # Up to where the block begins that was looked at before.
+        while (place := tail.rfind(b"PK\5\6", 0, min(place + 3, block + 21))) >= 0 and tries < _MAX_END_RECORDS:
+            tries += 1
             if len(tail) - place >= _END.size:
                 end = _end_record(stream, start + place, tail[place : place + _END.size])
+                behind = tail[place + _END.size + int.from_bytes(tail[place + 20 : place + 22], "little") :]
+                if isinstance(end, _End) and end.shift and behind.strip(b"\0"):
+                    end = "the end record is that of a zip inside this one, which is cut off"
                 if isinstance(end, _End):
                     return end
                 seen = seen or end
@@ -134,7 +143,7 @@ def _end_record(stream: IO[bytes], place: int, record: bytes) -> "_End | str":
                     _, _, _, _, disk, first_disk, _, count, size, offset = _END64.unpack(found)
                     before = max(0, guess)
                     break
-    if disk or first_disk:
+    if 0 < disk < _MAX_PARTS and first_disk <= disk:
         return f"it is the last of {disk + 1} parts of a split zip; join them with `zip -s 0`, and give that"
     if size > MAX_DIRECTORY_BYTES:
         return "its directory has more headers than a sound archive has"

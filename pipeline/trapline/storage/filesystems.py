@@ -22,9 +22,15 @@ def resolve(url: str) -> tuple[Any, str]:
     Raises:
         StorageError: there is no such filesystem, or its package is not installed.
     """
+    # fsspec would take `site::1.tar` for a chain of filesystems.
+    if "://" not in url or url.startswith("file://"):
+        return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
     try:
         if url.startswith(("s3://", "s3a://")):
             return s3_files(), S3Files._strip_protocol(url)
+        if "://" not in url and not url.startswith("file:"):
+            # Not through fsspec, which takes `a::b` for a chain of filesystems: here it is the name of a file.
+            return LOCAL, os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error

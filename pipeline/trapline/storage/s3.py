@@ -45,6 +45,12 @@ class S3Files(S3FileSystem):  # type: ignore[misc]
 
     retries = 1
 
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Split a path into bucket and key; s3fs would cut `?versionId=` and what follows off a key."""
+        before, mark, rest = path.partition("?versionId=")
+        bucket, key, version = super().split_path(before)
+        return bucket, f"{key}{mark}{rest}", version
+
     async def set_session(self, refresh: bool = False, kwargs: Any = None) -> Any:
         """Return the client, whose requests all have deadlines."""
         client = await super().set_session(refresh)

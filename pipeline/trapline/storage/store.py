@@ -249,8 +249,15 @@ def remove(url: str) -> None:
     with_retries(url, action)
 
 
+def reconnect(url: str) -> None:
+    """Use new connections to the store of a URL from now on, in this process; files that are open keep theirs."""
+    fs, _ = resolve(url)
+    if fs is not LOCAL:
+        type(fs).clear_instance_cache()
+
+
 def remote(url: str) -> Any:
-    """Return the fsspec filesystem of a URL, for a library that reads by itself (DuckDB); None for local files."""
+    """Return the fsspec filesystem of a URL; None for local files."""
     fs, _ = resolve(url)
     return None if fs is LOCAL else fs
 

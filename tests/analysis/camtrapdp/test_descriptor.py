@@ -25,7 +25,7 @@ project:
   individualAnimals: false
 coordinatePrecision: 0.001
 references: [1e3]
-mine: {answer: 42, when: 2024-05-01}
+mine: {answer: 42, when: 2024-05-01, at: 12:30:00, code: 007, share: -1.5e-3, bound: .inf}
 """
 
 
@@ -47,15 +47,21 @@ def test_text_stays_text_as_it_was_written_and_numbers_are_numbers(tmp_path: Pat
     assert found["project"]["acronym"] == "2024-05-01"
     assert found["coordinatePrecision"] == 0.001
     assert found["references"] == ["1e3"]
-    assert found["mine"] == {"answer": 42, "when": "2024-05-01"}
+    assert found["mine"] == {
+        "answer": 42, "when": "2024-05-01", "at": "12:30:00", "code": "007", "share": -0.0015, "bound": ".inf",
+    }  # fmt: skip
     assert found["project"]["observationLevel"] == ["media", "event"]
     json.dumps(found)
 
 
 def test_json_is_read_by_the_same_rules(tmp_path: Path) -> None:
-    content = yaml.safe_load(SOUND.replace("title: No", "title: Fen")) | {"version": 1.125}
+    content = yaml.safe_load(SOUND.replace("title: No", "title: Fen")) | {
+        "version": 1.125,
+        "coordinatePrecision": 0.00001,
+    }
     (tmp_path / "m.json").write_text(json.dumps(content, default=str, indent=2).replace("1.125", "1.10"))
-    assert descriptor.read(f"{tmp_path}/m.json").properties["version"] == "1.10"
+    found = descriptor.read(f"{tmp_path}/m.json").properties
+    assert (found["version"], found["coordinatePrecision"]) == ("1.10", 1e-5)
 
 
 def test_a_composed_descriptor_is_a_data_package() -> None:

@@ -213,7 +213,9 @@ class TestAgain:
         place = str(tmp_path)
         self.plant(place)
         before = self.files(place)
-        with pytest.raises(OutputConflict, match=r"5 of its 5 tables were made otherwise \(gap: 60.0 -> 5"):
+        with pytest.raises(
+            OutputConflict, match=r"5 of its 5 tables were made with different settings \(gap: 60.0 -> 5"
+        ):
             build(place, Gap(5))
         write(f"{place}/results", "site=a/c1/1.tar", [at(0)], mark=Fingerprint({"top_k": 3}))
         write(f"{place}/results", "site=b/c1/1.tar", [at(0)], mark=Fingerprint({"top_k": 3}))
@@ -312,7 +314,7 @@ class TestJob:
         said = " ".join(capsys.readouterr().out.split())
         assert said == (
             "deployments 1 (0 unchanged, 0 removed) events 1 of 1 images "
-            "in no event 2 images: 1 with no deployment; 1 with no time and no deployment"
+            "in no event 2 images 1 with no deployment 1 with no time and no deployment"
         )
         assert table(str(tmp_path), select="camera") == [("H1",)]
         assert job.main([*arguments[:3], "-1"]) == 2

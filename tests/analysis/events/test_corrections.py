@@ -96,7 +96,7 @@ def test_the_job_says_how_many_clocks_are_wrong_and_takes_corrections(
     plant(tmp_path, c1=[RESET, TRUE])
     arguments = [f"{tmp_path}/results", f"{tmp_path}/events", "--deployment-from", "at={deployment}/{camera}"]
     assert job.main(arguments) == 0
-    assert "in no event 1 images: 1 with an impossible time" in " ".join(capsys.readouterr().out.split())
+    assert "in no event 1 images 1 with an impossible time" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "clocks.csv").write_text("deployment,from,to,offset\nfen,2000-01-01,2000-12-31,8766d 00:00:00\n")
     assert job.main([*arguments, "--replace", "--corrections", f"{tmp_path}/clocks.csv"]) == 0
     assert "in no event" not in capsys.readouterr().out

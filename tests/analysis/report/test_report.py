@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -28,8 +29,8 @@ from trapline.analysis.report import camera_health, image_table, page, queries, 
 from trapline.analysis.report.page import Options
 from trapline.analysis.report.queries import Headline
 from trapline.analysis.report.thumbnails import Picture
-from trapline.cli import app, rescore
 from trapline.cli import report as job
+from trapline.cli import rescore
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.schema import Columns
 from trapline.storage import store
@@ -166,7 +167,7 @@ class TestQuestions:
         assert threshold == pytest.approx(10, abs=0.01)
         assert (sum(row[2] for row in bins.rows), sum(row[3] for row in bins.rows)) == (100, 1)
         assert bins.rows[0][3] == 1
-        assert [row["key"] for row in queries.strangest(connection, 2).records()] == ["000.jpg", "001.jpg"]
+        assert [row["key"] for row in queries.lowest_energy(connection, 2).records()] == ["000.jpg", "001.jpg"]
 
     def test_the_surest_of_each_species_and_the_least_sure_of_an_hour(self, output: str) -> None:
         connection, _ = ask(output)
@@ -181,6 +182,31 @@ class TestQuestions:
         plant(str(tmp_path), "fen/c2", [seen("b.jpg", 5)])
         _, head = ask(str(tmp_path))
         assert (head.days, head.outside) == (6, 2)
+
+    def test_a_camera_alone_in_its_season_belongs_to_the_archive(self, tmp_path: Path) -> None:
+        for camera in ("c1", "c2"):
+            plant(str(tmp_path), f"fen/{camera}", [seen(f"{day}.jpg", day) for day in range(57)])
+        plant(str(tmp_path), "fen/winter", [seen("a.jpg", -150), seen("b.jpg", -140)])
+        plant(str(tmp_path), "fen/c3", [seen(f"{day}.jpg", day) for day in (5, *range(200, 206))])
+        connection, head = ask(str(tmp_path))
+        assert (head.days, head.outside) == (150 + 206, 0)
+        labels = queries.timeline(connection, head)[1].records()
+        assert sum(row["images"] for row in labels) == head.images
+
+    @pytest.mark.parametrize("day", [-20_000, -8_900, -500, 120, 400, 27_000])
+    def test_a_few_days_that_a_clock_jumped_to_do_not(self, day: int, tmp_path: Path) -> None:
+        for camera in ("c1", "c2"):
+            plant(str(tmp_path), f"fen/{camera}", [seen(f"{day}.jpg", day) for day in range(57)])
+        plant(str(tmp_path), "fen/c3", [seen("a.jpg", 3), seen("b.jpg", day), seen("c.jpg", day + 1)])
+        _, head = ask(str(tmp_path))
+        assert (head.days, head.outside) == (57, 2)
+
+    def test_clocks_that_were_reset_to_the_same_day_do_not_vouch_for_each_other(self, tmp_path: Path) -> None:
+        for camera in ("c1", "c2"):
+            images = [*(seen(f"{day}.jpg", day) for day in range(9)), seen("reset.jpg", -19_844)]
+            plant(str(tmp_path), f"fen/{camera}", images)
+        _, head = ask(str(tmp_path))
+        assert (head.days, head.outside) == (9, 2)
 
     @pytest.mark.parametrize(("days", "unit"), [(20, "day"), (200, "week"), (2000, "month")])
     def test_a_long_time_is_told_by_weeks_or_months(self, days: int, unit: str, tmp_path: Path) -> None:
@@ -330,7 +356,7 @@ class TestThumbnails:
         short.write_bytes(short.read_bytes()[:2000])
         wanted = {
             "not found": self.picture(tmp_path / "gone.tar", "a.jpg", data),
-            "holds it no more": self.picture(tar, "b.jpg", data),
+            "does not hold it any more": self.picture(tar, "b.jpg", data),
             "another picture": self.picture(tar, "a.jpg", jpeg(2)),
             "cannot be decoded": self.picture(tar, "cut.jpg", data[:20]),
             "cannot be read": self.picture(short, "b.jpg", jpeg(2)),
@@ -341,6 +367,39 @@ class TestThumbnails:
         for said, picture in wanted.items():
             assert said.strip() in found[picture].problem
             assert bool(found[picture].problem) == bool(said)
+
+    def test_a_loose_picture_that_was_deleted_takes_no_other_with_it(self, tmp_path: Path) -> None:
+        members = {f"{n}.jpg": jpeg(n) for n in range(3)}
+        folder = write_folder(tmp_path / "card.zip", members)
+        wanted = [self.picture(folder, key, data) for key, data in members.items()]
+        (folder / "1.jpg").unlink()
+        found = thumbnails.fetch(wanted, {str(folder)})
+        assert [bool(found[picture].data_uri) for picture in wanted] == [True, False, True]
+        assert "does not hold it any more" in found[wanted[1]].problem
+
+    @pytest.mark.parametrize("scheme", ["http://127.0.0.1:{port}/a.tar", "simplecache::http://127.0.0.1:{port}/a.tar"])
+    def test_only_shards_of_the_ledger_are_read_and_no_server_is_asked(self, scheme: str, tmp_path: Path) -> None:
+        data = jpeg(1)
+        tar = write_tar(tmp_path / "a.tar", {"a.jpg": data})
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(0.2)
+            url = scheme.format(port=server.getsockname()[1])
+            for shards in (set[str](), {url}):
+                picture = self.picture(url, "a.jpg", data)
+                assert "is not read" in thumbnails.fetch([picture], shards)[picture].problem
+            with pytest.raises(TimeoutError):
+                server.accept()
+        picture = self.picture(tar, "a.jpg", data)
+        assert "no shard of these results" in thumbnails.fetch([picture], set())[picture].problem
+
+    def test_the_shards_of_rescored_results_are_those_of_the_results_that_they_come_from(self, tmp_path: Path) -> None:
+        plant(f"{tmp_path}/a", "fen/c1", [seen("a.jpg")], archive=f"{tmp_path}/in")
+        write_result(f"{tmp_path}/a", f"{tmp_path}/in/loose", "loose/images", [seen("b.jpg")], COLUMNS)
+        known = {f"{tmp_path}/in/site=fen/c1/1.tar", f"{tmp_path}/in/loose"}
+        assert thumbnails.known_shards(dataset.find(f"{tmp_path}/a")) == known
+        for before, after in (("a", "b"), ("b", "c")):
+            assert rescore.main([f"{tmp_path}/{before}", f"{tmp_path}/{after}", "--temperature", "2"]) == 0
+            assert thumbnails.known_shards(dataset.find(f"{tmp_path}/{after}")) == known
 
     def test_it_is_small(self, tmp_path: Path) -> None:
         data = jpeg(1, (2000, 1000))
@@ -445,7 +504,7 @@ class TestPage:
         assert not re.search(r"<[^>]*\son\w+=", built.html)
         assert built.shown >= 12
         assert built.missing == 1
-        assert "1.tar holds it no more" in outline.text
+        assert "1.tar does not hold it any more" in outline.text
 
     def test_a_shard_that_is_gone_is_said(self, tmp_path: Path) -> None:
         archive = tmp_path / "in"
@@ -471,6 +530,19 @@ class TestPage:
         built = page.build(dataset.find(str(tmp_path)), Options())
         assert "There is no picture that the model has named" in built.html
         assert "These results have no energies" in built.html
+
+    def test_cameras_that_no_chart_shows_are_named(self, tmp_path: Path) -> None:
+        for number in range(30):
+            images = [seen(f"{day}-{n}.jpg", day) for day in range(10) for n in range(30 - number)]
+            plant(str(tmp_path), f"fen/c{number:02}", images)
+        plant(str(tmp_path), "moor/early", [seen(f"{n}.jpg", n - 190) for n in range(50)])
+        plant(str(tmp_path), "moor/undated", [seen("a.jpg", captured_at=None)])
+        text = " ".join(Outline(page.build(dataset.find(str(tmp_path)), Options(pictures=0)).html).text.split())
+        named = text.partition("Not in this chart")[2].partition(".")[0]
+        assert "fen/c29 (10)" in named
+        assert "moor/early (50)" in named
+        assert "moor/undated (1)" in named
+        assert "fen/c00" not in named
 
     def test_images_without_time_and_place_are_counted(self, tmp_path: Path) -> None:
         plant(str(tmp_path), "fen/c1", [seen("a.jpg", captured_at=None)])
@@ -501,7 +573,6 @@ class TestJob:
         images = [seen(name, n, content_sha256=sha256(data).digest()) for n, (name, data) in enumerate(members.items())]
         plant(f"{bucket}/out", "fen/c1", images, archive=f"{bucket}/in")
         plant(f"{bucket}/out", "fen/c2", [seen("gone.jpg", logits=UNSURE)], archive=f"{bucket}/in")
-        assert "report" in app.JOBS
         assert job.main([f"{bucket}/out", f"{bucket}/report.html"]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert said.startswith("images 5 of 2 cameras at 1 sites pictures 4 fetched, 1 not to be had")

@@ -103,10 +103,11 @@ def test_files_whose_shard_no_label_names_are_not_opened(tmp_path: Path) -> None
         ("image_uri,species\n,owl\n", "line 2: lacks image_uri"),
         ("content_sha256,species\nab,owl\n", "line 2: ab is no SHA-256 in hex"),
         (f"content_sha256,species\n{'xy' * 32},owl\n", "line 2: xyxy.* is no SHA-256 in hex"),
-        ("uri,species\na,owl\n", "has neither a column 'image_uri' nor 'content_sha256'"),
+        ("uri,species\na,owl\n", r"has neither a column 'image_uri' \(or 'file'\) nor 'content_sha256'"),
         (
             "image_uri,species\na#1,owl\n",
-            "none of its 1 labels names an image in .*out by its image_uri; the first is a#1",
+            "none of its 1 labels names an image in .*out by its image_uri; the first is a#1, and an image there is "
+            "/in/fen/cam1/a.tar#0.jpg",
         ),
         ("image_uri,species\n/in/fen/cam2#odd/b.tar#broken.jpg,owl\n", "all 1 images that it labels .* are failed"),
     ],
@@ -114,6 +115,42 @@ def test_files_whose_shard_no_label_names_are_not_opened(tmp_path: Path) -> None
 def test_says_what_is_wrong_with_labels(text: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"labels\.csv.*{complaint}"):
         examples(tmp_path, text)
+
+
+PATHS = r"""file,species
+z.jpg,wren
+cam2#odd/b.tar/x#1.jpg,robin
+.\cam1\a.tar\2.jpg,owl
+/fen/cam1/a.tar/0.jpg,owl
+am1/a.tar/1.jpg,owl
+"""
+
+
+def test_labels_are_matched_by_the_end_of_a_path(tmp_path: Path) -> None:
+    found = examples(tmp_path, PATHS)
+    assert dict(zip(found.uris, found.species, strict=True)) == {
+        "/in/fen/cam3#z.jpg": "wren",
+        "/in/fen/cam2#odd/b.tar#x#1.jpg": "robin",
+        "/in/fen/cam1/a.tar#2.jpg": "owl",
+        "/in/fen/cam1/a.tar#0.jpg": "owl",
+    }
+    assert (found.given, found.ambiguous) == (5, 0)
+    assert found.vectors[:, 0].tolist() == [20, 10, 2, 0]
+
+
+def test_a_path_that_several_images_end_with_is_not_used_but_one_in_full_is(tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    of = columns(CLASSES, 3)
+    write_result(output, "/in/a.tar", "a.tar", [image("1.jpg", 1), image("2.jpg", 2)], of)
+    write_result(output, "/in/in/a.tar", "in/a.tar", [image("1.jpg", 11), image("x/2.jpg", 12)], of)
+    csv = tmp_path / "labels.csv"
+    csv.write_text("image_uri,species\n1.jpg,owl\n/in/a.tar#1.jpg,robin\na.tar/2.jpg,owl\n")
+    found = labels.join(labels.read(str(csv)), dataset.find(output), "embedding")
+    assert (found.uris.tolist(), found.ambiguous) == (["/in/a.tar#1.jpg", "/in/a.tar#2.jpg"], 1)
+    csv.write_text("image_uri,species\n1.jpg,owl\n")
+    several = r"fits several images, such as 1.jpg: /in/a.tar#1.jpg and /in/in/a.tar#1.jpg; write more of the path"
+    with pytest.raises(UsageError, match=several):
+        labels.join(labels.read(str(csv)), dataset.find(output), "embedding")
 
 
 def test_the_digest_tells_who_is_labelled_what(tmp_path: Path) -> None:

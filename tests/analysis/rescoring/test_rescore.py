@@ -421,7 +421,7 @@ def test_says_what_it_needs(
 def test_neither_place_lies_in_the_other(stored: str, output: str, here: str, capsys: Any) -> None:
     archive(f"{here}/{stored}", range(1))
     assert main([f"{here}/{stored}", f"{here}/{output}", "--temperature", "2"]) == 2
-    assert "or the other way round; choose an OUTPUT outside" in capsys.readouterr().err
+    assert "must be a folder of its own, neither in nor around" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])

@@ -164,24 +164,25 @@ class _Scalar(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Read YAML 1.2, in which `no` is a word and a date is text, and keep numbers as they are written."""
+    """Read YAML 1.2 and JSON, where `no`, `007`, `12:30` and dates are text; keep numbers as they are written."""
 
 
+_NUMBER = re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge", "int", "float")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda loader, node: _Scalar(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _Scalar(node.value))
 
 
 def _typed(value: Any, schema: Mapping[str, Any]) -> Any:
     """Give each number the type that the profile says: text as it was written, or a number."""
     if isinstance(value, _Scalar):
-        return str(value) if schema.get("type") == "string" else yaml.safe_load(value)
+        return str(value) if schema.get("type") == "string" else json.loads(value)
     if isinstance(value, dict):
         known = schema.get("properties", {})
         return {str(name): _typed(each, known.get(name, {})) for name, each in value.items()}

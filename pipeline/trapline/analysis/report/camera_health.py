@@ -1,7 +1,6 @@
-"""What a person should look at after a night: species new at a site, and cameras silent, failing, dark or displaced.
+"""Rules that find what needs attention: species new at a site, and cameras silent, failing, dark or displaced.
 
-Each rule compares a camera with itself only. What a rule says in words stands in `RULES`, for the page that shows what
-it found.
+Each rule compares a camera with itself only. `RULES` explains them, for the page that shows the findings.
 """
 
 from collections import defaultdict
@@ -64,7 +63,7 @@ class Finding:
 
 
 def new_species(connection: duckdb.DuckDBPyConnection, head: Headline, within: int) -> Table:
-    """site, label, first day, images, and one of them: labels that a site had not before its last days."""
+    """Return site, label, first day, images and an example: labels that a site has only had in its last days."""
     return ask(
         connection,
         """
@@ -81,7 +80,7 @@ def new_species(connection: duckdb.DuckDBPyConnection, head: Headline, within: i
 
 
 def silent(connection: duckdb.DuckDBPyConnection, head: Headline, after: int) -> list[Finding]:
-    """Cameras that have stopped."""
+    """Return cameras that have stopped."""
     found = ask(
         connection,
         """
@@ -104,7 +103,7 @@ def silent(connection: duckdb.DuckDBPyConnection, head: Headline, after: int) ->
 
 
 def failing(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """Cameras whose last images fail. Images without a time take the place that their names give them."""
+    """Return cameras whose last images fail; images without a time are placed by their names."""
     found = ask(
         connection,
         """
@@ -129,7 +128,7 @@ def failing(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
 
 
 def looks(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[list[Picture], list[Picture]]]:
-    """Of each camera pictures by daylight, the last ones and earlier ones: those that tell whether it has gone dark.
+    """Return daylight pictures of each camera, the last ones and earlier ones, to see whether it has gone dark.
 
     Args:
         connection: with the table `images`.
@@ -166,7 +165,7 @@ def looks(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[l
 def dark(
     looked_at: Mapping[str, tuple[Sequence[Picture], Sequence[Picture]]], thumbnails: Mapping[Picture, Thumbnail]
 ) -> tuple[list[Finding], int]:
-    """Cameras whose last pictures are dark, and how many cameras could be judged."""
+    """Return cameras whose last pictures are dark, and the number of cameras that could be judged."""
     findings, judged = [], 0
     for camera, halves in looked_at.items():
         known = [
@@ -182,7 +181,7 @@ def dark(
 
 
 def displaced(connection: duckdb.DuckDBPyConnection, urls: Sequence[str]) -> tuple[list[Finding], int]:
-    """Cameras that look elsewhere since their last day, and how many cameras could be judged.
+    """Return cameras whose view changed on their last day, and the number of cameras that could be judged.
 
     Reads the embeddings of at most `_DAYS_READ` days of each camera; memory is that of their means.
 
@@ -207,7 +206,7 @@ def displaced(connection: duckdb.DuckDBPyConnection, urls: Sequence[str]) -> tup
 def _centroids(
     connection: duckdb.DuckDBPyConnection, urls: Sequence[str]
 ) -> dict[str, dict[date, npt.NDArray[np.float64]]]:
-    """Mean embedding [D] by camera and day, where there are days enough."""
+    """Return the mean embedding [D] by camera and day, of cameras with enough days."""
     days = ask(
         connection,
         """

@@ -1,7 +1,7 @@
-"""How all charts look, and how Vega-Lite becomes SVG: here, so that a page needs neither scripts nor a network.
+"""The style of all charts, and their rendering to SVG, so that a page needs neither scripts nor a network.
 
-Each chart is drawn twice, wide and for a telephone, because letters that are scaled down cannot be read. Colours of
-letters and lines are the ones below and no others, so that a page's style can put its own in their place for the dark.
+Each chart is drawn twice, wide and for a telephone, because text that is scaled down cannot be read. Text and lines use
+only the colours below, so that a page's style sheet can replace them in its dark mode.
 """
 
 import re
@@ -24,7 +24,9 @@ WIDE, HALF, NARROW = 930, 424, 296
 # Pixels for the names at the left, which a browser's letters may exceed a little; and for numbers there.
 LABEL = {WIDE: 150, HALF: 124, NARROW: 96}
 SLACK = 0.86
-NUMBERS = 34
+NUMBERS = 52
+# Pixels of a title beside an axis.
+_TITLE = 18
 # Pixels of a letter in a legend, at most, and around an entry.
 _LETTER, _AROUND = 7.5, 44
 
@@ -35,11 +37,11 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, and what it shows in words and in numbers.
+    """A chart as SVG, in words and in numbers.
 
     Attributes:
         wide, narrow: SVG.
-        told: what there is to see, in a sentence.
+        told: what it shows, in a sentence.
         table: what it was drawn from.
     """
 
@@ -50,17 +52,17 @@ class Chart:
 
 
 def chart(rows: list[dict[str, Any]]) -> alt.Chart:
-    """A chart of these rows, with nothing on it yet."""
+    """Return a chart of these rows, without marks."""
     return alt.Chart(alt.InlineData(values=rows))
 
 
 def axis(**values: Any) -> alt.Axis:
-    """An axis that is nothing but its labels."""
+    """Return an axis that has only labels."""
     return alt.Axis(**{"grid": False, "domain": False, "ticks": False, "labelPadding": 8, "labelFlush": False} | values)
 
 
 def colours(field: str, labels: Sequence[str], width: int) -> alt.Color:
-    """A colour for each label, with a legend; `others` are grey."""
+    """Return a colour for each label, with a legend; `others` are grey."""
     range_ = [OTHER if label == "others" else HUES[place % len(HUES)] for place, label in enumerate(labels)]
     limit = SLACK * LABEL[width]
     entry = _AROUND + min(limit, _LETTER * max(map(len, labels), default=0))
@@ -76,18 +78,21 @@ def colours(field: str, labels: Sequence[str], width: int) -> alt.Color:
 
 
 def counts(most: int, breadth: int = 0) -> alt.Axis:
-    """An axis of counts up to this one; Vega by itself would halve few of them."""
+    """Return an axis of counts up to `most`, `breadth` pixels wide with its title; Vega also labels halves."""
     few = {"values": list(range(most + 1))} if most < 5 else {"tickCount": 4}
-    return axis(grid=True, format="~s", **few, **({"minExtent": breadth, "maxExtent": breadth} if breadth else {}))
+    if not breadth:
+        return axis(grid=True, format="~s", **few)
+    labels = breadth - _TITLE
+    return axis(grid=True, format="~s", minExtent=labels, maxExtent=labels, titlePadding=3, **few)
 
 
 def names(width: int, **values: Any) -> alt.Axis:
-    """An axis of names, of the same breadth in all charts."""
+    """Return an axis of names, equally wide in all charts."""
     return axis(labelLimit=SLACK * LABEL[width] - 8, minExtent=LABEL[width], maxExtent=LABEL[width], **values)
 
 
 def drawn(draw: Callable[[int], Any], width: int, told: str, table: Table) -> Chart:
-    """What a function of the width draws, as wide as given and for a telephone."""
+    """Return the chart that a function of the width draws, in the given width and for a telephone."""
     return Chart(_svg(draw(width)), _svg(draw(NARROW)), told, table)
 
 

@@ -1,4 +1,4 @@
-"""Answers become charts, in the looks of `chart_style.py`."""
+"""The charts of a report, in the style of `chart_style.py`."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _ROWS = 14
 
 
 def by_site(table: Table) -> Chart:
-    """Labels by site, as a grid of counts."""
+    """Draw labels by site, as a grid of counts."""
     rows = table.records()
     labels, sites = _most(rows, "label"), _most(rows, "site")
 
@@ -59,7 +59,7 @@ def by_site(table: Table) -> Chart:
 
 
 def by_hour(table: Table) -> Chart:
-    """Labels by hour of day, each as a row of bars of its own height."""
+    """Draw labels by hour of day, each as a row of bars scaled to its own peak."""
     rows = table.records()
     labels = _most(rows, "label")[:8]
     peak = Counter[str]()
@@ -103,7 +103,7 @@ def by_hour(table: Table) -> Chart:
 
 
 def timeline(unit: str, table: Table) -> Chart:
-    """Images per day, week or month, by label."""
+    """Draw images per day, week or month, by label."""
     rows = [{**row, "start": f"{row['start']}T00:00"} for row in table.records()]
     labels = [label for label in _most(rows, "label") if label != "others"]
     if any(row["label"] == "others" for row in rows):
@@ -123,7 +123,9 @@ def timeline(unit: str, table: Table) -> Chart:
                     title=None,
                     axis=chart_style.axis(tickCount=width // 90, format=_DATES[unit]),
                 ),
-                y=alt.Y("sum(images):Q", title=None, axis=chart_style.counts(max(totals.values(), default=0), NUMBERS)),
+                y=alt.Y(
+                    "sum(images):Q", title="images", axis=chart_style.counts(max(totals.values(), default=0), NUMBERS)
+                ),
                 color=chart_style.colours("label", labels, width),
                 order="order:Q",
             )
@@ -137,7 +139,7 @@ def timeline(unit: str, table: Table) -> Chart:
 
 
 def energies(threshold: float, table: Table) -> Chart:
-    """The distribution of the energy, with its suspicious tail."""
+    """Draw the distribution of the energy, with its suspicious tail."""
     rows = table.records()
 
     def draw(width: int) -> Any:
@@ -154,7 +156,9 @@ def energies(threshold: float, table: Table) -> Chart:
             .encode(
                 x=alt.X("low:Q", bin="binned", title="energy", axis=chart_style.axis(tickCount=width // 90)),
                 x2="high:Q",
-                y=alt.Y("images:Q", title=None, axis=chart_style.counts(max(row["images"] for row in rows), NUMBERS)),
+                y=alt.Y(
+                    "images:Q", title="images", axis=chart_style.counts(max(row["images"] for row in rows), NUMBERS)
+                ),
                 color=alt.Color("what:N", scale=scale, legend=None),
                 order=alt.Order("what:N", sort="descending"),
             )
@@ -168,7 +172,7 @@ def energies(threshold: float, table: Table) -> Chart:
 
 
 def failures(table: Table) -> Chart:
-    """What failed, by camera and reason."""
+    """Draw failed and salvaged images, by camera and reason."""
     rows = table.records()
     cameras, reasons = _most(rows, "camera"), _most(rows, "reason")
     totals = Counter[str]()
@@ -195,7 +199,7 @@ def failures(table: Table) -> Chart:
 
 
 def presence(table: Table, cameras: Sequence[str]) -> Chart:
-    """Which camera had images on which day."""
+    """Draw the images of each camera by day."""
     rows = [{**row, "day": f"{row['day']}T00:00"} for row in table.records()]
 
     def draw(width: int) -> Any:
@@ -217,7 +221,7 @@ def presence(table: Table, cameras: Sequence[str]) -> Chart:
 
 
 def speeds(table: Table) -> Chart:
-    """Images per second, run by run, and what bound them."""
+    """Draw images per second, run by run, coloured by what bound the speed."""
     rows = [{**row, "place": f"{place:04}"} for place, row in enumerate(table.records())]
     bounds = _most([{**row, "images": 1} for row in rows], "bound by")
 
@@ -229,7 +233,7 @@ def speeds(table: Table) -> Chart:
             .mark_bar(cornerRadiusEnd=2)
             .encode(
                 x=alt.X("place:N", title="runs, the last at the right", axis=chart_style.axis(labels=False)),
-                y=alt.Y("speed:Q", title=None, axis=chart_style.counts(10, NUMBERS)),
+                y=alt.Y("speed:Q", title="images/s", axis=chart_style.counts(10, NUMBERS)),
                 color=chart_style.colours("bound", bounds, width),
             )
             .properties(width=width - NUMBERS, height=170)
@@ -247,7 +251,7 @@ def _angle(columns: Sequence[str]) -> int:
 
 
 def _most(rows: Iterable[dict[str, Any]], name: str) -> list[str]:
-    """Values of a column, those with the most images first."""
+    """Return the values of a column, those with the most images first."""
     counted = Counter[str]()
     for row in rows:
         counted[row[name]] += row["images"]

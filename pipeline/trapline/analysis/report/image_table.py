@@ -1,4 +1,4 @@
-"""Rows get a site, a camera and a label: the table `images` that a report asks its questions of.
+"""The table `images` that a report queries: rows with their site, camera and label.
 
 Site and camera are what the sources of `deployments.py` say. Where none is given, they are the folders below the
 archive, which OUTPUT mirrors: `OUTPUT/site=heath/cam1/0001.tar.parquet` is of camera `heath/cam1` at site `heath`.
@@ -24,7 +24,7 @@ _MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varcha
 
 
 def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequence[Source], sure: float) -> None:
-    """Makes `images` a table of what a report needs to know of each row; reads the results once, without embeddings.
+    """Create the table `images` with what a report needs of each row; read the results once, without embeddings.
 
     Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
     label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
@@ -53,7 +53,7 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
 
 
 def _place(sources: Sequence[Source]) -> str:
-    """SQL: `site` and `camera` of a row."""
+    """Return SQL for `site` and `camera` of a row."""
     if not sources:
         return "split_part(folder, '/', 1) as site, folder as camera"
     sites = " ".join(f"when {source.says} then {source.site}" for source in sources)
@@ -62,7 +62,7 @@ def _place(sources: Sequence[Source]) -> str:
 
 
 def _folder(file: Result, output: str) -> str:
-    """The folder of a shard below the archive, without the keys of Hive partitions and what cards bring."""
+    """Return the folder of a shard below the archive, without keys of Hive partitions and folders of cards."""
     *folders, _ = file.url.removeprefix(f"{output}/").split("/")
     while shard_format(file.shard or "") is None and len(folders) > 1 and _OF_A_CARD.fullmatch(folders[-1]):
         folders.pop()

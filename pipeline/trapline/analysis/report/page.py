@@ -1,4 +1,4 @@
-"""Answers, charts and pictures become one HTML page that needs nothing else: no script, no network."""
+"""One HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from trapline.analysis.sql import Table
 
 # Pictures of each kind that are shown.
 _SHOWN = 8
-_STRANGEST = 6
+_LOWEST_ENERGY = 6
 # Cameras in the calendar; those that were found come first.
 _CAMERAS, _DAYS = 24, 60
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a report is to say.
+    """The options of a report.
 
     Attributes:
-        deployment_from: where site and camera stand, as in `deployments.py`; none: the folders below the archive.
+        deployment_from: sources of site and camera, as in `deployments.py`; none: the folders below the archive.
         pictures: most pictures that are fetched from the shards, to show them or to see whether a camera is dark.
         sure: probability that a label must reach to be counted.
         silent_after: days without an image before the archive's end.
@@ -65,7 +65,7 @@ class Page:
 
 @dataclass(frozen=True)
 class _Shot:
-    """A picture with what its row says."""
+    """A picture, its row and its thumbnail."""
 
     row: dict[str, Any]
     picture: Picture
@@ -73,12 +73,12 @@ class _Shot:
 
 
 def build(found: Results, options: Options, say: Callable[[str], None] = lambda _: None) -> Page:
-    """The report about some results.
+    """Build the report on some results.
 
     Args:
         found: what `classify` or `rescore` wrote.
-        options: what it is to say.
-        say: is told what is being done.
+        options: of the report.
+        say: called with what is being done.
 
     Raises:
         UsageError: the results hold no image, or a source of deployments is none.
@@ -96,20 +96,22 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         wanted = {
             "best": queries.best(connection, _SHOWN),
             "doubtful": queries.doubtful(connection, _SHOWN),
-            "strangest": queries.strangest(connection, _STRANGEST),
+            "lowest_energy": queries.lowest_energy(connection, _LOWEST_ENERGY),
         }
         rows = {kind: table.records() for kind, table in wanted.items()}
         places_of = {kind: [_picture(row) for row in some] for kind, some in rows.items()}
         first = list(dict.fromkeys(picture for some in places_of.values() for picture in some))[: options.pictures]
         looked_at = camera_health.looks(connection, options.pictures - len(first))
     say("fetching pictures")
-    fetched = thumbnails.fetch([*first, *(each for halves in looked_at.values() for half in halves for each in half)])
+    others = [picture for halves in looked_at.values() for half in halves for picture in half]
+    fetched = thumbnails.fetch([*first, *others], thumbnails.known_shards(found))
     not_asked = Thumbnail(problem="not fetched; --pictures allows no more")
     dark, seen = camera_health.dark(looked_at, fetched)
     findings += dark + displaced
     with sql.translated(found.output):
         say("drawing")
         nights = run_history.table(found.output)
+        cameras = _calendar(connection, head, findings)
         context = {
             "found": found,
             "options": options,
@@ -127,10 +129,12 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
                 ]
                 for kind in rows
             },
-            "charts": _charts(connection, head, findings, nights),
+            "charts": _charts(connection, head, cameras, nights),
+            "left_out": queries.cameras_without_images(connection, head, cameras, _DAYS),
             "now": datetime.now(UTC),
             "version": __version__,
-            "lonely": queries.LONELY,
+            "isolated": queries.ISOLATED_CAMERA_DAYS,
+            "season": queries.SEASON_DISTANCE_DAYS,
             "tail": queries.TAIL,
             "most_rows": sql.MOST_ROWS,
         }
@@ -146,12 +150,11 @@ def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[l
 
 
 def _charts(
-    connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding], nights: Table
+    connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], nights: Table
 ) -> dict[str, Chart]:
-    """By name; what has nothing to show is not there."""
+    """Return the charts by name, without those that have nothing to show."""
     unit, timeline = queries.timeline(connection, head)
     threshold, energies = queries.energies(connection)
-    cameras = _calendar(connection, head, findings)
     tables: dict[str, tuple[Table, Callable[[Table], Chart]]] = {
         "by_site": (queries.by_site(connection), charts.by_site),
         "by_hour": (queries.by_hour(connection), charts.by_hour),
@@ -168,7 +171,7 @@ def _charts(
 
 
 def _calendar(connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding]) -> list[str]:
-    """The cameras of the calendar: those that were found, and then those with the most images."""
+    """Return the cameras of the calendar: those with findings, then those with the most images."""
     most = sql.ask(
         connection,
         "select camera from images where camera is not null group by camera order by count(*) desc, camera limit $most",
@@ -179,7 +182,7 @@ def _calendar(connection: duckdb.DuckDBPyConnection, head: Headline, findings: S
 
 
 def _at_work(nights: Table) -> Table:
-    """The runs that worked images off; one alone is no picture."""
+    """Return the runs that classified images, if there are at least two."""
     rows = [row for row in nights.rows if row[nights.names.index("images/s")]]
     return Table(nights.names, rows if len(rows) > 1 else [])
 
@@ -202,7 +205,7 @@ def _template() -> Any:
 
 
 def _cell(value: Any) -> str:
-    """A value as a person reads it."""
+    """Return a value formatted for reading."""
     if value is None:
         return "–"
     if isinstance(value, float):

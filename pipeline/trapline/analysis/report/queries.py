@@ -1,6 +1,6 @@
-"""The questions of a report, in SQL over the table `images` of `image_table.py`.
+"""The queries of a report, in SQL over the table `images` of `image_table.py`.
 
-Each answer is a `Table`, of a size that a page can bear, whatever the archive holds.
+Each answer is a `Table` that is small enough for a page, however large the archive.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,41 @@ _BINS = 36
 # A chart of more bars than this goes from days to weeks, from weeks to months.
 _MOST_BARS = 64
 
-# Days around an image in which another camera must have one, for its clock to be believed.
-LONELY = 30
+# A camera's days are compared stretch by stretch; a pause of more days than this begins another one. A stretch with no
+# other camera's day within as many days is isolated.
+ISOLATED_CAMERA_DAYS = 30
+# An isolated stretch counts if it lies no further than this from one that is not, as a season does; and where the
+# camera has other stretches, from which its clock may have jumped, if it has images on so many days.
+SEASON_DISTANCE_DAYS = 365
+SEASON_DAYS = 5
 
-# The days of an archive: a clock that was set to another year is not its end.
+# The first and the last day of an archive, by cameras whose clocks can be believed: one wrong clock must not make all
+# other cameras look silent. Days before digital camera traps, or after today, vouch for no other camera's.
 _SPAN = f"""
     with days as (
-        select captured_at::date as day, min(coalesce(camera, '')) as one, max(coalesce(camera, '')) as other
-        from images where captured_at is not null group by day
-    ), near as (
-        select day, min(one) over around < max(other) over around as believed from days
-        window around as (
-            order by day range between interval {LONELY} days preceding and interval {LONELY} days following)
+        select distinct coalesce(camera, '') as camera, captured_at::date as day
+        from images where captured_at is not null
+    ), compared as (
+        select *, min(camera) over around != max(camera) over around
+                and day between date '2001-01-01' and current_date + 1 as has_company,
+            coalesce(day - lag(day) over (partition by camera order by day) > {ISOLATED_CAMERA_DAYS}, true) as begins
+        from days window around as (order by day range between interval {ISOLATED_CAMERA_DAYS} days preceding
+            and interval {ISOLATED_CAMERA_DAYS} days following)
+    ), numbered as (
+        select *, sum(begins::int) over (partition by camera order by day) as stretch from compared
+    ), stretches as (
+        select camera, min(day) as first, max(day) as last, count(*) as days, bool_or(has_company) as has_company
+        from numbered group by camera, stretch
+    ), placed as (
+        select *, bool_or(has_company) over (partition by camera) as camera_has_company, exists (
+            select 1 from stretches as other where other.has_company
+                and stretches.first - other.last <= {SEASON_DISTANCE_DAYS}
+                and other.first - stretches.last <= {SEASON_DISTANCE_DAYS}) as is_near
+        from stretches
     )
-    select min(day), max(day) from near where believed or not (select bool_or(believed) from near)"""
+    select min(first), max(last) from placed
+    where has_company or (is_near and (days >= {SEASON_DAYS} or not camera_has_company))
+        or not (select bool_or(has_company) from stretches)"""
 
 
 @dataclass(frozen=True)
@@ -46,8 +67,8 @@ class Headline:
         unnamed: of those not failed, the ones with no label that the model was sure enough of.
         shards, sites, cameras, labels: how many there are; labels of named images only.
         undated, unplaced: images without a time, and without a camera.
-        first, last: the days from the archive's beginning to its end; None where no image has a time. A camera that
-            is alone for `LONELY` days around does not count, for clocks go wrong by years.
+        first, last: the days from the archive's beginning to its end; None where no image has a time. Days of a clock
+            that is probably wrong do not count (see `_SPAN`).
         outside: images with a time before or after that.
     """
 
@@ -68,12 +89,12 @@ class Headline:
 
     @property
     def days(self) -> int:
-        """From the first to the last."""
+        """Return the number of days from the first to the last."""
         return (self.last - self.first).days + 1 if self.first and self.last else 0
 
 
 def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
-    """The archive in figures; raises UsageError where there is no image at all."""
+    """Return the archive in figures; raise UsageError where there is no image at all."""
     ((first, last),) = connection.execute(_SPAN).fetchall()
     found_ = connection.execute(
         """
@@ -96,7 +117,7 @@ def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
 
 
 def by_site(connection: duckdb.DuckDBPyConnection) -> Table:
-    """label, site, images: of named images."""
+    """Return label, site, images: of named images."""
     return ask(
         connection,
         """
@@ -106,7 +127,7 @@ def by_site(connection: duckdb.DuckDBPyConnection) -> Table:
 
 
 def by_hour(connection: duckdb.DuckDBPyConnection) -> Table:
-    """label, hour (0 to 23, by the cameras' clocks), images: of named images with a time."""
+    """Return label, hour (0 to 23, by the cameras' clocks), images: of named images with a time."""
     return ask(
         connection,
         """
@@ -120,7 +141,7 @@ def by_hour(connection: duckdb.DuckDBPyConnection) -> Table:
 
 
 def timeline(connection: duckdb.DuckDBPyConnection, head: Headline) -> tuple[str, Table]:
-    """What a bar stands for (day, week or month), and start, label, images: from the first day to the last."""
+    """Return what a bar stands for (day, week or month), and start, label, images: from the first day to the last."""
     unit = next((unit for unit, days in (("day", 1), ("week", 7)) if head.days / days <= _MOST_BARS), "month")
     return unit, ask(
         connection,
@@ -137,7 +158,7 @@ def timeline(connection: duckdb.DuckDBPyConnection, head: Headline) -> tuple[str
 
 
 def failures(connection: duckdb.DuckDBPyConnection) -> Table:
-    """reason, status, images, an example: of what failed and what was salvaged."""
+    """Return reason, status, images, an example: of what failed and what was salvaged."""
     return ask(
         connection,
         """
@@ -147,7 +168,7 @@ def failures(connection: duckdb.DuckDBPyConnection) -> Table:
 
 
 def failures_by_camera(connection: duckdb.DuckDBPyConnection) -> Table:
-    """camera, reason, images, and of how many the camera has: of those that failed or were salvaged."""
+    """Return camera, reason, images and the camera's images in all, of those that failed or were salvaged."""
     return ask(
         connection,
         """
@@ -166,7 +187,7 @@ def failures_by_camera(connection: duckdb.DuckDBPyConnection) -> Table:
 
 
 def energies(connection: duckdb.DuckDBPyConnection) -> tuple[float | None, Table]:
-    """The energy below which the lowest `TAIL` lie, and low, high, images, suspicious: bins of the distribution."""
+    """Return the energy below which the lowest `TAIL` lie; and bins: low, high, images, suspicious."""
     ((lowest, highest, threshold),) = connection.execute(
         f"select min(energy), max(energy), quantile_disc(energy, {TAIL}) from images where isfinite(energy)"
     ).fetchall()
@@ -188,7 +209,7 @@ def energies(connection: duckdb.DuckDBPyConnection) -> tuple[float | None, Table
 
 
 def best(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
-    """For each of the most common labels the picture of which the model was surest."""
+    """Return the picture with the highest probability, for each of the most common labels."""
     return _pictures(
         connection,
         """named and status = 'ok'
@@ -199,17 +220,17 @@ def best(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
 
 
 def doubtful(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
-    """The pictures of which the model was least sure, one of a camera's hour."""
+    """Return the pictures with the lowest probability, one for each hour of a camera."""
     return _pictures(connection, f"probability is not null {_ONE_OF_AN_HOUR} order by probability, image_uri", count)
 
 
-def strangest(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
-    """The pictures that look least like any class: of lowest energy."""
+def lowest_energy(connection: duckdb.DuckDBPyConnection, count: int) -> Table:
+    """Return the pictures that look least like any class: of lowest energy."""
     return _pictures(connection, "isfinite(energy) order by energy, image_uri", count)
 
 
 def daily(connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], days: int) -> Table:
-    """camera, day, images: of these cameras, on the last days of the archive."""
+    """Return camera, day, images: of these cameras, on the last days of the archive."""
     return ask(
         connection,
         """
@@ -217,6 +238,23 @@ def daily(connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequen
         where list_contains($cameras, camera) and captured_at::date between $last::date - $days + 1 and $last
         group by all order by camera, day""",
         at_most=_MOST_MARKS,
+        cameras=list(cameras),
+        last=head.last,
+        days=days,
+    )
+
+
+def cameras_without_images(
+    connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], days: int
+) -> Table:
+    """Return camera, images: of cameras that `daily` returns no row of, with the same arguments."""
+    return ask(
+        connection,
+        """
+        select camera, count(*) as images from images where camera is not null group by camera
+        having not coalesce(list_contains($cameras, camera) and bool_or(
+            captured_at::date between $last::date - $days + 1 and $last), false)
+        order by camera""",
         cameras=list(cameras),
         last=head.last,
         days=days,

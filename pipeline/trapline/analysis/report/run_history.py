@@ -1,4 +1,4 @@
-"""The accounts that runs left in RESULTS/_trapline/runs, as a table."""
+"""The manifests in RESULTS/_trapline/runs, as a table."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _NAMES = (
 
 
 def table(output: str) -> Table:
-    """The last runs over these results, in the order of their start; what is no account of a run is passed over.
+    """Return the last runs over these results, in the order of their start; files that are no manifest are left out.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.

@@ -1,39 +1,49 @@
-"""Pictures come back from their shards: a few of them, small, for a page to show.
+"""A few pictures, read again from their shards and made small, for a page to show.
 
-Archives move on. A shard that is gone, or a picture that cannot be read or is another one now, is no error here: the
-thumbnail says what became of it.
+Archives change. A shard that is gone, or a picture that cannot be read or is another one now, is no error here: the
+thumbnail says why there is none. Rows may come from anyone: only shards that the ledger has are read, from the kinds of
+stores that archives lie in.
 """
 
 import base64
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from trapline.analysis.dataset import Results
 from trapline.decoding.decode import decode
 from trapline.errors import TransientError, TraplineError, in_one_line
+from trapline.results import ledger
 from trapline.sources.lookup import read_images
 
 # Pixels of the longer side: sharp on a telephone, some 10 KB.
 _SIDE = 320
 _QUALITY = 72
+_SILENT = "the store does not answer"
 # Shards that are read at the same time: hides the store's latency.
 _SHARDS_AT_ONCE = 8
 # As television weighs the eye's three colours (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
+# What archives are read from. Other filesystems of fsspec's would ask any server (http), or read what a name leads them
+# to (reference, simplecache, and what `::` chains).
+_SCHEMES = {"", "file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss", "hdfs", "sftp"}
+
+
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture lies, as its row says.
+    """Where a picture lies, according to its row.
 
     Attributes:
-        shard, key: the two halves of its image_uri.
+        shard, key: of its row.
         content_sha256: of its bytes.
     """
 
@@ -44,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture made small, or why there is none.
+    """A small picture, or why there is none.
 
     Attributes:
         data_uri: of a JPEG.
@@ -60,12 +70,33 @@ class Thumbnail:
     problem: str = ""
 
 
-def fetch(pictures: Iterable[Picture]) -> dict[Picture, Thumbnail]:
-    """The thumbnails of some pictures; each shard is opened once.
+def known_shards(found: Results) -> set[str]:
+    """Return the shards that the ledger of these results has.
+
+    The ledger of rescored results has the result files that they come from; those have the shards. Where they are gone,
+    nothing is known.
+    """
+    output, files, facts = found.output, found.files, found.fingerprint.facts
+    while "rescored" in facts:
+        roots = {str(file.shard).removesuffix(file.url.removeprefix(output)) for file in files}
+        try:
+            files = tuple(file for root in roots for file in ledger.survey(root) if file.shard)
+        except TraplineError:
+            return set()
+        output, facts = next(iter(roots)), facts["rescored"]
+    return {str(file.shard) for file in files}
+
+
+def fetch(pictures: Iterable[Picture], shards: Collection[str] | None = None) -> dict[Picture, Thumbnail]:
+    """Return the thumbnails of some pictures; each shard is opened once.
 
     A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and of Parquet
-    the row groups that have one. Memory is that of the pictures of `_SHARDS_AT_ONCE` shards. Where a store does not
-    answer, it is asked no more.
+    the row groups that have one. Memory is that of the pictures of `_SHARDS_AT_ONCE` shards. A store that does not
+    answer is not asked again.
+
+    Args:
+        pictures: which.
+        shards: those that may be read, as `known_shards` returns them; None for any.
     """
     wanted: dict[str, dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
@@ -73,10 +104,11 @@ def fetch(pictures: Iterable[Picture]) -> dict[Picture, Thumbnail]:
     thumbnails: dict[Picture, Thumbnail] = {}
     silent = ""
     with ThreadPoolExecutor(_SHARDS_AT_ONCE) as threads:
-        shards = list(wanted.items())
-        for start in range(0, len(shards), _SHARDS_AT_ONCE):
-            some = shards[start : start + _SHARDS_AT_ONCE]
-            answers = [_Answer(problem=silent) for _ in some] if silent else list(threads.map(_read, some))
+        all_of = list(wanted.items())
+        for start in range(0, len(all_of), _SHARDS_AT_ONCE):
+            some = all_of[start : start + _SHARDS_AT_ONCE]
+            read = partial(_read, shards=shards)
+            answers = [_Answer(problem=silent) for _ in some] if silent else list(threads.map(read, some))
             for (_, keys), answer in zip(some, answers, strict=True):
                 silent = silent or answer.silence
                 for key, picture in keys.items():
@@ -86,24 +118,29 @@ def fetch(pictures: Iterable[Picture]) -> dict[Picture, Thumbnail]:
 
 @dataclass
 class _Answer:
-    """What a shard gave of what was wanted: bytes by key, and why it gave no more."""
+    """What was read of a shard: bytes by key, and why the others are missing."""
 
     data: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
     silence: str = ""
 
 
-def _read(shard_and_keys: tuple[str, Mapping[str, Picture]]) -> _Answer:
+def _read(shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[str] | None) -> _Answer:
     shard, keys = shard_and_keys
+    if shards is not None and shard not in shards:
+        return _Answer(problem=f"{shard} is not read: it is no shard of these results")
+    scheme = shard.partition("://")[0] if "://" in shard else ""
+    if shards is not None and scheme not in _SCHEMES:
+        return _Answer(problem=f"{shard} is not read: archives do not lie in {scheme}://")
     data: dict[str, bytes] = {}
     try:
         for key, found in read_images(shard, keys):
             data[key] = found
     except TransientError as error:
-        return _Answer(data, f"the store does not answer: {in_one_line(error)}", "the store does not answer")
+        return _Answer(data, f"the store does not answer: {in_one_line(error)}", silence=_SILENT)
     except TraplineError as error:
         return _Answer(data, in_one_line(error))
-    return _Answer(data, f"{shard} holds it no more")
+    return _Answer(data, f"{shard} does not hold it any more")
 
 
 def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:

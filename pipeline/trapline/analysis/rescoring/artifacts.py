@@ -1,4 +1,4 @@
-"""What was learned from labels, and how it is kept in the side folder of OUTPUT: head, report and pictures."""
+"""The head, report and charts that a training leaves in the side folder of OUTPUT."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ REPORT_FILE = "rescore.json"
 
 @dataclass(frozen=True)
 class Learned:
-    """What was learned.
+    """A head and a temperature, with their evaluation.
 
     Attributes:
-        head: None where the stored probabilities stand.
+        head: None where the stored probabilities are used.
         temperature: None where there is none to apply.
         report: figures, as JSON.
-        remarks: what a person should know, a line each.
+        remarks: warnings for the user, a line each.
         pictures: PNG files by name.
-        anew: False where it was given, or an earlier run had learned it.
+        refit: False where it was given, or an earlier run had trained it.
     """
 
     head: Head | None = None
@@ -33,11 +33,11 @@ class Learned:
     report: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     pictures: dict[str, bytes] = field(default_factory=dict, repr=False)
-    anew: bool = True
+    refit: bool = True
 
 
 def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
-    """What is to stand beside the rows, by name below `_trapline/`; the report last, for it vouches for the head."""
+    """Return the files to write below `_trapline/`, by name; the report last, since it vouches for the head."""
     files = dict(learned.pictures)
     if learned.head:
         files[HEAD_FILE] = learned.head.to_bytes()
@@ -46,15 +46,15 @@ def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
     return files
 
 
-def earlier(output: str, mark: str) -> Learned | None:
-    """What an earlier run into OUTPUT has learned from the same; None where there is none, or it was changed.
+def load_earlier(output: str, source: str) -> Learned | None:
+    """Return what an earlier run into OUTPUT trained on the same; None where there is none, or it was changed.
 
     Args:
-        output: where the earlier run wrote.
-        mark: digest of what there is to learn from.
+        output: of the earlier run.
+        source: digest of labels and options.
     """
     report = read_report(output)
-    if report.get("learned_from") != mark:
+    if report.get("learned_from") != source:
         return None
     known = None
     if "head_sha256" in report:
@@ -64,11 +64,11 @@ def earlier(output: str, mark: str) -> Learned | None:
             return None
         if (known.digest, known.temperature) != (report["head_sha256"], report["temperature"]):
             return None
-    return Learned(known, report["temperature"], report, tuple(report["remarks"]), anew=False)
+    return Learned(known, report["temperature"], report, tuple(report["remarks"]), refit=False)
 
 
 def read_report(output: str) -> dict[str, Any]:
-    """The report that stands in OUTPUT; empty where there is none, or none that can be read."""
+    """Return the report in OUTPUT; empty where there is none that can be read."""
     try:
         report = json.loads(store.read_text(layout.side_file(output, REPORT_FILE)))
     except (StorageError, ValueError):

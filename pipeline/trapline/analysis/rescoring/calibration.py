@@ -1,4 +1,4 @@
-"""Calibration: one temperature for all logits, so that of what is said with 80 % four in five are right.
+"""Calibration: one temperature for all logits, so that of predictions with 80 % four in five are right.
 
 Guo et al. 2017, arXiv:1706.04599: probabilities softmax(logits / T), with the T of the least negative log-likelihood.
 It moves no image to another species. The stored probabilities serve as logits by their logarithm, for softmax does not
@@ -14,10 +14,10 @@ from scipy.special import logsumexp
 
 # Of equal width, as in Guo et al.
 BINS = 15
-# Beyond these there is nothing to gain: the labels say "always right", or "never".
+# Beyond these the labels say "always right" or "never", and no temperature fits.
 BOUNDS = (0.05, 20.0)
 
-# The smallest normal float32. What was stored as 0 is at most that.
+# The smallest normal float32: what was stored as 0 is at most that.
 _LEAST = np.finfo(np.float32).tiny
 
 
@@ -39,19 +39,19 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: the gap of confidence and accuracy, weighted by images."""
+        """Return the expected calibration error: the gap of confidence and accuracy, weighted by images."""
         gaps = np.abs(self.confidence - self.accuracy)
         return float(np.nansum(gaps * self.images) / self.images.sum())
 
 
 def logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Logits [N, C] of stored probabilities, as far as they are defined; zeros are taken for 1.2e-38."""
+    """Return logits [N, C] of stored probabilities, up to a constant for each row; zeros count as 1.2e-38."""
     values: npt.NDArray[np.float32] = np.log(np.maximum(probabilities, _LEAST))
     return values
 
 
 def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
-    """Probabilities [N, C] of logits [N, C], of which -inf means never."""
+    """Return probabilities [N, C] of logits [N, C]; -inf gives 0."""
     shifted = (values - values.max(axis=1, keepdims=True)) / np.float32(temperature)
     exponentials: npt.NDArray[np.float32] = np.exp(shifted)
     exponentials /= exponentials.sum(axis=1, keepdims=True)
@@ -59,7 +59,7 @@ def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.ND
 
 
 def fit_temperature(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp]) -> float:
-    """The temperature of the least negative log-likelihood, within BOUNDS, to four decimals.
+    """Return the temperature of the least negative log-likelihood, within BOUNDS, to four decimals.
 
     Args:
         values: logits [N, C].
@@ -77,7 +77,7 @@ def fit_temperature(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp]
 
 
 def reliability(values: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], temperature: float = 1.0) -> Reliability:
-    """What the top probabilities at a temperature are worth; arguments as of `fit_temperature`."""
+    """Return the reliability of the top probabilities at a temperature; arguments as of `fit_temperature`."""
     probabilities = softmax(values, temperature)
     top = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == truth

@@ -1,4 +1,4 @@
-"""A new head: a linear classifier of stored embeddings, learned from labels, kept in one small file.
+"""A new head: a linear classifier of stored embeddings, trained on labels, in one small file.
 
 Logistic regression with a penalty, whose strength is chosen by cross-validation between cameras. All examples are in
 memory, twice: 50,000 of 768 numbers are 300 MB.
@@ -27,10 +27,10 @@ from trapline.storage import store
 FOLDS = 5
 # Inverse strengths of the penalty on standardised embeddings, tried from the strongest on.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Without a second camera to choose by.
+# Used where there is only one camera, so that there is no cross-validation.
 _DEFAULT_STRENGTH = 1e-2
 
-# What an embedding depends on besides its image; a head is of use for embeddings of the same kind only.
+# What an embedding depends on besides its image; a head fits embeddings of the same kind only.
 _EMBEDDING_FACTS = ("weights_sha256", "architecture", "size", "rgb_mean", "rgb_std", "preprocessing")
 
 
@@ -42,8 +42,8 @@ class Head:
         weight: float32 [C, D].
         bias: float32 [C]; -inf for a class that it cannot name.
         classes: names, in the order of the logits.
-        embedding: what the embeddings that it takes depend on.
-        cameras: those whose images it was learned from.
+        embedding: settings of the embeddings that it takes.
+        cameras: those whose images it was trained on.
         temperature: that its logits are to be divided by; None where it was not calibrated.
     """
 
@@ -55,42 +55,42 @@ class Head:
     temperature: float | None = None
 
     def logits(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits float32 [N, C] of embeddings float32 [N, D]."""
+        """Return logits float32 [N, C] of embeddings float32 [N, D]."""
         return embeddings @ self.weight.T + self.bias
 
     @property
     def digest(self) -> str:
-        """SHA-256 of weights, biases and names, in hex."""
+        """Return the SHA-256 of weights, biases and names, in hex."""
         names = json.dumps(self.classes).encode()
         return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes() + names).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """A safetensors file; what is not a tensor stands in its header, as JSON."""
+        """Return a safetensors file; what is not a tensor is JSON in its header."""
         plain = {name: getattr(self, name) for name in ("classes", "embedding", "cameras", "temperature")}
         metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in plain.items()}
         data: bytes = save_tensors({"weight": self.weight, "bias": self.bias}, {"format": "trapline-head", **metadata})
         return data
 
     def refuse_other(self, results: Fingerprint, url: str) -> None:
-        """Raises UsageError where results hold embeddings of another kind than the head takes."""
+        """Raise UsageError where results hold embeddings of another kind than the head takes."""
         mine, theirs = Fingerprint(self.embedding), Fingerprint(embedding_facts(results))
         if mine.digest != theirs.digest:
             raise UsageError(
-                f"{url}: is for embeddings that were computed otherwise ({'; '.join(mine.differences(theirs))}); "
+                f"{url}: is for embeddings with different settings ({'; '.join(mine.differences(theirs))}); "
                 "fit one to these with --labels"
             )
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A head, and what cross-validation gave besides.
+    """A head, with the results of its cross-validation.
 
     Attributes:
-        head: learned from all examples.
+        head: trained on all examples.
         strength: inverse strength of the penalty.
         log_loss: cross-validated, in nats per image; None with too few cameras.
         converged: whether the optimiser came to its end.
-        folds: heads that each were learned without some cameras.
+        folds: heads that were each trained without some cameras.
         fold_of: camera -> the one of them that has not seen it.
     """
 
@@ -104,7 +104,7 @@ class Fit:
     def unseen_logits(
         self, embeddings: npt.NDArray[np.float32], cameras: Sequence[str]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Logits [N, C] of each image by a head that has not learned from its camera, and where there is one, [N]."""
+        """Return logits [N, C] by heads not trained on the image's camera, and where there is one, bool [N]."""
         values = self.head.logits(embeddings)
         learned = set(self.head.cameras)
         honest = np.array([camera not in learned or camera in self.fold_of for camera in cameras], bool)
@@ -117,7 +117,7 @@ class Fit:
 def fit(
     embeddings: npt.NDArray[np.float32], species: Sequence[str], cameras: Sequence[str], results: Fingerprint
 ) -> Fit:
-    """Learn a head.
+    """Train a head.
 
     Args:
         embeddings: float32 [N, D].
@@ -130,7 +130,7 @@ def fit(
     """
     classes = tuple(sorted(set(species)))
     if len(classes) < 2:
-        raise UsageError(f"labels: all images to learn from are {classes[0]!r}; a head needs two species at least")
+        raise UsageError(f"labels: all images to train on are {classes[0]!r}; a head needs two species at least")
     truth = np.searchsorted(np.array(classes), np.array(species, dtype=str))
     scaler = StandardScaler().fit(embeddings)
     scaled = scaler.transform(embeddings).astype(np.float32)
@@ -151,7 +151,7 @@ def fit(
 
 
 def load(url: str) -> Head:
-    """A head that `to_bytes` made.
+    """Load a head that `to_bytes` made.
 
     Raises:
         UsageError: the file is none.
@@ -169,17 +169,17 @@ def load(url: str) -> Head:
 
 
 def embedding_facts(results: Fingerprint) -> dict[str, Any]:
-    """What the embeddings of these results depend on."""
+    """Return the settings that the embeddings of these results depend on."""
     return {name: results.facts[name] for name in _EMBEDDING_FACTS if name in results.facts}
 
 
 def _cross_validate(
     scaled: npt.NDArray[np.float32], truth: npt.NDArray[np.intp], count: int, cameras: Sequence[str]
 ) -> tuple[float, float | None, list[Regression], dict[str, int]]:
-    """The strength of the least log loss at cameras that were left out, that loss, and each fold's model and cameras.
+    """Return the best strength, its log loss at cameras that were left out, and each fold's model and cameras.
 
-    LogisticRegressionCV would charge a fold for species that only its own cameras have, which no strength can help;
-    here they do not count. Weaker and weaker penalties pay off for a while, and then no more: there the search ends.
+    LogisticRegressionCV would penalise a fold for species that only its own cameras have, whatever the strength; here
+    they do not count. Weaker and weaker penalties pay off for a while, and then no more: there the search ends.
     """
     names = np.array(cameras, dtype=object)
     places = len(set(cameras))

@@ -1,5 +1,8 @@
 """Labels become examples: what people called some images, joined to what the model stored of them.
 
+A label names an image by its `image_uri`, by the end of its path where that is unique (`cam1/IMG_0001.JPG`), or by
+its content.
+
 Examples are split by camera, never by image: frames of one camera share background, light and individuals, and a split
 between them measures memory.
 """
@@ -8,7 +11,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +28,10 @@ from trapline.storage import store
 
 # Files that are read at the same time: hides the store's latency.
 _THREADS = 4
-# Of the cameras, at least one.
+# Share of the cameras that is held out, at least one.
 _HELD_OUT = 0.2
+# What people call a column of paths.
+_PATH_COLUMNS = ("image_uri", "file", "path", "filename", "filepath")
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,10 @@ class Labels:
 
     Attributes:
         url: of the file.
-        column: what names an image: `image_uri` or `content_sha256`.
+        column: column of the rows that the keys are compared with: `image_uri` or `content_sha256`.
         keys: strings, or binary(32); each once.
         species: strings, one per key.
-        cameras: likewise, null where the file does not say.
+        cameras: strings, one per key; null where the file names none.
     """
 
     url: str
@@ -45,6 +51,38 @@ class Labels:
     keys: pa.Array
     species: pa.Array
     cameras: pa.Array
+
+    def matches(self, values: pa.Array) -> pa.Table:
+        """Return row, label and exact: the positions of values and of the labels that name them.
+
+        A value of `image_uri` is named by a key that equals it (exact), and by one whose path segments it ends with;
+        `#`, which ends a shard, ends a segment too.
+        """
+        found = [(pc.index_in(values, self.keys), True)]
+        if self.column == "image_uri":
+            paths = pc.replace_substring(values, "#", "/")
+            for segments, (endings, positions) in self._endings.items():
+                tails = pc.extract_regex(paths, rf"(?:^|/)(?P<tail>(?:[^/]*/){{{segments - 1}}}[^/]*)$")
+                place = pc.index_in(pc.struct_field(tails, "tail"), endings)
+                found.append((positions.take(place), False))
+        tables = []
+        for labels, exact in found:
+            rows = pc.indices_nonzero(labels.is_valid())
+            same = pa.array([exact] * len(rows), pa.bool_())
+            tables.append(pa.table({"row": rows, "label": labels.take(rows).cast(pa.int64()), "exact": same}))
+        return pa.concat_tables(tables)
+
+    @cached_property
+    def _endings(self) -> dict[int, tuple[pa.Array, pa.Array]]:
+        """By their number of segments the keys as paths, and their positions."""
+        grouped: dict[int, dict[str, int]] = defaultdict(dict)
+        for position, key in enumerate(self.keys.to_pylist()):
+            path = key.replace("\\", "/").replace("#", "/").removeprefix("./").lstrip("/")
+            grouped[path.count("/") + 1].setdefault(path, position)
+        return {
+            segments: (pa.array(paths.keys(), pa.string()), pa.array(paths.values(), pa.int64()))
+            for segments, paths in grouped.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -55,11 +93,12 @@ class Examples:
         uris: of the images.
         contents: SHA-256 of the images, in hex; empty where there is none.
         species: the label.
-        cameras: which camera took it: what the labels say, or else `camera_serial`, or else the shard's folder.
+        cameras: which camera took it: from the labels, or `camera_serial`, or the shard's folder, in this order.
         vectors: float32 [N, D], embeddings or probabilities.
         given: how many labels there were.
         unusable: labels of failed images, which have no vector.
         repeated: labels of images whose content another label had already; they count once.
+        ambiguous: labels whose path is the end of several images' paths.
     """
 
     uris: npt.NDArray[np.object_]
@@ -70,20 +109,19 @@ class Examples:
     given: int
     unusable: int = 0
     repeated: int = 0
+    ambiguous: int = 0
 
     def __len__(self) -> int:
         return len(self.uris)
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Examples":
-        """Some of them."""
-        return Examples(
-            self.uris[mask], self.contents[mask], self.species[mask], self.cameras[mask], self.vectors[mask],
-            self.given, self.unusable, self.repeated,
-        )  # fmt: skip
+        """Return those where the mask, bool [N], is true."""
+        parts = {name: getattr(self, name)[mask] for name in ("uris", "contents", "species", "cameras", "vectors")}
+        return replace(self, **parts)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of who is labelled what, in hex; not of the vectors, which follow from the results."""
+        """Return the SHA-256 of the labels, in hex; vectors are left out, since they follow from the results."""
         digest = hashlib.sha256()
         for row in zip(self.uris, self.contents, self.species, self.cameras, strict=True):
             digest.update("\0".join([*row, "\n"]).encode())
@@ -91,16 +129,16 @@ class Examples:
 
 
 def read(url: str) -> Labels:
-    """Labels out of a CSV file with the columns species, image_uri or content_sha256 (hex), and, if you like, camera.
+    """Read a CSV file with the columns species, image_uri (or file, path) or content_sha256 (hex), and camera if known.
 
     Raises:
         UsageError: a row lacks its key or species, an image is labelled twice, or a hash is none.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    table = csv_input.read(url, ["species"], ["image_uri", "content_sha256", "camera"])
-    column = next((name for name in ("image_uri", "content_sha256") if name in table.column_names), None)
+    table = csv_input.read(url, ["species"], [*_PATH_COLUMNS, "content_sha256", "camera"])
+    column = next((name for name in (*_PATH_COLUMNS, "content_sha256") if name in table.column_names), None)
     if column is None:
-        raise UsageError(f"{url}: has neither a column 'image_uri' nor 'content_sha256'; add one")
+        raise UsageError(f"{url}: has neither a column 'image_uri' (or 'file') nor 'content_sha256'; add one")
     keys, species = table.column(column).to_pylist(), table.column("species").to_pylist()
     seen: dict[str, int] = {}
     for position, (key, name) in enumerate(zip(keys, species, strict=True)):
@@ -114,13 +152,14 @@ def read(url: str) -> Labels:
             raise UsageError(f"{where}: {key} is {other} ({as_}); leave one")
     cameras = table.column("camera").to_pylist() if "camera" in table.column_names else [None] * len(keys)
     values = _hashes(url, table, keys) if column == "content_sha256" else pa.array(keys, pa.string())
-    return Labels(url, column, values, pa.array(species, pa.string()), pa.array(cameras, pa.string()))
+    compared = "content_sha256" if column == "content_sha256" else "image_uri"
+    return Labels(url, compared, values, pa.array(species, pa.string()), pa.array(cameras, pa.string()))
 
 
 def join(labels: Labels, results: Results, vector: str) -> Examples:
-    """The labelled images, with the embeddings or the probabilities that are stored of them.
+    """Return the labelled images, with the embeddings or the probabilities that are stored of them.
 
-    Files whose shard no label names are not opened. Memory is bounded by the examples and some row groups.
+    Where all labels name their shard, other files are not opened. Memory holds the examples and some row groups.
 
     Args:
         labels: which images.
@@ -128,7 +167,7 @@ def join(labels: Labels, results: Results, vector: str) -> Examples:
         vector: the column to take: `embedding` or `probabilities`.
 
     Raises:
-        UsageError: no label matches a usable row, or two labels call the same content differently.
+        UsageError: no label names one usable row, or two labels give the same content different species.
         TransientError: a result was replaced meanwhile, or the store did not answer.
         StorageError: the store refuses.
     """
@@ -138,25 +177,25 @@ def join(labels: Labels, results: Results, vector: str) -> Examples:
     if not found:
         raise UsageError(
             f"{labels.url}: none of its {len(labels.keys):,} labels names an image in {results.output} by its "
-            f"{labels.column}; the first is {_shown(labels.keys[0])}"
+            f"{labels.column}; the first is {_shown(labels.keys[0])}, and an image there is {_example(labels, results)}"
         )
-    table = pa.concat_tables(found).sort_by([("label", "ascending"), ("image_uri", "ascending")])
+    table, ambiguous = _unambiguous(labels, pa.concat_tables(found))
     usable = table.filter(table.column(vector).is_valid())
     unusable = len(set(table.column("label").to_pylist()) - set(usable.column("label").to_pylist()))
     if not usable:
         raise UsageError(f"{labels.url}: all {unusable:,} images that it labels and {results.output} holds are failed")
-    return _once(labels, usable, vector, unusable)
+    return replace(_once(labels, usable, vector, unusable), ambiguous=ambiguous)
 
 
 def held_out(cameras: Sequence[str], species: Sequence[str] | None = None) -> set[str]:
-    """A fifth of the cameras, at least one but never all, and always the same: the first by the hash of their names.
+    """Return a fifth of the cameras, at least one but never all: the first by the hash of their names.
 
     Args:
         cameras: of each example.
-        species: of each example, where species are to be learned: a camera that alone has one of them is passed over.
+        species: of each example, where species are to be learned: a camera that alone has one of them is not held out.
 
     Returns:
-        Cameras to judge by, none of whose examples are to be learned from; empty where each camera is needed.
+        Cameras to evaluate on, whose examples are not used in training; empty where each camera is needed.
     """
     everyone = sorted(set(cameras), key=lambda camera: hashlib.sha256(camera.encode()).digest())
     seen: dict[str, set[str]] = defaultdict(set)
@@ -186,17 +225,23 @@ def _hashes(url: str, table: pa.Table, keys: list[str]) -> pa.Array:
 
 
 def _concerned(labels: Labels, results: Results) -> list[Result]:
-    """The result files that may hold labelled rows."""
+    """Return the result files that may hold labelled rows: those of the shards, where all labels name theirs."""
     if labels.column != "image_uri":
         return list(results.files)
-    # `shard#key`, where both may hold a # of their own.
-    shards = {uri[:end] for uri in labels.keys.to_pylist() for end, letter in enumerate(uri) if letter == "#"}
-    # Rows that were re-scored lie in files that name another file, and not the shard.
-    return [result for result in results.files if result.shard in shards] or list(results.files)
+    # Rescored rows lie in files that name another file, and not the shard.
+    known = {result.shard for result in results.files}
+    named: set[str] = set()
+    for uri in labels.keys.to_pylist():
+        # `shard#key`, where both may hold a # of their own.
+        shards = {uri[:end] for end, letter in enumerate(uri) if letter == "#"} & known
+        if not shards:
+            return list(results.files)
+        named |= shards
+    return [result for result in results.files if result.shard in named]
 
 
 def _matches(result: Result, results: Results, labels: Labels, vector: str) -> pa.Table | None:
-    """The labelled rows of one file: position of the label, image_uri, content, camera, and the vector."""
+    """Return the labelled rows of one file: label (a position), exact, image_uri, content, camera and vector."""
     folder = result.url.removeprefix(results.output).rpartition("/")[0] or "/"
     found = []
     with store.open_unchanged(result.url, result.version) as stream:
@@ -204,21 +249,47 @@ def _matches(result: Result, results: Results, labels: Labels, vector: str) -> p
         names = ["image_uri", "content_sha256", "camera_serial", vector]
         names = [name for name in names if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            place = pc.index_in(file.read_row_group(group, columns=[labels.column]).column(0), labels.keys)
-            if place.null_count < len(place):
-                rows = file.read_row_group(group, columns=names).filter(place.is_valid())
-                found.append(_facts(rows, place.drop_null(), labels, vector, folder))
+            values = file.read_row_group(group, columns=[labels.column]).column(0).combine_chunks()
+            matches = labels.matches(values)
+            if len(matches):
+                rows = file.read_row_group(group, columns=names).take(matches.column("row"))
+                found.append(_facts(rows, matches, labels, vector, folder))
     return pa.concat_tables(found) if found else None
 
 
-def _facts(rows: pa.Table, place: pa.ChunkedArray, labels: Labels, vector: str, folder: str) -> pa.Table:
-    cameras = labels.cameras.take(place.combine_chunks())
+def _unambiguous(labels: Labels, found: pa.Table) -> tuple[pa.Table, int]:
+    """Return the rows of labels that name one image, in the order of the labels, and how many name several.
+
+    Raises:
+        UsageError: all of them name several.
+    """
+    found = found.sort_by([("label", "ascending"), ("image_uri", "ascending")])
+    label, exact = (found.column(name).to_numpy() for name in ("label", "exact"))
+    # A path in full is not the end of a longer one.
+    found = found.filter(pa.array(exact | ~np.isin(label, label[exact]))).drop_columns(["exact"])
+    if labels.column != "image_uri":  # copies of one picture
+        return found, 0
+    label = found.column("label").to_numpy()
+    several = np.flatnonzero(np.bincount(label) > 1)
+    single = found.filter(pa.array(~np.isin(label, several)))
+    if not len(single):
+        uris = found.column("image_uri").to_pylist()[:2]
+        raise UsageError(
+            f"{labels.url}: each of its labels fits several images, such as {_shown(labels.keys[int(several[0])])}: "
+            f"{uris[0]} and {uris[1]}; write more of the path"
+        )
+    return single, len(several)
+
+
+def _facts(rows: pa.Table, matches: pa.Table, labels: Labels, vector: str, folder: str) -> pa.Table:
+    cameras = labels.cameras.take(matches.column("label").combine_chunks())
     if "camera_serial" in rows.column_names:
         cameras = pc.coalesce(cameras, rows.column("camera_serial").cast(pa.string()).combine_chunks())
     contents = [value.hex() if value else "" for value in rows.column("content_sha256").to_pylist()]
     return pa.table(
         {
-            "label": place,
+            "label": matches.column("label"),
+            "exact": matches.column("exact"),
             "image_uri": rows.column("image_uri"),
             "content": pa.array(contents, pa.string()),
             "camera": pc.coalesce(cameras, folder),
@@ -228,7 +299,7 @@ def _facts(rows: pa.Table, place: pa.ChunkedArray, labels: Labels, vector: str, 
 
 
 def _once(labels: Labels, rows: pa.Table, vector: str, unusable: int) -> Examples:
-    """Each label, and each content, one time: a copy in a held-out camera would be judged from memory."""
+    """Return each label and each content once: copies in a held-out camera would leak training data."""
     species = np.array(labels.species.to_pylist(), dtype=object)[rows.column("label").to_numpy()]
     uris, contents = (np.array(rows.column(name).to_pylist(), dtype=object) for name in ("image_uri", "content"))
     seen: dict[str, int] = {}
@@ -247,6 +318,13 @@ def _once(labels: Labels, rows: pa.Table, vector: str, unusable: int) -> Example
     repeated = len(np.unique(positions)) - len(np.unique(positions[kept]))
     cameras = np.array(rows.column("camera").to_pylist(), dtype=object)[kept]
     return Examples(uris[kept], contents[kept], species[kept], cameras, vectors, len(labels.keys), unusable, repeated)
+
+
+def _example(labels: Labels, results: Results) -> str:
+    """Return what a row has in the column of the keys."""
+    with store.open_unchanged(results.files[0].url, results.files[0].version) as stream:
+        values = next(pq.ParquetFile(stream).iter_batches(1, columns=[labels.column]), None)
+    return _shown(values.column(0)[0]) if values else "none"
 
 
 def _shown(key: pa.Scalar) -> str:

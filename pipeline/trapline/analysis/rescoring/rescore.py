@@ -1,6 +1,6 @@
-"""Results become other results, without an image being read: each file of RESULTS gets one of the same name in OUTPUT.
+"""New results from stored ones, without reading images: each file of RESULTS gets one of the same name in OUTPUT.
 
-What classify wrote is never touched. The new files are results like the first: whole or not at all, with a footer that
+The files of classify are not changed. The new files are results like the first: whole or not at all, with a footer that
 names the file they come from and a fingerprint of everything that can change a row.
 """
 
@@ -25,24 +25,24 @@ from trapline.results.footer import Footer, find
 from trapline.results.ledger import Plan
 from trapline.results.parquet import ROWS_PER_GROUP, file_metadata, parquet_writer
 from trapline.results.rows import of_images
-from trapline.sources.shards import Shard, is_below
+from trapline.sources.shards import Shard
 from trapline.storage import store
 
 # Raise it when the same options would give other rows.
 _METHOD = 2
-# Files in work at the same time, each with its columns of one row group and its new file in memory.
+# Files that are processed at the same time, each with its columns of one row group and its new file in memory.
 _THREADS = 4
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes:
         url: of the new file.
         images: in it.
         species: the most probable class, counted.
-        remarks: images about which there is something to say, counted.
+        remarks: images with something to report, counted.
         trouble: why it could not be made; None where it was.
     """
 
@@ -56,7 +56,7 @@ class Outcome:
 def fingerprint(
     results: Results, scorer: Scorer, species: SpeciesList | None, taxonomy: Taxonomy | None
 ) -> Fingerprint:
-    """What the new rows depend on; that of the stored ones is part of it."""
+    """Return what the new rows depend on, which includes the fingerprint of the stored ones."""
     facts = {
         "rescore_method": _METHOD,
         "rescored": dict(results.fingerprint.facts),
@@ -70,17 +70,8 @@ def fingerprint(
     return Fingerprint({name: value for name, value in facts.items() if value is not None})
 
 
-def refuse_nested(results: str, output: str) -> None:
-    """Raises UsageError where one of the two places lies in the other."""
-    results, output = store.absolute(results), store.absolute(output)
-    if is_below(output, results) or is_below(results, output):
-        raise UsageError(
-            f"{output}: lies in {results}, or the other way round; choose an OUTPUT outside of the results"
-        )
-
-
 def refuse_lacking(results: Results, column: str) -> None:
-    """Raises UsageError where the results lack a column: `embedding` or `probabilities`."""
+    """Raise UsageError where the results lack a column: `embedding` or `probabilities`."""
     with store.open_tail(results.files[0].url) as stream:
         names = pq.ParquetFile(stream).schema_arrow.names
     if column not in names:
@@ -89,7 +80,7 @@ def refuse_lacking(results: Results, column: str) -> None:
 
 
 def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> Plan:
-    """What is left to do, the result files taking the place of shards; raises as `ledger.plan` does."""
+    """Plan what is left to do, with result files in place of shards; raises as `ledger.plan` does."""
     output = store.absolute(output)
     shards = [
         Shard(
@@ -105,7 +96,7 @@ def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> P
 
 
 def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcome]:
-    """Score files anew, some at a time; a file that changes meanwhile or is damaged is an outcome too.
+    """Rescore files, some at a time; a file that changes meanwhile or is damaged is an outcome too.
 
     Raises:
         StorageError: the store refuses.
@@ -115,7 +106,7 @@ def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcom
 
 
 def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
-    """What became of a file whose worker died: perhaps it had written the new one before."""
+    """Return the outcome of a file whose worker died: it may have written the new one before."""
     footer = find(shard.output)
     if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, mark):
         return Outcome(shard.output, sum(footer.images.values()), Counter(footer.species), Counter())
@@ -138,10 +129,10 @@ def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
 def _rows(
     file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint
 ) -> tuple[bytes, int, Counter[str], Counter[str]]:
-    """The new file, its images, their species, and remarks."""
+    """Return the new file, its images, their species, and remarks."""
     before = Footer.from_metadata(file.metadata.metadata or {})
     if before is None:
-        raise OutputConflict(f"{shard.uri}: was replaced while it was looked at; try again")
+        raise OutputConflict(f"{shard.uri}: was replaced while it was read; try again")
     sink = io.BytesIO()
     images, species, remarks = 0, Counter[str](), Counter[str]()
     with parquet_writer(sink, scorer.schema) as writer:

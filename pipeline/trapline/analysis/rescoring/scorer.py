@@ -1,4 +1,4 @@
-"""One batch of stored rows becomes new rows: head, temperature, species list and roll-up, in this order."""
+"""New rows from a batch of stored rows: head, temperature, species list and roll-up, in this order."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from trapline.analysis.rescoring.calibration import logits, softmax
 from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp
-from trapline.model.predict import Predictions
+from trapline.model.predictions import Predictions
 from trapline.results.rows import model_columns
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
@@ -37,17 +37,17 @@ _TAXON_FIELDS = [
 
 @dataclass(frozen=True)
 class Scorer:
-    """What turns stored rows into new ones.
+    """Compute new rows from stored ones.
 
     Attributes:
-        classes: names of the C classes that it gives.
+        classes: names of the C classes.
         top_k: how many of them are listed.
-        head: makes logits of embeddings; without one the stored probabilities stand.
+        head: computes logits from embeddings; without one the stored probabilities are used.
         temperature: that logits are divided by.
         prior: which classes can occur where.
         roll_up: the taxa above the classes.
         threshold: probability that a taxon must reach.
-        crops: whether rows of crops stand among those of the images, and stay what they are.
+        crops: whether there are rows of crops among those of images.
     """
 
     classes: tuple[str, ...]
@@ -61,22 +61,22 @@ class Scorer:
 
     @property
     def reads(self) -> list[str]:
-        """The columns of the stored rows that it needs."""
+        """Return the columns of the stored rows that it needs."""
         keys = [field.name for field in self._keys]
         return [*keys, *(["embedding"] if self.head else ["probabilities", "energy"])]
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the new rows."""
+        """Return the schema of the new rows."""
         added = [*(_PRIOR_FIELDS if self.prior else []), *(_TAXON_FIELDS if self.roll_up else [])]
         return pa.schema([*self._keys, *self._columns.model_fields, *added])
 
     def __call__(self, rows: pa.RecordBatch, remarks: Counter[str]) -> pa.Table:
-        """The new rows, one per row and in their order; null where nothing was predicted.
+        """Return the new rows, one per row and in their order; null where nothing was predicted.
 
         Args:
             rows: with the columns that it `reads`.
-            remarks: counts images about which there is something to say.
+            remarks: counts images with something to report, by what it is.
         """
         vector = rows.column("embedding" if self.head else "probabilities")
         mask = vector.is_valid().to_numpy(zero_copy_only=False)
@@ -117,7 +117,7 @@ class Scorer:
     def _probabilities(
         self, rows: pa.RecordBatch, remarks: Counter[str]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
+        """Return probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
         if self.head:
             values = self.head.logits(matrix(rows.column("embedding")))
             return softmax(values, self.temperature or 1.0), logsumexp(values, axis=1)
@@ -130,7 +130,7 @@ class Scorer:
 
 
 def matrix(lists: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
-    """The values of lists without nulls, float32 [N, D]."""
+    """Return the values of lists without nulls, float32 [N, D]."""
     flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return flat.reshape(len(lists), lists.type.list_size)
 

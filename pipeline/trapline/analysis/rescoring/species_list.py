@@ -1,7 +1,7 @@
 """Region priors: which species can occur, everywhere or in a deployment. The others get probability 0.
 
 A prior of ones and zeros: by Bayes' rule the posterior is the probability of a listed species over that of all listed.
-How much that was stands beside it, for a picture of something that is not on the list comes out as sure as any other.
+The latter, `prior_mass`, shows pictures of something that is not on the list: they come out as sure as any other.
 """
 
 import hashlib
@@ -36,17 +36,17 @@ class SpeciesList:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what it says, in hex; the order of its lines does not matter."""
+        """Return a SHA-256 of the list, in hex; the order of its lines does not matter."""
         plain = sorted((pattern, sorted(names)) for pattern, names in self.species.items())
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
     def unknown(self, classes: Sequence[str]) -> list[str]:
-        """Listed species that the model does not know, by name."""
+        """Return the listed species that the model does not know, by name."""
         return sorted(frozenset().union(*self.species.values()) - set(classes))
 
 
 def read(url: str) -> SpeciesList:
-    """A list out of a CSV file with the columns species and, if it is not the same everywhere, deployment (or site).
+    """Read a CSV file with the columns species and, if it differs by place, deployment (or site).
 
     A deployment is a pattern (`*` stands for anything) for one or more whole segments of an image's path (its shard and
     the path inside it) without the picture's own name: `site=12`, `site=12/cam3`, `cam*`, `card-a.zip`. A line without
@@ -80,7 +80,7 @@ class Prior:
 
     @classmethod
     def of(cls, listed: SpeciesList, classes: Sequence[str]) -> "Prior":
-        """For probabilities in the order of these classes.
+        """Return the prior for probabilities in the order of these classes.
 
         Raises:
             UsageError: the model knows none of the species, or none of those of one deployment.
@@ -129,7 +129,7 @@ class Prior:
 def condition(
     probabilities: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Probabilities given that the species is one of those allowed.
+    """Return probabilities given that the species is one of those allowed.
 
     Args:
         probabilities: [N, C].

@@ -37,16 +37,16 @@ class Taxonomy:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what it says, in hex; the order of its lines does not matter."""
+        """Return a SHA-256 of the taxonomy, in hex; the order of its lines does not matter."""
         return hashlib.sha256(json.dumps(sorted(self.above.items())).encode()).hexdigest()
 
     def unplaced(self, classes: Sequence[str]) -> list[str]:
-        """Classes of a model that have no taxon above them."""
+        """Return classes of a model that have no taxon above them."""
         return [name for name in classes if not any(self.above.get(name, ()))]
 
 
 def read(url: str) -> Taxonomy:
-    """A taxonomy out of a CSV file with the columns species, and genus, family and class as far as it has them.
+    """Read a CSV file with the columns species, and genus, family and class as far as it has them.
 
     Raises:
         UsageError: it has none of the ranks, names a species twice, or puts a taxon under two.
@@ -70,7 +70,7 @@ def read(url: str) -> Taxonomy:
 
 
 def _refuse_two_parents(url: str, above: dict[str, tuple[str | None, ...]]) -> None:
-    """Mass must only grow from rank to rank: a genus lies in one family, a family in one class."""
+    """Raise UsageError unless a genus lies in one family and a family in one class: mass grows by rank."""
     for lower, upper in ((0, 1), (0, 2), (1, 2)):
         parents: dict[str, str] = {}
         for places in above.values():
@@ -95,7 +95,7 @@ class RollUp:
 
     @classmethod
     def of(cls, taxonomy: Taxonomy, classes: Sequence[str]) -> "RollUp":
-        """For probabilities in the order of these classes.
+        """Return the roll-up for probabilities in the order of these classes.
 
         Raises:
             UsageError: the taxonomy knows none of them.
@@ -117,7 +117,7 @@ class RollUp:
     def __call__(
         self, probabilities: npt.NDArray[np.float32], species: Sequence[str], threshold: float
     ) -> tuple[pa.Array, pa.Array, pa.Array]:
-        """The lowest taxon that is probable enough, for each row of probabilities [N, C].
+        """Return the lowest taxon that is probable enough, for each row of probabilities [N, C].
 
         Args:
             probabilities: each row sums to 1, or to 0 where nothing is known.

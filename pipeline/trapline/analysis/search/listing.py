@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trapline.analysis.sql import literal, translated
+from trapline.display_text import display_text
 from trapline.storage import store
 
 # As DuckDB's COPY names them. JSON is one array: what most readers expect of a file.
@@ -75,4 +76,4 @@ def _shown(value: Any) -> str:
         return f"{value:.4f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return str(value)
+    return display_text(str(value))

@@ -12,8 +12,8 @@ from trapline.analysis.sql import read_parquet, translated
 from trapline.decoding.decode import PREPROCESSING, decode
 from trapline.errors import CheckpointError, StorageError, UsageError
 from trapline.model import checkpoint
+from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
-from trapline.model.hiera import VARIANTS
 from trapline.model.predict import Predictor
 from trapline.results.schema import SCHEMA_VERSION
 from trapline.storage import store

@@ -18,7 +18,8 @@ from trapline.decoding.decode import Facts
 from trapline.decoding.sandbox import Decoded
 from trapline.model.checkpoint import Model
 from trapline.model.gpu import Busy
-from trapline.model.predict import Predictions, Predictor
+from trapline.model.predict import Predictor
+from trapline.model.predictions import Predictions
 from trapline.results.schema import Columns
 from trapline.run.job import Job
 from trapline.run.workers import PredictorActor, Reader

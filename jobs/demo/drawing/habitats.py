@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from jobs.demo.birds import Part
+from jobs.demo.drawing.birds import Part
 
 Colour = tuple[int, int, int]
 Duotone = tuple[Colour, Colour]  # what a tone of 0 and a tone of 255 look like

@@ -1,6 +1,6 @@
 """One run of the real flow with stand-ins for decoding and inference, as a process that watches itself.
 
-`python -m jobs.benchmark.simulated_run SCENARIO`, which is JSON; prints what it saw, as JSON.
+`python -m tests.scaling.simulated_run SCENARIO`, which is JSON; prints what it saw, as JSON.
 """
 
 import json
@@ -22,13 +22,14 @@ import ray
 from ray._private import internal_api
 
 from jobs.benchmark.growth import held_alone
-from jobs.benchmark.simulation import Scenario, Seen
-from jobs.benchmark.stand_ins import SleepingReader, sleeping_actor
+from tests.scaling.simulation import Scenario, Seen
+from tests.scaling.stand_ins import SleepingReader, sleeping_actor
 from trapline.config import RunConfig
 from trapline.results import layout, ledger
-from trapline.run import classify
+from trapline.run.classify import classify
 from trapline.run.periodic import Periodic
-from trapline.run.progress import Account
+from trapline.run.progress import Progress
+from trapline.run.ray_stream import WorkerClasses
 
 # Seconds; a look costs some 5 ms.
 _EVERY = 1.0
@@ -45,15 +46,15 @@ _THREADS = {
 _FROM, _TO = 0.25, 0.9
 
 
-class _Watch:
+class _Observer:
     """Notes when chunks came back, and what this process held then."""
 
     def __init__(self) -> None:
         self._came: list[tuple[float, int, int]] = []
 
-    def __call__(self, account: Account) -> None:
-        if account.images_seen > (self._came[-1][1] if self._came else 0):
-            self._came.append((account.seconds, account.images_seen, held_alone(_SELF)))
+    def __call__(self, progress: Progress) -> None:
+        if progress.tallies.images_seen > (self._came[-1][1] if self._came else 0):
+            self._came.append((progress.workers.seconds, progress.tallies.images_seen, held_alone(_SELF)))
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -122,15 +123,17 @@ def run(scenario: Scenario) -> Seen:
         "local", num_cpus=scenario.decode_workers + 1, num_gpus=1, include_dashboard=False,
         logging_level=logging.ERROR, log_to_driver=False,
     )  # fmt: skip
-    reader = mock.patch.object(classify, "Reader", partial(SleepingReader, seconds=scenario.decode_seconds))
-    predictor = mock.patch.object(classify, "PredictorActor", sleeping_actor(scenario.predict_seconds))
+    workers = WorkerClasses(
+        reader=partial(SleepingReader, seconds=scenario.decode_seconds),
+        predictor=sleeping_actor(scenario.predict_seconds),
+    )
     handing = _Timed(ray.data.from_items)
-    watch, meter = _Watch(), _Meter()
+    observer, meter = _Observer(), _Meter()
     process, thread = process_time(), thread_time()
-    with reader, predictor, mock.patch.object(ray.data, "from_items", handing), meter:
-        manifest = classify.classify(config, watch)
+    with mock.patch.object(ray.data, "from_items", handing), meter:
+        manifest = classify(config, observer, workers=workers)
     cpu = meter.cpu(process_time() - process, thread_time() - thread)
-    rate, growth = watch.steady()
+    rate, growth = observer.steady()
     ledger.remember(scenario.output, ledger.survey(scenario.output))
     side = Path(scenario.output) / layout.SIDE_FOLDER
     return Seen(

@@ -249,7 +249,7 @@ def simulate(scenario: Scenario) -> Seen:
         UsageError: it failed; with its last words.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.benchmark.simulated_run", json.dumps(asdict(scenario))],
+        [sys.executable, "-m", "tests.scaling.simulated_run", json.dumps(asdict(scenario))],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from jobs.demo.birds import Species, Tile, draw_bird, outline, paint
-from jobs.demo.habitats import (
+from jobs.demo.drawing.birds import Species, Tile, draw_bird, outline, paint
+from jobs.demo.drawing.habitats import (
     DAYLIGHTS,
     HABITATS,
     INFRARED,

@@ -1,0 +1,1 @@
+"""Drawn photographs of birds for the demo: the birds, where they live, and whole scenes."""

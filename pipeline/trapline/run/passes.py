@@ -1,0 +1,118 @@
+"""Passes over the shards: what one pass leaves without a result is read again by the next.
+
+Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
+result are read again, and what still has none after the last pass is named in the manifest.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from trapline.config import RunConfig
+from trapline.errors import FatalError, TraplineError, UsageError
+from trapline.results.schema import Columns
+from trapline.run.capacity import CapacityMonitor, Cluster, WorkerPlan
+from trapline.run.messages import AlreadyDone, Failure, FromPredictor, NotStarted, Task, WorkerNote
+from trapline.run.observer import RunObserver
+from trapline.run.progress import Progress
+from trapline.run.writer import Assembler, Writer
+from trapline.sources.shards import Shard, discover
+
+# As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
+_FRUITLESS_PASSES = 3
+
+Stream = Callable[[list[Task], WorkerPlan], Generator[FromPredictor]]
+"""Sends shards through the workers, and yields what comes back."""
+
+
+def run_passes(
+    stream: Stream, tasks: list[Task], columns: Columns, cluster: Cluster, progress: Progress, observer: RunObserver
+) -> None:
+    """Retry unfinished shards until all are committed or have failed permanently.
+
+    Args:
+        stream: through which shards go.
+        tasks: the shards, in the order in which they are begun.
+        columns: of the result.
+        cluster: where the workers are.
+        progress: records what comes back.
+        observer: receives it.
+
+    Raises:
+        FatalError: the run cannot go on.
+    """
+    fruitless = 0
+    while tasks and fruitless < _FRUITLESS_PASSES and cluster.wait_for_capacity(observer.note):
+        workers = cluster.worker_plan()
+        progress.workers.set_workers(workers.now)
+        before = progress.shards.settled
+        progress.retry(task.shard for task in tasks)
+        # Closed here, whatever ended it: left to the end of the process, Ray would start again to close it, and hang.
+        with CapacityMonitor(cluster, progress, observer.note), closing(stream(tasks, workers)) as items:
+            _one_pass(items, columns, progress, observer)
+        if progress.over_budget or progress.out_of_time:
+            break
+        fruitless = fruitless + 1 if progress.shards.settled == before else 0
+        tasks = _unfinished(tasks, progress)
+
+
+def _one_pass(items: Iterator[FromPredictor], columns: Columns, progress: Progress, observer: RunObserver) -> None:
+    """Commit each shard once all of its chunks have come."""
+    assembler = Assembler()
+    stopping = False
+    with Writer(columns, progress) as writer:
+        for item in items:
+            if isinstance(item, Failure):
+                if item.fatal:
+                    raise FatalError(item.reason)
+                assembler.drop(item.shard)
+                progress.fail(item)
+            elif isinstance(item, AlreadyDone):
+                progress.done_by_another(item.footer)
+            elif isinstance(item, WorkerNote):
+                observer.note(item.text)
+            elif isinstance(item, NotStarted):
+                assembler.drop(item.shard)
+                stopping = True
+            else:
+                progress.record_chunk(item)
+                if chunks := assembler.add(item):
+                    writer.write(chunks)
+            # A store slower than the device holds the flow back here, with few finished shards in memory.
+            writer.settle()
+            observer(progress)
+            # Those that have not begun by now never will: what is begun and has shown nothing yet is left with them.
+            if progress.over_budget or (stopping and not assembler.under_way):
+                break
+    observer(progress)
+
+
+def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
+    """Return the shards worth another pass, as they are now; record the others as failed."""
+    missing = [task for task in tasks if not progress.shards.has_result(task.shard.uri)]
+    if not missing:
+        return []
+    now = _listed_again(progress.plan.config)
+    again = []
+    for task in missing:
+        shard = task.shard
+        failure = progress.shards.failures.get(shard.uri)
+        isolate = task.isolate or failure is None or failure.isolate
+        if now is not None and shard.uri not in now:
+            failure = Failure(shard, f"{shard.uri}: disappeared after it was listed", transient=False)
+        elif failure is None:
+            failure = Failure(shard, f"{shard.uri}: the workers that read it died, or never came", transient=True)
+        progress.fail(failure)
+        if failure.transient and now is not None:
+            again.append(replace(task, shard=now[shard.uri], isolate=isolate))
+    return again
+
+
+def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
+    """Return the input as it is now, by URI; None where the store has stopped to answer."""
+    try:
+        return {shard.uri: shard for shard in discover(config.inputs, config.output, config.image_column).shards}
+    except UsageError:  # all of it is gone
+        return {}
+    except TraplineError:
+        return None

@@ -1,0 +1,119 @@
+"""All that is Ray Data's: shards through decode tasks and prediction actors, as a stream of messages."""
+
+import pickle
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
+
+from trapline.errors import ClusterError, TraplineError, in_one_line
+from trapline.model.checkpoint import Model
+from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, WorkerPlan
+from trapline.run.job import Job
+from trapline.run.messages import FromPredictor, Task
+from trapline.run.packing import unpack
+from trapline.run.workers import PredictorActor, Reader
+
+# A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us;
+# the next pass knows better.
+_TASK_RETRIES = 1
+
+
+@dataclass(frozen=True)
+class WorkerClasses:
+    """What runs on the workers; others than these serve benchmarks and tests without a GPU.
+
+    Attributes:
+        reader: makes the callable of decode tasks from a job.
+        predictor: the class of prediction actors.
+    """
+
+    reader: Callable[[Job], Callable[..., Any]] = Reader
+    predictor: type[PredictorActor] = PredictorActor
+
+
+class RayStream:
+    """Streams shards through the cluster; Ray must be connected.
+
+    Args:
+        job: what to compute.
+        model: sent to each actor once.
+        classes: what runs on the workers.
+    """
+
+    def __init__(self, job: Job, model: Model, classes: WorkerClasses) -> None:
+        self._job = job
+        self._classes = classes
+        self._model: ray.ObjectRef[Model] = ray.put(model)
+
+    def __call__(self, tasks: list[Task], plan: WorkerPlan) -> Generator[FromPredictor]:
+        """Yield what comes of the shards, in whatever order it comes.
+
+        Raises:
+            TraplineError: that a worker raised.
+            ClusterError: Ray itself failed.
+        """
+        _configure(self._job)
+        shards = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
+        chunks = shards.map_batches(
+            self._classes.reader(self._job),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=TaskPoolStrategy(size=plan.most.decode),
+            num_cpus=DECODE_CPUS,
+            label_selector=plan.decode_where,
+            max_retries=_TASK_RETRIES,
+        )
+        # A GPU works on one chunk while the pixels of another are copied to it; a CPU has no core to spare.
+        calls = 2 if self._job.device == "cuda" else 1
+        predicted = chunks.map_batches(
+            self._classes.predictor,
+            fn_constructor_args=(self._job, partial(ray.get, self._model)),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                min_size=plan.now.predict,
+                initial_size=plan.now.predict,
+                max_size=plan.most.predict,
+                max_concurrent_calls_per_actor=calls,
+                enable_true_multi_threading=calls > 1,
+            ),
+            num_cpus=PREDICT_CPUS,
+            num_gpus=plan.predictor_gpus or None,
+            max_task_retries=_TASK_RETRIES,
+        )
+        try:
+            for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
+                yield from unpack(batch)  # type: ignore[misc]  # predictors leave no decoded chunk
+        except ExecutionTimeoutError:
+            return  # half an hour without any step: the nodes are gone, and the next pass waits for others
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from error
+
+
+def _configure(job: Job) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block for every chunk: Ray otherwise gathers up to 128 MiB before it hands anything on.
+    context.target_max_block_size = max(1, job.batch_size * 3 * job.size[0] * job.size[1] // 2)
+    # A lost block is a shard that stays uncommitted, and the next pass finds it.
+    context.max_errored_blocks = -1
+    context.actor_init_max_retries = 0
+    # Its retry limits have no other name until Ray 2.64, which the constraints exclude.
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that a worker raised, out of the ones that Ray wraps around it; else one that blames Ray."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, TraplineError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return ClusterError(f"Ray failed ({in_one_line(error)}); run the same command again to carry on")
