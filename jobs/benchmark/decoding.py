@@ -35,7 +35,7 @@ class Row:
         images_per_second: on one core, in the median.
         times_birder: ratio to birder's own transform (to our exact way, where birder is not there): median, range.
         mean_difference: of the pixels from the exact way's, of 255.
-        largest_difference: likewise.
+        largest_difference: the largest of these.
         top1_agreement: share of the images with the class that the exact way gives.
         cosine: the least and the mean one between an embedding and the exact way's.
     """

@@ -134,7 +134,7 @@ def measure(
 
 
 def _first_pass(row: Row, make: Callable[[], Contender], pixels: Pixels, reference: Answers) -> tuple[Row, Contender]:
-    """One that is made anew, held to the reference."""
+    """A contender, built for this row and compared with the reference."""
     started = perf_counter()
     contender = make()
     _over(contender.on, np.resize(pixels, (row.batch_size, *pixels.shape[1:])), row.batch_size)

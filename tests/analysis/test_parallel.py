@@ -24,13 +24,13 @@ def on_a_cluster(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
 
 
-def nobody(thing: object, why: str) -> str:
+def give_up(thing: object, why: str) -> str:
     raise AssertionError(f"{thing} was lost: {why}")
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_each_thing_is_answered_once(anywhere: str, threads: int) -> None:
-    answers = list(parallel.each(lambda thing: (thing, thing**2, os.getpid()), range(50), threads, nobody))
+    answers = list(parallel.each(lambda thing: (thing, thing**2, os.getpid()), range(50), threads, give_up))
     assert sorted(answer[:2] for answer in answers) == [(thing, thing**2) for thing in range(50)]
     assert ({pid for *_, pid in answers} == {os.getpid()}) == (anywhere == "here")
 
@@ -39,11 +39,11 @@ def test_more_things_than_the_driver_holds_at_once_are_all_answered(
     on_a_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "_AT_ONCE", 3)
-    assert sorted(parallel.each(lambda thing: thing, range(10), 1, nobody)) == list(range(10))
+    assert sorted(parallel.each(lambda thing: thing, range(10), 1, give_up)) == list(range(10))
 
 
 def test_of_nothing_comes_nothing(anywhere: str) -> None:
-    assert list(parallel.each(lambda thing: thing, [], 4, nobody)) == []
+    assert list(parallel.each(lambda thing: thing, [], 4, give_up)) == []
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -54,7 +54,7 @@ def test_what_the_function_raises_comes_as_it_was(anywhere: str, threads: int) -
         return thing
 
     with pytest.raises(StorageError) as caught:
-        list(parallel.each(refuse, range(5), threads, nobody))
+        list(parallel.each(refuse, range(5), threads, give_up))
     assert (type(caught.value), str(caught.value)) == (StorageError, "s3://x: no")
 
 
@@ -68,7 +68,7 @@ def test_a_worker_that_dies_costs_no_thing(on_a_cluster: None, tmp_path: Path) -
             os.kill(os.getpid(), signal.SIGKILL)
         return thing
 
-    assert sorted(parallel.each(die_once, range(8), 1, nobody)) == list(range(8))
+    assert sorted(parallel.each(die_once, range(8), 1, give_up)) == list(range(8))
 
 
 def test_what_kills_its_workers_each_time_is_answered_for_and_the_others_are_done(on_a_cluster: None) -> None:
@@ -89,7 +89,7 @@ def test_whoever_stops_listening_stops_the_work(tmp_path: Path) -> None:
         time.sleep(0.2)
         return thing
 
-    answers = parallel.each(begin, range(100), 2, nobody)
+    answers = parallel.each(begin, range(100), 2, give_up)
     assert len(list(islice(answers, 2))) == 2
     answers.close()  # type: ignore[attr-defined]
     time.sleep(1)

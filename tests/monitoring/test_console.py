@@ -210,6 +210,13 @@ class TestSummary:
         for text in (*names, reason, "1 .x[bold]", "s3://b/[new]/**/*.parquet", "s3://b/[new]/_trapline"):
             assert text in screen.text
 
+    def test_prints_no_character_that_steers_the_terminal(self) -> None:
+        result = replace(ended(failed=1), species={"a\x1b[2J": 2}, shards_failed={"x": "b\x1b]0;title\x07.tar"})
+        screen = Screen()
+        print_summary(screen, result, "out")
+        assert "\x1b" not in screen.text
+        assert "a\\x1b[2J" in screen.text
+
     def test_fits_a_narrow_terminal(self) -> None:
         assert max(map(len, summary(ended(done=1, left=1), width=80).lines)) <= 80
 

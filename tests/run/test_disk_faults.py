@@ -1,4 +1,4 @@
-"""OUTPUT is a disk that fills up, or that nobody may write to."""
+"""OUTPUT is a disk that fills up, or that is read-only."""
 
 import shutil
 import subprocess

@@ -118,7 +118,7 @@ class RayHead:
         return self._state("nodes")
 
     def tasks(self) -> list[dict[str, Any]]:
-        """All tasks, likewise, also those of actors."""
+        """All tasks, as the state API has them, also those of actors."""
         return self._state("tasks")
 
     def _state(self, kind: str) -> list[dict[str, Any]]:
@@ -323,7 +323,7 @@ def _running(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Ends a server and all that it has started."""
     # SIGKILL, since SeaweedFS takes 15 s over a SIGTERM and their data are worth nothing after the test.
-    # While it stands still, the server still adopts orphans, but starts nothing anew.
+    # While it stands still, the server still adopts orphans, but starts nothing new.
     process.send_signal(signal.SIGSTOP)
     while below := descendants(process.pid):
         for pid in below:

@@ -1,6 +1,6 @@
 """Habitats and lights, as data, and what grows there: plants, and the wood that birds perch on.
 
-Plants are drawn once, into long strips, from which each picture takes a cut-out: quicker than drawing them anew, and
+Plants are drawn once, into long strips, from which each picture takes a cut-out: quicker than drawing them again, and
 never the same twice.
 """
 

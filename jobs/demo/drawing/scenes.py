@@ -1,4 +1,4 @@
-"""Camera-trap photographs that nobody took: a habitat, a light, a perch, and one of six made-up birds on it.
+"""Drawn camera-trap photographs: a habitat, a light, a perch, and one of six made-up birds on it.
 
 Everything is placed in shares of the frame, so a scene looks the same at any size. What lies far away is drawn small
 and enlarged, which is quick and looks like depth of field. A surface is a grey tone, washed between two colours.

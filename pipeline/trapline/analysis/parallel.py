@@ -1,6 +1,6 @@
-"""A function over many things, such as the files of an archive: on this machine, or on the cluster of RAY_ADDRESS.
+"""Call a function for many things, such as the files of an archive: on this machine, or on the cluster of RAY_ADDRESS.
 
-Ray moves the work, and is never believed: of what a worker took with it when it died, the caller says what became.
+Ray moves the work, and is never believed: for a thing whose worker died, the caller supplies the answer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +27,13 @@ def each(
     threads: int,
     lost: Callable[[Thing, str], Answer],
 ) -> Iterator[Answer]:
-    """What a function says of each thing; on a cluster in whatever order they come.
+    """Yield what a function returns for each thing; on a cluster in the order in which answers come.
 
     Args:
         function: can be pickled, and does no harm when it is called again for the same.
-        things: likewise.
+        things: the arguments of the calls, one each.
         threads: that call it on this machine; a single one is the caller's own.
-        lost: answers in its place for a thing whose workers died each time, and is told of what.
+        lost: supplies the answer for a thing whose workers died each time; receives the thing and the reason.
 
     Raises:
         Exception: what `function` raises; the rest is left. What a cluster has under way ends with this process.
@@ -61,7 +61,7 @@ def _on_cluster(
     call: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_call)
     pending: dict[ray.ObjectRef[Answer], Thing] = {}
     left = iter(things)
-    # Whoever stops listening leaves what is under way to the end of this process. To cancel it can abort the process:
+    # A caller that stops iterating leaves running tasks to the end of this process. Cancelling them can abort it:
     # Ray 2.60 does not expect that a task completes at that moment ("Tried to complete task that was not pending").
     while True:
         for thing in left:

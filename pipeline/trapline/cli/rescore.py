@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trapline.cli.run_job import command, run
+from trapline.display_text import display_text
 from trapline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _species_table(species: dict[str, dict[str, float | None]]) -> Table:
     often = sorted(species.items(), key=lambda item: -(item[1]["images"] or 0))
     for name, figures in often[:_SHOWN]:
         shares = ("–" if figures[key] is None else f"{figures[key]:.0%}" for key in ("precision", "recall"))
-        table.add_row(Text(name), f"{figures['images']:,}", *shares)
+        table.add_row(Text(display_text(name)), f"{figures['images']:,}", *shares)
     if len(often) > _SHOWN:
         table.add_row(f"… and {len(often) - _SHOWN:,} more, in the report")
     return table
@@ -224,7 +225,7 @@ def _names(names: Sequence[str]) -> str:
 
 def _say(console: Console, text: str) -> None:
     # Names from outside: rich would take brackets in a plain string for its markup.
-    console.print(Text(text), soft_wrap=True)
+    console.print(Text(display_text(text)), soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
 
+from trapline.display_text import display_text
 from trapline.errors import TraplineError
 
 EXIT_FATAL = 2
@@ -59,7 +60,7 @@ def run(app: App, arguments: Sequence[str]) -> int:
 
 
 def _report(message: str) -> None:
-    print(f"trapline: {message}", file=sys.stderr)
+    print(f"trapline: {display_text(message)}", file=sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from trapline.display_text import display_text
 from trapline.run.manifest import Manifest
 from trapline.run.progress import Progress as RunProgress
 
@@ -66,7 +67,7 @@ class ConsoleObserver:
 
     def note(self, text: str) -> None:
         """Show something that a person should know."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(display_text(text)), soft_wrap=True)
 
 
 def _line(progress: RunProgress) -> str:
@@ -93,7 +94,7 @@ def print_plan(console: Console, planned: Manifest, last: Mapping[str, Any] | No
     if planned.shards_passed_over:
         table.add_row("  passed over", _passed_over(planned))
     if planned.ignored:
-        table.add_row("ignored files", Text(_listed(planned.ignored)))
+        table.add_row("ignored files", Text(display_text(_listed(planned.ignored))))
     if last:
         table.add_row("the last run", f"{last['images_per_second']:,.1f} images/s, bound by {_BOUND[last['bound_by']]}")
         table.add_row("  decode workers", _decode_workers(last["decoders_per_predictor"], last["workers"]))
@@ -122,7 +123,7 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     if manifest.reasons:
         table.add_row("troubles", _listed(manifest.reasons))
     if manifest.ignored:
-        table.add_row("ignored files", Text(_listed(manifest.ignored)))
+        table.add_row("ignored files", Text(display_text(_listed(manifest.ignored))))
     table.add_row(
         "speed", f"{manifest.images_per_second:,.1f} images/s over {timedelta(seconds=round(manifest.seconds))}"
     )
@@ -175,7 +176,7 @@ def _species_table(manifest: Manifest, total: int) -> Table:
     table.add_column("images", justify="right")
     table.add_column("share", justify="right")
     for name, count in list(manifest.species.items())[:_TOP_SPECIES]:
-        table.add_row(Text(name), f"{count:,}", f"{count / total:.1%}")
+        table.add_row(Text(display_text(name)), f"{count:,}", f"{count / total:.1%}")
     return table
 
 
@@ -198,7 +199,7 @@ def _print_unmatched(console: Console, detections: Mapping[str, Any]) -> None:
     count = detections["unmatched"]
     console.print(f"{_counted(count, 'detector entry', 'detector entries')} matched no image that was read:")
     for name in detections["examples"]:
-        console.print(Text(f"  {name}"), soft_wrap=True)
+        console.print(Text(f"  {display_text(name)}"), soft_wrap=True)
     if count > len(detections["examples"]):
         console.print(f"  … and {count - len(detections['examples']):,} more")
 
@@ -208,7 +209,7 @@ def _print_shards(console: Console, title: str, shards: dict[str, str]) -> None:
         return
     console.print(f"{_counted(len(shards), 'shard')} {title}:", highlight=False)
     for reason in list(shards.values())[:_NAMED_SHARDS]:
-        console.print(Text(f"  {reason}"), soft_wrap=True)
+        console.print(Text(f"  {display_text(reason)}"), soft_wrap=True)
     if len(shards) > _NAMED_SHARDS:
         console.print(f"  … and {len(shards) - _NAMED_SHARDS:,} more, in the manifest")
 

@@ -30,7 +30,7 @@ def image_rows(
     Args:
         shard_uri: of the shard.
         records: the image of each row.
-        facts: likewise.
+        facts: one for each record, in the same order.
         crops: number and box of each row's crop, None for the image itself; without it there are no such columns.
     """
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}

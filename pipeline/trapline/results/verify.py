@@ -60,7 +60,7 @@ def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, see
 
     Args:
         inputs: as `classify` takes them.
-        output: likewise.
+        output: as `classify` takes it.
         sample: read this many shards only, drawn at random; listings are compared in full all the same.
         seed: of the draw.
 
@@ -83,7 +83,7 @@ def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
     if result is None:
         return Finding(shard.output, shard.uri, trouble="no result yet")
     if result.shard != shard.uri:
-        return Finding(shard.output, shard.uri, trouble=f"holds the rows of {result.shard or 'nobody'}")
+        return Finding(shard.output, shard.uri, trouble=f"holds the rows of {result.shard or 'no shard'}")
     if result.identity != shard.identity:
         return Finding(shard.output, shard.uri, stale=result.images, trouble="the shard has changed")
     if not whole:

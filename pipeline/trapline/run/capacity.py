@@ -246,7 +246,7 @@ def _nothing() -> None:
 
 
 def _autoscaler() -> Any:
-    """What Ray's autoscaler is about (`AutoscalingState`); empty where nobody told it how to start nodes."""
+    """What Ray's autoscaler is about (`AutoscalingState`); empty where it has no way to start nodes."""
     reply = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
     return reply.autoscaling_state

@@ -103,7 +103,7 @@ class PredictorActor:
     """
 
     def __init__(self, job: Job, load: "Callable[[], Model]") -> None:
-        # Pixels lie in shared memory, which nobody may write to, and nobody does.
+        # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if job.device == "cpu":
             torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))

@@ -98,7 +98,7 @@ def test_of_one_camera_a_head_can_be_learned_but_no_penalty_chosen() -> None:
 
 
 def test_one_species_is_refused() -> None:
-    with pytest.raises(UsageError, match="all images to learn from are 'owl'"):
+    with pytest.raises(UsageError, match="all images to train on are 'owl'"):
         fit(np.zeros((3, 2), np.float32), ["owl"] * 3, ["a", "b", "c"], MARK)
 
 
@@ -112,7 +112,7 @@ def test_a_head_survives_its_file(kind: str, tmp_path: Path, bucket: str) -> Non
     assert np.array_equal(again.logits(embeddings), found.logits(embeddings))
     assert (again.classes, again.cameras, again.digest) == (found.classes, found.cameras, found.digest)
     again.refuse_other(Fingerprint({**MARK.facts, "top_k": 9}), url)
-    with pytest.raises(UsageError, match=r'computed otherwise \(weights_sha256: "ab" -> "cd"\)'):
+    with pytest.raises(UsageError, match=r'with different settings \(weights_sha256: "ab" -> "cd"\)'):
         again.refuse_other(Fingerprint({**MARK.facts, "weights_sha256": "cd"}), url)
 
 

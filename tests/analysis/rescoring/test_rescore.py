@@ -138,7 +138,7 @@ def test_a_head_learned_from_labels_names_what_the_model_has_no_name_for(
 
 
 def test_frames_of_one_camera_are_never_on_both_sides(here: str, tmp_path: Path) -> None:
-    """Kinds are noise here and cameras are not: whoever splits by frame is right at what was held out, too."""
+    """Kinds are noise here and cameras are not: a split by frame is right at what was held out, too."""
     output = f"{here}/again"
     archive(f"{here}/results")
     rng = np.random.default_rng(0)

@@ -1,1 +1,1 @@
-"""analysis/search."""
+"""Find images that are like others, or are stored twice. Imports no other wing of analysis."""
