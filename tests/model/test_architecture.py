@@ -1,5 +1,7 @@
 """The variants against birder's, and the shapes that follow from them."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from birder.model_registry import registry
@@ -30,3 +32,18 @@ def test_shapes_are_known_before_there_is_a_network(architecture: Architecture) 
     output = bare(architecture, 0, (96, 64)).predict(torch.empty(1, 3, 96, 64, device="meta"), STAGES)
     assert architecture.feature_shapes((96, 64)) == {name: map_.shape[1:] for name, map_ in output.features.items()}
     assert architecture.embedding_size == output.embedding.shape[1]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_has_the_choices_of_birders(name: str) -> None:
+    config = registry.registered_configs[name].config
+    names = {field.name for field in fields(Architecture)}
+    choices = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key in names}
+    assert VARIANTS[name] == Architecture(**choices)
+
+
+@pytest.mark.parametrize(("q_pool", "rows"), [(0, [24] * 4), (1, [24, 12, 12, 12]), (3, [24, 12, 6, 3])])
+def test_each_pooling_halves_the_resolution_and_each_stage_doubles_the_channels(q_pool: int, rows: list[int]) -> None:
+    shapes = Architecture((1, 1, 1, 1), 16, 1, q_pool=q_pool).feature_shapes((96, 192))
+    assert list(shapes) == list(STAGES)
+    assert list(shapes.values()) == [(16 << stage, row, 2 * row) for stage, row in enumerate(rows)]

@@ -20,8 +20,12 @@ from tests.support.labelled_results import (
     rows,
     table,
 )
-from tests.support.result_files import Planted, columns, write_result
-from trapline.analysis.rescoring import head
+from tests.support.result_files import MARK, Planted, columns, write_result
+from trapline.analysis import dataset
+from trapline.analysis.rescoring import artifacts, head
+from trapline.analysis.rescoring.artifacts import Learned
+from trapline.analysis.rescoring.head import Head
+from trapline.analysis.rescoring.training import TrainingRequest, train_or_load
 from trapline.cli.rescore import main
 from trapline.storage import store
 
@@ -148,3 +152,70 @@ def test_labels_that_cannot_be_used_are_counted(here: str, tmp_path: Path, capsy
     assert f"2 of {4 * PER_CAMERA + 3} labels match no row" in out
     assert "1 labels are of failed images" in out
     assert "1 labels are of 1 species that the model does not know, such as 'dodo" in out
+
+
+class TestWhatIsTrainedAgain:
+    @pytest.fixture
+    def trained(self, here: str, tmp_path: Path) -> tuple[TrainingRequest, Learned]:
+        archive(f"{here}/results", range(4))
+        request = TrainingRequest(labels=labels(tmp_path, cameras=range(4)))
+        learned = train_or_load(request, dataset.find(f"{here}/results"), f"{here}/again")
+        for name, data in artifacts.side_files(learned, MARK).items():
+            store.put(f"{here}/again/_trapline/{name}", data)
+        return request, learned
+
+    def test_the_same_request_is_loaded(self, trained: tuple[TrainingRequest, Learned], here: str) -> None:
+        request, learned = trained
+        again = train_or_load(request, dataset.find(f"{here}/results"), f"{here}/again")
+        assert (learned.refit, again.refit) == (True, False)
+        assert learned.head is not None
+        assert again.head is not None
+        assert again.head.digest == learned.head.digest
+        elsewhere = train_or_load(request, dataset.find(f"{here}/results"), f"{here}/elsewhere")
+        assert elsewhere.refit
+
+    @pytest.mark.parametrize("change", ["holdout", "calibrate", "temperature", "a label"])
+    def test_another_request_is_not(
+        self, change: str, trained: tuple[TrainingRequest, Learned], here: str, tmp_path: Path
+    ) -> None:
+        request, _ = trained
+        if change == "a label":
+            path = Path(str(request.labels))
+            path.write_text(path.read_text().replace("#0.jpg,deer", "#0.jpg,hare", 1))
+        else:
+            other = {"holdout": False, "calibrate": request.labels, "temperature": 2.0}
+            request = replace(request, **{change: other[change]})  # type: ignore[arg-type]
+        learned = train_or_load(request, dataset.find(f"{here}/results"), f"{here}/again")
+        assert learned.refit
+        if change == "temperature":
+            assert learned.temperature == 2
+
+    def test_a_given_head_keeps_the_report_on_it_alone(
+        self, trained: tuple[TrainingRequest, Learned], here: str
+    ) -> None:
+        _, learned = trained
+        results = dataset.find(f"{here}/results")
+        assert learned.head is not None
+        kept = train_or_load(TrainingRequest(head=learned.head), results, f"{here}/again")
+        assert kept.report["held_out"] == learned.report["held_out"]
+        for request in (
+            TrainingRequest(head=replace(learned.head, bias=learned.head.bias + 1)),
+            TrainingRequest(head=learned.head, temperature=3),
+        ):
+            other = train_or_load(request, results, f"{here}/again")
+            assert other.report.keys() == {"temperature", "head_sha256"}
+            assert not other.refit
+
+
+def test_a_given_temperature_takes_precedence_over_that_of_a_given_head(here: str) -> None:
+    archive(f"{here}/results", range(1))
+    results = dataset.find(f"{here}/results")
+    given = Head(np.eye(3, 6, dtype=np.float32), np.zeros(3, np.float32), KINDS, {}, temperature=1.5)
+    found = [
+        train_or_load(TrainingRequest(head=given, temperature=temperature), results, f"{here}/again")
+        for temperature in (None, 3.0)
+    ]
+    assert [each.temperature for each in found] == [1.5, 3.0]
+    assert [each.head and each.head.temperature for each in found] == [1.5, 3.0]
+    alone = train_or_load(TrainingRequest(temperature=2.0), results, f"{here}/again")
+    assert (alone.head, alone.temperature, alone.report["head_sha256"]) == (None, 2.0, None)
