@@ -272,7 +272,7 @@ def test_a_given_head_is_not_calibrated_on_cameras_that_it_has_learned_from(
     command = [stored, f"{here}/third", "--head", saved, "--calibrate", labels(tmp_path)]
     assert main(command) == 0
     assert (
-        f"{seen * PER_CAMERA} labels are of cameras that the head has learned from; not used" in capsys.readouterr().out
+        f"{seen * PER_CAMERA} labels are of cameras that the head was trained on; not used" in capsys.readouterr().out
     )
     found = report(f"{here}/third")
     judged = found["calibration"]["before"]["images"]
@@ -375,7 +375,7 @@ def test_labels_that_cannot_be_used_are_counted(here: str, tmp_path: Path, capsy
     out = capsys.readouterr().out
     assert f"2 of {4 * PER_CAMERA + 3} labels match no row" in out
     assert "1 labels are of failed images" in out
-    assert "1 labels are of 1 species that what scores the images cannot name, such as 'dodo" in out
+    assert "1 labels are of 1 species that the model does not know, such as 'dodo" in out
 
 
 @pytest.mark.parametrize(
