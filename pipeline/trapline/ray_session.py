@@ -21,7 +21,7 @@ SOURCE_VARIABLE = "TRAPLINE_SOURCE"
 
 def on_shared_cluster() -> bool:
     """Return whether RAY_ADDRESS names a cluster, as `ray job submit` sets it."""
-    return "RAY_ADDRESS" in os.environ
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def connect() -> None:

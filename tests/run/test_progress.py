@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ class TestTheSum:
     @given(
         done=st.integers(0, 3),
         left=st.integers(0, 3),
-        events=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["fail", "commit"])), max_size=10),
+        events=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["fail", "commit", "elsewhere"])), max_size=10),
     )
     def test_of_shards_is_right_at_every_moment(self, done: int, left: int, events: list[tuple[int, str]]) -> None:
         run = run_progress(todo=5, done=done, left=left)
@@ -29,7 +29,9 @@ class TestTheSum:
             of = run.plan.todo[place]
             if event == "commit":
                 run.commit(footer(of))
-            elif of.uri not in run.shards.committed:  # what is committed is not read again
+            elif event == "elsewhere":
+                run.done_by_another(footer(of))
+            else:
                 run.fail(failure(of))
         result = run.manifest("running")
         assert result.shards_in == done + 5 + left
@@ -37,6 +39,8 @@ class TestTheSum:
             result.shards_committed + result.shards_already_done + len(result.shards_failed) + result.shards_left
         )
         assert result.shards_left >= left
+        assert sum(result.images.values()) == 5 * result.shards_committed
+        assert sum(result.images_already_done.values()) == 5 * result.shards_already_done
 
     def test_a_shard_that_failed_first_and_was_committed_then_is_committed(self) -> None:
         run = run_progress(todo=2)
@@ -49,25 +53,6 @@ class TestTheSum:
         assert result.shards_failed == {run.plan.todo[1].uri: f"{run.plan.todo[1].uri}: busy"}
         run.commit(footer(run.plan.todo[1]))
         assert (run.verdict, run.manifest(run.verdict).shards_failed) == ("complete", {})
-
-    def test_the_last_failure_is_the_one_that_is_told(self) -> None:
-        run = run_progress(todo=1)
-        for reason in ("busy", "gone"):
-            run.fail(failure(run.plan.todo[0], reason))
-        assert list(run.manifest("incomplete").shards_failed.values()) == [f"{run.plan.todo[0].uri}: gone"]
-
-    def test_of_images_is_that_of_the_footers(self) -> None:
-        run = run_progress(todo=3, done=2)
-        run.commit(footer(run.plan.todo[0]))
-        run.commit(
-            footer(run.plan.todo[1], images={"ok": 0, "salvaged": 0, "failed": 1}, reasons={"empty": 1}, species={})
-        )
-        result = run.manifest("running")
-        assert result.images == {"ok": 3, "salvaged": 1, "failed": 2}
-        assert result.images_already_done == {"ok": 6, "salvaged": 2, "failed": 2}
-        assert result.reasons == {"empty": 2, "truncated": 1}
-        assert result.species == {"owl": 4}
-        assert result.ignored == {"Thumbs.db": 2, ".mp4": 2}
 
     def test_a_run_without_shards_is_complete(self) -> None:
         run = run_progress(todo=0, done=3)
@@ -85,6 +70,12 @@ class TestTheSum:
         assert run.verdict == "incomplete"
         run.commit(footer(run.plan.todo[1]))
         assert (run.verdict, run.out_of_time) == ("complete", False)
+
+    def test_a_run_is_stopped_also_where_only_a_worker_s_clock_says_that_the_time_has_come(self) -> None:
+        run = run_progress(todo=1, stop_at=datetime.now(UTC) + timedelta(hours=1))
+        assert run.verdict == "complete"
+        run.stop()
+        assert run.verdict == "stopped"
 
     def test_a_broken_shard_is_committed_and_named(self) -> None:
         run = run_progress(todo=1)
@@ -127,59 +118,6 @@ class TestTheBudget:
 
 class TestSpeed:
     @pytest.mark.parametrize(
-        ("read", "decode", "predict", "bound_by"),
-        [
-            # Of 10 s and four decode workers, which have 40 s.
-            (10, 28, 9.6, "predict"),
-            (10, 28, 9.4, "decode"),
-            (28, 10, 9.6, "predict"),
-            (28, 10, 9.4, "read"),
-        ],
-    )
-    def test_is_bound_by_the_busiest_workers_and_what_they_do_most(
-        self, clock: Callable[[float], None], read: float, decode: float, predict: float, bound_by: str
-    ) -> None:
-        run = run_progress()
-        run.workers.set_workers(WorkerCounts(4, 1))
-        clock(1)
-        run.record_chunk(chunk(run.plan.todo[0], read=read / 2, decode=decode / 2, predict=predict))
-        clock(10)
-        run.record_chunk(chunk(run.plan.todo[1], read=read / 2, decode=decode / 2))
-        assert run.workers.busy == pytest.approx({"decode": 38 / 40, "predict": predict / 10})
-        assert run.workers.bound_by == bound_by
-        assert run.manifest("running").step_seconds == {"read": read, "decode": decode, "predict": predict}
-
-    def test_is_that_of_the_workers_that_were_there_while_they_were_there(self, clock: Callable[[float], None]) -> None:
-        run = run_progress()
-        run.workers.set_workers(WorkerCounts(2, 1))
-        clock(10)
-        run.workers.set_workers(WorkerCounts(6, 2))
-        clock(15)
-        run.workers.set_workers(WorkerCounts(1, 1))
-        clock(25)
-        run.record_chunk(chunk(run.plan.todo[0], read=20, decode=10, predict=15))
-        assert run.workers.busy == pytest.approx({"decode": 30 / (20 + 30 + 10), "predict": 15 / (10 + 10 + 10)})
-        assert run.workers.seconds == 25
-
-    def test_at_the_moment_the_workers_come_they_were_not_busy(self, clock: Callable[[float], None]) -> None:
-        run = run_progress()
-        clock(5)
-        run.workers.set_workers(WorkerCounts(4, 1))
-        assert run.workers.busy == {"decode": 0, "predict": 0}
-
-    @pytest.mark.parametrize(("first", "bound_by"), [(5.5, "start-up"), (4.5, "decode")])
-    def test_is_bound_by_start_up_where_half_of_the_time_passed_before_the_first_image(
-        self, clock: Callable[[float], None], first: float, bound_by: str
-    ) -> None:
-        run = run_progress()
-        run.workers.set_workers(WorkerCounts(4, 1))
-        clock(first)
-        run.record_chunk(chunk(run.plan.todo[0], decode=4, predict=0.5))
-        clock(10)
-        result = run.manifest("complete")
-        assert (result.bound_by, result.start_up_seconds) == (bound_by, first)
-
-    @pytest.mark.parametrize(
         ("seconds", "encoded_bytes", "left"),
         [
             (29, 400, None),  # too soon
@@ -213,13 +151,3 @@ class TestSpeed:
         run.record_chunk(chunk(run.plan.todo[0], ok=20, encoded_bytes=500))
         assert (run.workers.seconds, run.images_per_second) == (4, 5)
         assert run.shards.fraction_done == 500 / 4000
-
-    def test_progress_is_of_bytes_and_what_is_read_again_is_none(self) -> None:
-        run = run_progress()
-        for _ in range(3):
-            run.record_chunk(chunk(run.plan.todo[0], encoded_bytes=400))
-        assert run.shards.fraction_done == 0.25
-        run.commit(footer(run.plan.todo[0]))
-        run.done_by_another(footer(run.plan.todo[1]))
-        run.commit(footer(run.plan.todo[2]))
-        assert run.shards.fraction_done == 0.75

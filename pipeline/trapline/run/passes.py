@@ -73,6 +73,7 @@ def _one_pass(items: Iterator[FromPredictor], columns: Columns, progress: Progre
                 observer.note(item.text)
             elif isinstance(item, NotStarted):
                 assembler.drop(item.shard)
+                progress.stop()
                 stopping = True
             else:
                 progress.record_chunk(item)

@@ -45,6 +45,7 @@ class Progress:
         self.tallies = Tallies(plan)
         self.workers = WorkerTime()
         self._first: tuple[float, int] | None = None
+        self._stopped = False
         self._lock = RLock()
 
     def record_index(self, index: Index) -> None:
@@ -64,7 +65,8 @@ class Progress:
     def commit(self, footer: Footer) -> None:
         """Record that a shard's result was written."""
         with self._lock:
-            if footer.uri not in self.shards.committed:  # Ray may deliver a shard twice; its file is the same
+            # Ray may deliver a shard twice, and a task that it runs again may find the first one's file: the same file.
+            if not self.shards.has_result(footer.uri):
                 self.tallies.commit(footer)
                 self.shards.commit(footer)
 
@@ -79,6 +81,10 @@ class Progress:
         """Record that a shard could not be read or written, this time."""
         with self._lock:
             self.shards.fail(failure)
+
+    def stop(self) -> None:
+        """Record that a worker began no further shard, because `stop_at` had come by its clock."""
+        self._stopped = True
 
     def retry(self, shards: Iterable[Shard]) -> None:
         """Record that shards which failed are read again."""
@@ -110,8 +116,8 @@ class Progress:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether `stop_at` has come, with shards left that were not begun."""
-        return self.plan.deadline_passed and self.shards.unfinished > 0
+        """Whether `stop_at` has come, by the clock of this machine or of a worker, with shards left to begin."""
+        return (self._stopped or self.plan.deadline_passed) and self.shards.unfinished > 0
 
     @property
     def steps(self) -> tuple[int, int, int]:

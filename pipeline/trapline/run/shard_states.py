@@ -64,8 +64,9 @@ class ShardStates:
         self._settle(footer)
 
     def fail(self, failure: Failure) -> None:
-        """Record that a shard could not be read or written, this time."""
-        self.failures[failure.shard.uri] = failure
+        """Record that a shard could not be read or written, this time; one that has a result stays done."""
+        if not self.has_result(failure.shard.uri):
+            self.failures[failure.shard.uri] = failure
 
     def retry(self, shards: Iterable[Shard]) -> None:
         """Record that shards which failed are read again."""
