@@ -11,7 +11,6 @@ import pytest
 from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, megadetector_file
 from trapline.analysis.megadetector_file import Account
-from trapline.cli import app
 from trapline.decoding.crops import Box
 from trapline.detections.megadetector import Detections
 from trapline.errors import OutputConflict, TransientError, UsageError
@@ -141,16 +140,12 @@ def test_a_folder_of_loose_photographs_has_their_paths_below_the_input(tmp_path:
     assert content["info"]["detector"] == "none: one box around each image"
 
 
-def test_the_command_overwrites_on_request_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     write_result(f"{tmp_path}/results", "/in/1.tar", "1.tar", [Planted("a.jpg", **SURE)], columns(CLASSES, 2))
-    arguments = ["export-megadetector", f"{tmp_path}/results", f"{tmp_path}/detections.json"]
-    assert app.main(arguments) == 0
-    assert capsys.readouterr().out.split() == ["images", "1", "boxes", "1", "failures", "0"]
-    assert app.main(arguments) == 2
-    assert "detections.json: is there; choose another file, or overwrite it with --replace" in capsys.readouterr().err
-    assert app.main([*arguments, "--replace"]) == 0
+    (tmp_path / "detections.json").write_text("mine")
     with pytest.raises(OutputConflict):
         megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")
+    assert (tmp_path / "detections.json").read_text() == "mine"
 
 
 def test_results_that_change_meanwhile_are_not_written(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_the_oldest_versions_that_are_admitted_do(tmp_path: Path) -> None:
     )
     if re.search("error sending request|dns error|Failed to fetch|timed out|Network", done.stderr):
         pytest.skip("no package registry can be reached")
+    if re.search("not found in the package registry|there (is|are) no versions? of", done.stderr):
+        pytest.skip(f"the package registry does not have all of them: {done.stderr}")
     assert done.returncode == 0, done.stderr
     # These come first, the rest (torch, pytest) from this environment.
     paths = os.pathsep.join(map(str, (folder, ROOT / "pipeline")))

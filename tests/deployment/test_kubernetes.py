@@ -1,6 +1,7 @@
-"""`kubernetes/nightly.yaml`, seen by KubeRay, by Kubernetes, by Ray's autoscaler and by our own command line."""
+"""`kubernetes/nightly.yaml` and `job.yaml`, seen by KubeRay, by Kubernetes, by Ray's autoscaler and by our own command line."""
 
 import json
+import re
 import shlex
 import time
 from datetime import UTC, datetime
@@ -115,3 +116,25 @@ def test_a_night_ends_before_the_next_begins(job: dict[str, Any]) -> None:
     assert 9 * 3600 < job["activeDeadlineSeconds"] < 24 * 3600
     assert (job["backoffLimit"], job["submitterConfig"]["backoffLimit"]) == (0, 0)
     assert job["shutdownAfterJobFinishes"]
+
+
+def test_the_plain_job_is_one_that_kubernetes_and_trapline_take() -> None:
+    document = yaml.safe_load((ROOT / "kubernetes/job.yaml").read_text())
+    kubernetes_validate.validate(document, "1.33", strict=True)
+    container = document["spec"]["template"]["spec"]["containers"][0]
+    program, verb, *arguments = container["args"]
+    assert (program, verb) == ("trapline", "classify")
+    _, bound, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    assert bound.arguments["options"].device == "cuda"
+
+
+def test_alerts_are_of_metrics_that_there_are() -> None:
+    source = (ROOT / "pipeline/trapline/monitoring/prometheus.py").read_text()
+    known = {f"ray_trapline_{name}" for name in re.findall(r'_gauge\(\s*"(\w+)"', source)}
+    rules = [
+        rule for group in yaml.safe_load((ROOT / "docs/alerts.yaml").read_text())["groups"] for rule in group["rules"]
+    ]
+    assert {"alert", "expr", "for", "labels", "annotations"} == set.union(*(set(rule) for rule in rules))
+    used = {name for rule in rules for name in re.findall(r"ray_trapline_\w+", rule["expr"])}
+    assert used
+    assert used <= known

@@ -41,6 +41,7 @@ THROUGH_DETECTIONS: dict[str, Any] = {
     "without_boxes": "skip",
 }
 WITHOUT_EFFECT: dict[str, Any] = {
+    "detections_unmatched": "error",
     "inputs": ("elsewhere", "too"),
     "output": "s3://elsewhere",
     "model": "another/name-of-the-same-weights",
@@ -166,6 +167,8 @@ class TestColumns:
             "height": "int32",
             "format": word,
             "captured_at": "timestamp[ms]",
+            "captured_at_tag": word,
+            "captured_at_offset": word,
             "latitude": "double",
             "longitude": "double",
             "camera_make": word,

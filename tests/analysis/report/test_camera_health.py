@@ -1,13 +1,22 @@
-"""Where each rule begins and ends, on a table of images alone; what it finds in results is in `test_report.py`."""
+"""Where each rule begins and ends, on a table of images alone; and what the rules find in results."""
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
+from PIL import Image
 
-from trapline.analysis.report import camera_health
+from tests.support.archives import write_tar
+from tests.support.report import ask, failed, plant, seen
+from tests.support.result_files import Planted
+from trapline.analysis import dataset
+from trapline.analysis.report import camera_health, thumbnails
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
 
 NOON = datetime(2024, 5, 1, 12)
@@ -143,3 +152,92 @@ def test_dark_is_less_than_half_as_bright_and_judged_only_by_pictures_that_there
     }
     findings, judged = camera_health.dark(looks, thumbnails)
     assert ([finding.camera for finding in findings], judged) == (["darker", "none left"], 3)
+
+
+class TestRulesOnResults:
+    def test_silent_is_a_camera_that_was_regular_and_has_stopped(self, tmp_path: Path) -> None:
+        habits = {
+            "on": range(20),
+            "stopped": range(15),
+            "seldom": (0, 6, 12, 13, 14),  # it often pauses for as long
+            "new": (0, 1, 2),
+        }
+        for camera, days in habits.items():
+            plant(str(tmp_path), f"fen/{camera}", [seen(f"{day}.jpg", day) for day in days])
+        connection, head = ask(str(tmp_path))
+        (finding,) = camera_health.silent(connection, head, 3)
+        assert (finding.camera, finding.why[:25]) == ("fen/stopped", "last image on 2024-05-15,")
+        assert camera_health.silent(connection, head, 5) == [finding]
+        assert camera_health.silent(connection, head, 6) == []
+
+    def test_failing_is_a_camera_whose_last_images_fail(self, tmp_path: Path) -> None:
+        good = [seen(f"{n:03}.jpg", n / 24) for n in range(40)]
+        plant(str(tmp_path), "fen/good", good)
+        plant(str(tmp_path), "fen/bad", [*good[:25], *(failed(f"{n:03}.jpg", n / 24) for n in range(25, 40))])
+        plant(str(tmp_path), "fen/was", [*(failed(f"{n:03}.jpg", n / 24) for n in range(20)), *good[20:]])
+        undated = [Planted(f"{n:03}.jpg", status="failed", error="empty: x") for n in range(25, 40)]
+        plant(str(tmp_path), "fen/empty", [*good[:25], *undated])
+        connection, _ = ask(str(tmp_path))
+        assert [finding.camera for finding in camera_health.failing(connection)] == ["fen/bad", "fen/empty"]
+
+    def test_new_is_a_species_that_a_known_site_did_not_have(self, tmp_path: Path) -> None:
+        robin, wren = (0, 4, 0), (0, 0, 4)
+        old = [
+            seen("a.jpg"),
+            seen("b.jpg", 30),
+            seen("r.jpg", 25, robin),
+            seen("w.jpg", 20, wren),
+            seen("w2.jpg", 29, wren),
+        ]
+        plant(str(tmp_path), "fen/c1", [*old, seen("x.jpg", 28, (0, 0.1, 0))])
+        plant(str(tmp_path), "moor/c2", [seen("n.jpg", 29, robin)])
+        connection, head = ask(str(tmp_path))
+        found = camera_health.new_species(connection, head, 7).rows
+        assert [(site, label, first, images) for site, label, first, images, _ in found] == [
+            ("fen", "robin", date(2024, 5, 26), 1)
+        ]
+
+    def test_displaced_is_a_camera_whose_last_day_looks_different(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(4)
+
+        def days(last: Sequence[float], images: int = 6) -> list[Planted]:
+            views = [(1, 0, 0, 0)] * 7 + [last]
+            return [
+                seen(f"{day}-{n}.jpg", day + n / 100, embedding=np.array(view) + rng.normal(0, 0.05, 4))
+                for day, view in enumerate(views)
+                for n in range(images)
+            ]
+
+        plant(str(tmp_path), "fen/still", days((1, 0, 0, 0)))
+        plant(str(tmp_path), "fen/moved", days((0.3, 1, 0, 0)))
+        plant(str(tmp_path), "fen/few", days((0, 1, 0, 0), images=4))
+        connection, _ = ask(str(tmp_path))
+        findings, judged = camera_health.displaced(connection, [file.url for file in dataset.find(str(tmp_path)).files])
+        assert ([finding.camera for finding in findings], judged) == (["fen/moved"], 2)
+        assert "on 2024-05-08" in findings[0].why
+
+    def test_dark_is_a_camera_whose_last_pictures_are_dark(self, tmp_path: Path) -> None:
+        archive, output = tmp_path / "in", str(tmp_path / "out")
+        for camera, lights in {"dark": [200] * 12 + [40] * 3, "bright": [200] * 15, "always": [40] * 15}.items():
+            members = {f"{n:02}.jpg": grey(light, n) for n, light in enumerate(lights)}
+            write_tar(archive / f"site=fen/{camera}/1.tar", members)
+            images = [
+                seen(name, n, content_sha256=sha256(data).digest()) for n, (name, data) in enumerate(members.items())
+            ]
+            images += [seen("night.jpg", 20.5)]
+            plant(output, f"fen/{camera}", images, archive=str(archive))
+        connection, _ = ask(output)
+        looks = camera_health.looks(connection, 18)
+        fetched = thumbnails.fetch([each for halves in looks.values() for half in halves for each in half])
+        findings, judged = camera_health.dark(looks, fetched)
+        assert ([(finding.camera, finding.why) for finding in findings], judged) == (
+            [("fen/dark", "mean brightness 16%, and 78% before")], 3,
+        )  # fmt: skip
+        assert camera_health.looks(connection, 17).keys() == {"fen/always", "fen/bright"}
+        assert camera_health.looks(connection, 5) == {}
+
+
+def grey(light: int, seed: int) -> bytes:
+    sink = io.BytesIO()
+    Image.new("L", (96, 72), light).save(sink, "JPEG", comment=f"{seed}".encode())
+    return sink.getvalue()

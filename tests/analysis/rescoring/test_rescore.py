@@ -1,13 +1,9 @@
 """The job as a person runs it, on results with planted structure."""
 
-import csv
-import hashlib
-import json
 import math
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,85 +14,29 @@ import pyarrow as pa
 import pytest
 
 from tests.support.checkout import ROOT
-from tests.support.result_files import MARK, Planted, columns, write_result
+from tests.support.labelled_results import (
+    CAMERAS,
+    CLASSES,
+    KINDS,
+    PER_CAMERA,
+    TEMPERATURE,
+    archive,
+    images,
+    kind_of,
+    labels,
+    report,
+    rows,
+    table,
+    versions,
+)
+from tests.support.result_files import Planted, columns, write_result
 from tests.support.servers import ray_head
-from trapline.analysis import dataset, sql
+from trapline.analysis import dataset
 from trapline.analysis.rescoring import head, rescore
-from trapline.analysis.rescoring.calibration import softmax
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.cli.rescore import main
-from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import find
 from trapline.storage import store
-
-CLASSES = ("tawny owl", "ural owl", "robin")
-TEMPERATURE = 2.5
-CAMERAS = 10
-PER_CAMERA = 30
-KINDS = ("deer", "fox", "hare")
-
-
-def kind_of(number: int) -> str:
-    """What a picture really shows, which the stored classes have no name for."""
-    return KINDS[number % 3]
-
-
-def images(camera: int) -> list[Planted]:
-    """A camera's pictures: their kind is in the first three numbers of the embedding, the camera in the other three.
-
-    The stored logits are over-sure by TEMPERATURE: the bird in `metadata` is drawn from what they should say.
-    """
-    rng = np.random.default_rng(camera)
-    away = rng.normal(0, 3, 3)
-    made = []
-    for number in range(PER_CAMERA):
-        embedding = np.concatenate([np.eye(3)[number % 3] * 2 + rng.normal(0, 0.2, 3), away])
-        honest = rng.normal(0, 1.5, 3)
-        bird = CLASSES[rng.choice(3, p=softmax(honest[None])[0] / softmax(honest[None])[0].sum())]
-        content = hashlib.sha256(f"{camera}/{number}".encode()).digest()
-        made.append(
-            Planted(f"{number}.jpg", tuple(honest * TEMPERATURE), embedding, bird, facts={"content_sha256": content})
-        )
-    return [*made, Planted("broken.jpg", status="failed", error="empty: x")]
-
-
-def archive(output: str, cameras: Sequence[int] = range(CAMERAS), mark: Fingerprint = MARK, **of: Any) -> None:
-    for camera in cameras:
-        shard = f"/in/site={camera % 2}/cam{camera}/a.tar"
-        write_result(
-            output, shard, f"site={camera % 2}/cam{camera}/a.tar", images(camera), columns(CLASSES, 6, **of), mark
-        )
-
-
-def table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return str(path)
-
-
-def labels(folder: Path, what: str = "kind", cameras: Sequence[int] = range(CAMERAS)) -> str:
-    """Labels for all pictures: what they really show (`kind`), or the birds of the stored classes (`bird`)."""
-    rows = [
-        (f"/in/site={camera % 2}/cam{camera}/a.tar#{image.key}", kind_of(number) if what == "kind" else image.metadata)
-        for camera in cameras
-        for number, image in enumerate(images(camera)[:-1])
-    ]
-    return table(folder / f"{what}.csv", ["image_uri", "species"], rows)  # type: ignore[arg-type]
-
-
-def report(output: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(store.read_text(f"{output}/_trapline/rescore.json"))
-    return found
-
-
-def rows(output: str, query: str) -> list[Any]:
-    connection = sql.connect()
-    dataset.view(connection, dataset.find(output))
-    return connection.sql(query).fetchall()
-
-
-def versions(output: str) -> dict[str, str]:
-    return {entry.url: entry.identity for entry in store.list_files(output) if entry.url.endswith(".parquet")}
 
 
 @pytest.fixture
@@ -105,7 +45,7 @@ def here(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_a_head_learned_from_labels_names_what_the_model_has_no_name_for(
+def test_a_head_trained_on_labels_names_species_that_the_model_does_not_know(
     kind: str, tmp_path: Path, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = bucket if kind == "s3" else str(tmp_path)
@@ -137,25 +77,6 @@ def test_a_head_learned_from_labels_names_what_the_model_has_no_name_for(
     assert footer.species == dict.fromkeys(KINDS, 10)
 
 
-def test_frames_of_one_camera_are_never_on_both_sides(here: str, tmp_path: Path) -> None:
-    """Kinds are noise here and cameras are not: a split by frame is right at what was held out, too."""
-    output = f"{here}/again"
-    archive(f"{here}/results")
-    rng = np.random.default_rng(0)
-    rows_ = [
-        (
-            f"/in/site={camera % 2}/cam{camera}/a.tar#{number}.jpg",
-            KINDS[camera % 3] if camera < 6 else str(rng.choice(KINDS)),
-        )
-        for camera in range(CAMERAS)
-        for number in range(PER_CAMERA)
-    ]
-    assert (
-        main([f"{here}/results", output, "--labels", table(tmp_path / "l.csv", ["image_uri", "species"], rows_)]) == 0
-    )
-    assert report(output)["held_out"]["accuracy"] < 0.6
-
-
 def test_a_second_run_writes_nothing_and_a_new_or_changed_file_is_done_alone(
     here: str, tmp_path: Path, capsys: Any
 ) -> None:
@@ -182,26 +103,6 @@ def test_a_second_run_writes_nothing_and_a_new_or_changed_file_is_done_alone(
     assert "2 files rescored, 4 done before" in capsys.readouterr().out
 
 
-def test_what_an_earlier_run_learned_is_taken_as_it_stands(here: str, tmp_path: Path, capsys: Any) -> None:
-    stored, output = f"{here}/results", f"{here}/again"
-    archive(stored, range(4))
-    command = [stored, output, "--labels", labels(tmp_path, cameras=range(4))]
-    assert main(command) == 0
-    place = f"{output}/_trapline/head.safetensors"
-    weights = head.load(place).digest
-    capsys.readouterr()
-    archive(stored, [8])
-    assert main(command) == 0
-    assert "that an earlier run trained" in capsys.readouterr().out
-    # A head that somebody exchanged is not believed.
-    learned = head.load(place)
-    store.put(place, replace(learned, weight=learned.weight + 1).to_bytes())
-    archive(stored, [9])
-    assert main(command) == 0
-    assert "taken as it stands" not in capsys.readouterr().out
-    assert head.load(place).digest == weights
-
-
 def test_another_fingerprint_is_refused_and_replaced_on_request(here: str, capsys: Any) -> None:
     stored, output = f"{here}/results", f"{here}/again"
     archive(stored, range(2))
@@ -212,88 +113,6 @@ def test_another_fingerprint_is_refused_and_replaced_on_request(here: str, capsy
     assert (versions(output), report(output)) == before
     assert main([stored, output, "--temperature", "3", "--replace"]) == 0
     assert dataset.find(output).fingerprint.facts["temperature"] == 3
-
-
-def test_a_head_is_applied_again_without_labels_and_with_its_temperature(here: str, tmp_path: Path) -> None:
-    stored, output = f"{here}/results", f"{here}/again"
-    archive(stored, range(6))
-    path = labels(tmp_path, cameras=range(6))
-    assert main([stored, output, "--labels", path, "--calibrate", path]) == 0
-    saved = f"{output}/_trapline/head.safetensors"
-    assert main([stored, f"{here}/third", "--head", saved]) == 0
-    query = "select image_uri, species, probability from images order by all"
-    assert rows(f"{here}/third", query) == rows(output, query)
-    assert dataset.find(f"{here}/third").fingerprint.digest == dataset.find(output).fingerprint.digest
-    assert report(f"{here}/third")["temperature"] == report(output)["temperature"] != 1
-    figures = report(output)["held_out"]
-    archive(stored, [7])
-    assert main([stored, output, "--head", saved]) == 0
-    assert len(versions(output)) == 7
-    assert report(output)["held_out"] == figures
-
-
-@pytest.mark.parametrize("kind", ["local", "s3"])
-def test_a_planted_temperature_is_recovered_from_stored_probabilities(kind: str, tmp_path: Path, bucket: str) -> None:
-    base = bucket if kind == "s3" else str(tmp_path)
-    stored, output = f"{base}/results", f"{base}/again"
-    archive(stored, embedding="none")
-    assert main([stored, output, "--calibrate", labels(tmp_path, "bird")]) == 0
-    found = report(output)["calibration"]
-    assert found["temperature"] == pytest.approx(TEMPERATURE, rel=0.25)  # of 240 labels
-    assert found["after"]["ece"] < found["before"]["ece"]
-    assert found["before"]["images"] == PER_CAMERA * len(report(output)["held_out_cameras"]) == 2 * PER_CAMERA
-    assert store.read_many([f"{output}/_trapline/reliability.png"])[0].startswith(b"\x89PNG")
-    ((least, most),) = rows(
-        output, "select min(list_sum(probabilities::float[])), max(list_sum(probabilities::float[])) from images"
-    )
-    assert (least, most) == pytest.approx((1, 1), abs=1e-5)
-
-
-def test_a_model_without_classifier_gets_one_from_half_precision_too(here: str, tmp_path: Path) -> None:
-    bare = columns((), 6, embedding="float16", probabilities=False)
-    for camera in range(4):
-        shard = f"/in/site={camera % 2}/cam{camera}/a.tar"
-        made = [replace(image, logits=()) for image in images(camera)]
-        write_result(f"{here}/results", shard, f"site={camera % 2}/cam{camera}/a.tar", made, bare)
-    assert main([f"{here}/results", f"{here}/again", "--labels", labels(tmp_path, cameras=range(4))]) == 0
-    assert report(f"{here}/again")["held_out"]["accuracy"] == 1
-    assert rows(f"{here}/again", "select count(species) from images") == [(4 * PER_CAMERA,)]
-
-
-def test_a_given_head_is_not_calibrated_on_cameras_that_it_has_learned_from(
-    here: str, tmp_path: Path, capsys: Any
-) -> None:
-    stored = f"{here}/results"
-    archive(stored)
-    assert main([stored, f"{here}/again", "--labels", labels(tmp_path, cameras=range(6))]) == 0
-    saved = f"{here}/again/_trapline/head.safetensors"
-    seen = len(head.load(saved).cameras)
-    capsys.readouterr()
-    command = [stored, f"{here}/third", "--head", saved, "--calibrate", labels(tmp_path)]
-    assert main(command) == 0
-    assert (
-        f"{seen * PER_CAMERA} labels are of cameras that the head has learned from; not used" in capsys.readouterr().out
-    )
-    found = report(f"{here}/third")
-    judged = found["calibration"]["before"]["images"]
-    assert found["calibration"]["images"] + judged == (CAMERAS - seen) * PER_CAMERA
-
-
-def test_a_head_is_calibrated_on_cameras_that_it_has_not_seen(here: str, tmp_path: Path) -> None:
-    """With 40 numbers of noise and few labels a head is sure of all that it learned from, and wrong elsewhere."""
-    rng = np.random.default_rng(3)
-    rows_ = []
-    for camera in range(8):
-        made = [Planted(f"{n}.jpg", (0, 0, 0), rng.normal(0, 1, 40) + 0.35 * np.eye(40)[n % 3]) for n in range(12)]
-        write_result(f"{here}/results", f"/in/cam{camera}/a.tar", f"cam{camera}/a.tar", made, columns(CLASSES, 40))
-        rows_ += [(f"/in/cam{camera}/a.tar#{n}.jpg", KINDS[n % 3]) for n in range(12)]
-    path = table(tmp_path / "l.csv", ["image_uri", "species"], rows_)
-    assert main([f"{here}/results", f"{here}/again", "--labels", path, "--calibrate", path]) == 0
-    found = report(f"{here}/again")
-    assert found["head"]["cameras"] + len(found["held_out_cameras"]) == 8
-    assert found["calibration"]["images"] == 12 * found["head"]["cameras"]
-    # On what it learned from it would be below 1: right ever so often.
-    assert found["temperature"] > 0.9
 
 
 def test_lists_and_taxonomies_work_together(here: str, tmp_path: Path, capsys: Any) -> None:
@@ -340,42 +159,6 @@ def test_a_damaged_file_is_named_and_the_others_are_done(here: str, capsys: Any)
     archive(stored, [1])
     assert main([stored, output, "--temperature", "2"]) == 0
     assert len(versions(output)) == 3
-
-
-def test_without_a_holdout_all_labels_teach(here: str, tmp_path: Path, capsys: Any) -> None:
-    archive(f"{here}/results", range(3))
-    one = labels(tmp_path, cameras=[0])
-    assert main([f"{here}/results", f"{here}/again", "--labels", one]) == 2
-    assert (
-        "all labelled images are of one camera, /site=0/cam0, so that none can be held out" in capsys.readouterr().err
-    )
-    assert main([f"{here}/results", f"{here}/again", "--labels", one, "--no-holdout"]) == 0
-    assert report(f"{here}/again")["head"]["images"] == PER_CAMERA
-    assert "held_out" not in report(f"{here}/again")
-
-
-def test_where_each_camera_has_a_species_of_its_own_none_is_held_out(here: str, tmp_path: Path, capsys: Any) -> None:
-    archive(f"{here}/results", range(3))
-    own = [(f"/in/site={camera % 2}/cam{camera}/a.tar#0.jpg", KINDS[camera]) for camera in range(3)]
-    path = table(tmp_path / "l.csv", ["image_uri", "species"], own)
-    assert main([f"{here}/results", f"{here}/again", "--labels", path]) == 2
-    assert "each of the 3 labelled cameras alone has some species" in capsys.readouterr().err
-
-
-def test_labels_that_cannot_be_used_are_counted(here: str, tmp_path: Path, capsys: Any) -> None:
-    archive(f"{here}/results", range(4))
-    path = labels(tmp_path, "bird", range(4))
-    with Path(path).open("a") as file:
-        file.write(
-            "/in/site=0/cam0/a.tar#broken.jpg,robin\n/in/gone.tar#1.jpg,robin\n/in/site=0/cam0/a.tar#x.jpg,robin\n"
-        )
-    content = Path(path).read_text().replace("cam3/a.tar#0.jpg,", "cam3/a.tar#0.jpg,dodo ", 1)
-    Path(path).write_text(content)
-    assert main([f"{here}/results", f"{here}/again", "--calibrate", path]) == 0
-    out = capsys.readouterr().out
-    assert f"2 of {4 * PER_CAMERA + 3} labels match no row" in out
-    assert "1 labels are of failed images" in out
-    assert "1 labels are of 1 species that what scores the images cannot name, such as 'dodo" in out
 
 
 @pytest.mark.parametrize(
@@ -452,7 +235,7 @@ def test_it_runs_as_a_submitted_job(here: str, tmp_path: Path) -> None:
     assert len(versions(f"{here}/again")) == CAMERAS
 
 
-def test_what_a_worker_took_with_it_is_looked_for_in_the_output(
+def test_an_output_that_a_killed_worker_wrote_is_found(
     here: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly(Scorer):
@@ -478,7 +261,7 @@ def test_what_a_worker_took_with_it_is_looked_for_in_the_output(
     assert (again.trouble, again.images, again.species) == (None, PER_CAMERA + 1, good.species)
 
 
-def test_the_glob_of_the_readme_reads_new_rows_and_joins_them_to_the_old(here: str) -> None:
+def test_the_glob_of_the_documentation_reads_new_rows_and_joins_them_to_the_old(here: str) -> None:
     archive(f"{here}/results", range(3))
     assert main([f"{here}/results", f"{here}/again", "--temperature", "2"]) == 0
     ((joined, cooler),) = duckdb.sql(

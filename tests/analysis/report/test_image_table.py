@@ -1,0 +1,61 @@
+"""Where the rows of a report get their site, camera and label."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.report import COLUMNS, UNSURE, ask, plant, seen
+from tests.support.result_files import MARK, write_result
+from trapline.analysis.report import queries
+from trapline.results.fingerprint import Fingerprint
+
+
+class TestImageTable:
+    @pytest.mark.parametrize(
+        ("shard", "place"),
+        [
+            ("site=heath/cam1/0001.tar", ("heath", "heath/cam1")),
+            ("heath/cam1/2024/0001.zip", ("heath", "heath/cam1/2024")),
+            ("heath/cam1/DCIM/100RECNX", ("heath", "heath/cam1")),
+            ("heath/cam1", ("heath", "heath/cam1")),
+            ("0001.tar", ("(the archive)", "(the archive)")),
+        ],
+    )
+    def test_without_sources_the_folders_below_the_archive_are_the_place(
+        self, shard: str, place: tuple[str, str], tmp_path: Path
+    ) -> None:
+        name = shard if "." in shard else f"{shard}/images"
+        write_result(str(tmp_path), f"s3://in/{shard}", name, [seen("a.jpg")], COLUMNS)
+        connection, _ = ask(str(tmp_path))
+        assert connection.sql("select site, camera, shard from images").fetchall() == [(*place, f"s3://in/{shard}")]
+
+    @pytest.mark.parametrize(
+        ("source", "place"),
+        [
+            ("site={site}/{camera}/…", ("fen", "fen/c1")),
+            ("site={deployment}/{camera}/…", ("fen", "fen/c1")),
+            ("site=*/{camera}/…", ("c1", "c1")),
+            ("serial", ("H1", "H1")),
+            ("site=moor/{camera}", (None, None)),
+        ],
+    )
+    def test_with_sources_these_decide(self, source: str, place: tuple[str, str], tmp_path: Path) -> None:
+        plant(str(tmp_path), "fen/c1", [seen("a.jpg", camera_serial="H1")])
+        connection, head = ask(str(tmp_path), source)
+        assert connection.sql("select site, camera from images").fetchall() == [place]
+        assert head.unplaced == (place[1] is None)
+
+    def test_an_image_with_crops_is_one_image_of_its_surest_crop(self, tmp_path: Path) -> None:
+        rows = [
+            seen("whole.jpg"),
+            replace(seen("two.jpg"), logits=()),
+            replace(seen("two.jpg", logits=UNSURE), crop=1),
+            replace(seen("two.jpg", logits=(0, 4, 0)), crop=2),
+            replace(seen("skipped.jpg"), logits=()),
+        ]
+        mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})
+        write_result(str(tmp_path), "s3://in/fen/1.tar", "fen/1.tar", rows, replace(COLUMNS, crops=True), mark)
+        connection, head = ask(str(tmp_path))
+        assert (head.images, head.ok, head.unnamed) == (3, 3, 1)
+        assert queries.by_site(connection).rows == [("owl", "fen", 1), ("robin", "fen", 1)]
