@@ -41,6 +41,11 @@ def classify(
 
     Ray starts in this process, or joins the cluster that RAY_ADDRESS names, and stays until `ray.shutdown()`.
 
+    If a process of Ray's dies during the run, the manifest is closed as "aborted" and `observer.note` is called with
+    the reason. Soon after, Ray's own C++ code ends this process with exit code 1, and no `except` or `finally` runs:
+    after about 15 s where it was the raylet, 60 s where it was the GCS (Ray 2.60). Trapline does not end it sooner,
+    as the command does, so save what must survive when that note comes.
+
     Args:
         inputs: archives, folders, patterns or @FILE lists; paths or URLs.
         output: folder of the results; path or URL.
@@ -64,7 +69,8 @@ def classify(
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}") from error
-    return classify_monitored(config, observer or _NoObserver())
+    observer = observer or _NoObserver()
+    return classify_monitored(config, observer, end_process=observer.note)
 
 
 class _NoObserver:

@@ -1,6 +1,5 @@
 """Boxes are led to the images that they mean, whatever form a path takes; what is led nowhere is counted."""
 
-import unicodedata
 from pathlib import Path
 
 import pytest
@@ -64,46 +63,6 @@ class TestTheIndex:
         found, index = self.find(archive, path)
         assert found == {shard: {key: [0.5]}}
         assert (index.counts["images"], index.counts["unmatched"]) == (1, 0)
-
-    @pytest.mark.parametrize(
-        ("name", "shard", "key"),
-        [
-            (
-                "C:\\Users\\ann\\site=2\\0007.tar\\DCIM\\IMG_0001.jpg",
-                "site=2/0007.tar",
-                "DCIM/IMG_0001.jpg",
-            ),
-            ("/mnt/nas/2024/site=3/cam/0000.jpg", "site=3/cam", "0000.jpg"),
-            ("/Volumes/cards/card/A/0001.jpg", "site=2/card.zip", "A/0001.jpg"),
-            ("card/A/0000.jpg", "site=2/card.zip", "A/0000.jpg"),
-            ("site=1/0007/DCIM/IMG_0001.jpg", "site=1/0007.tar", "DCIM/IMG_0001.jpg"),
-        ],
-    )
-    def test_knows_paths_of_other_machines_and_of_unpacked_archives(
-        self, archive: Path, tmp_path: Path, name: str, shard: str, key: str
-    ) -> None:
-        found, index = self.find(archive, write_json(tmp_path / "md.json", image(name, 0.5)))
-        assert (found, index.counts["unmatched"]) == ({shard: {key: [0.5]}}, 0)
-
-    @pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
-    def test_knows_a_shard_in_another_normal_form_of_unicode(
-        self, archive: Path, tmp_path: Path, written: str, there: str
-    ) -> None:
-        shard = unicodedata.normalize(there, "Frühling")
-        write_folder(archive / shard, pictures(1, ""))
-        name = unicodedata.normalize(written, "Frühling/0000.jpg")
-        found, _ = self.find(archive, write_json(tmp_path / "md.json", image(name, 0.5)))
-        assert found == {shard: {"0000.jpg": [0.5]}}
-
-    def test_of_two_shards_that_differ_in_their_normal_form_the_one_that_is_named_is_meant(
-        self, archive: Path, tmp_path: Path
-    ) -> None:
-        forms = [unicodedata.normalize(form, "Frühling") for form in ("NFC", "NFD")]
-        for form in forms:
-            write_folder(archive / form, pictures(1, ""))
-        names = [image(f"{form}/0000.jpg", 0.5 + place / 10) for place, form in enumerate(forms)]
-        found, _ = self.find(archive, write_json(tmp_path / "md.json", *names))
-        assert found == {forms[0]: {"0000.jpg": [0.5]}, forms[1]: {"0000.jpg": [0.6]}}
 
     def test_says_which_share_of_the_names_is_of_no_image(self, archive: Path, tmp_path: Path) -> None:
         path = write_json(tmp_path / "md.json", image("card.zip#A/0000.jpg"), image("x/1.jpg"), image("x/2.jpg"))

@@ -7,7 +7,6 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -28,35 +27,13 @@ from tests.support.archives import (
     write_zip,
 )
 from tests.support.numerics import assert_as_exact, birders
-from tests.support.progress import Silent
-from trapline.config import RunConfig
+from tests.support.runs import Run
 from trapline.errors import CheckpointError, OutputConflict, UsageError
-from trapline.monitoring.monitored_run import classify_monitored
 from trapline.results.footer import find
 from trapline.run.manifest import Manifest
-from trapline.run.progress import Progress
 from trapline.sources.shards import Discovery, discover
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-class Run:
-    """An archive, an output and a model; each call is a night."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.archive, self.output, self.model = folder / "archive", folder / "output", model
-
-    def __call__(self, **options: Any) -> Manifest:
-        values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify_monitored(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
-
-    def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
-        glob = f"{self.output}/**/*.parquet"
-        return duckdb.sql(f"select {query} from read_parquet('{glob}', hive_partitioning = true)").fetchall()
-
-    def files(self) -> dict[str, int]:
-        """Result files below OUTPUT and when they were written."""
-        return {str(path.relative_to(self.output)): path.stat().st_mtime_ns for path in self.output.rglob("*.parquet")}
 
 
 @pytest.fixture
@@ -311,47 +288,6 @@ class TestEveryNight:
         assert min(came[name] for name in done) >= max(came[name] for name in came.keys() - done)
         assert manifest.seconds < 50
         assert run.rows("count(*), count(distinct image_uri)") == [(60 * manifest.shards_committed,) * 2]
-
-    def test_a_command_is_told_how_the_run_ended(self, run: Run, tmp_path: Path) -> None:
-        write_tar(run.archive / "a.tar", pictures(2))
-        told = tmp_path / "told"
-        options = {"notify": f'cat > {told}; printf "\\n$TRAPLINE_STATUS $TRAPLINE_MANIFEST" >> {told}'}
-        run(dry_run=True, **options)
-        assert not told.exists()
-        manifest = run(**options)
-        text, line = told.read_text().splitlines()[:-1], told.read_text().splitlines()[-1]
-        status, url = line.split()
-        assert status == "complete"
-        assert json.loads("".join(text)) == json.loads(Path(url).read_text())
-        assert Path(url).stem == manifest.run_id
-        with pytest.raises(CheckpointError):
-            run(model="nothing.pt", **options)
-        assert told.read_text().endswith("\naborted ")
-
-    def test_a_command_is_told_of_an_interruption_too(self, run: Run, tmp_path: Path) -> None:
-        class Interrupting(Silent):
-            def __call__(self, progress: Progress) -> None:
-                raise KeyboardInterrupt
-
-        write_tar(run.archive / "a.tar", pictures(2))
-        told = tmp_path / "told"
-        config = RunConfig(
-            inputs=(str(run.archive),), output=str(run.output), model=str(run.model), notify=f"cat > {told}"
-        )
-        with pytest.raises(KeyboardInterrupt):
-            classify_monitored(config, Interrupting())
-        assert json.loads(told.read_text())["status"] == "interrupted"
-
-    def test_a_run_that_is_refused_because_of_another_says_so_to_the_command(self, run: Run, tmp_path: Path) -> None:
-        write_tar(run.archive / "a.tar", pictures(2))
-        first = run()
-        path = run.output / f"_trapline/runs/{first.run_id}.json"
-        path.write_text(path.read_text().replace('"complete"', '"running"'))
-        told = tmp_path / "told"
-        with pytest.raises(OutputConflict, match="is writing there"):
-            run(top_k=2, replace=True, notify=f"cat > {told}")
-        assert json.loads(told.read_text())["status"] == "aborted"
-        assert "is writing there" in json.loads(told.read_text())["ended_by"]
 
     def test_manifests_of_the_last_runs_are_kept(self, run: Run) -> None:
         write_tar(run.archive / "a.tar", pictures(2))

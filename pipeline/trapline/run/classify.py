@@ -54,7 +54,9 @@ def classify(
         on_end: is called with the closing manifest, once; not for a dry run, nor where the run ended before it had one.
         during: contexts to enter while shards are processed, such as `monitoring.prometheus.Metrics`.
         workers: what runs on the workers, in place of the real readers and predictors.
-        end_process: ends this process when Ray itself has ended, after the manifest was written; see `RayWatch`.
+        end_process: receives that Ray itself has ended, after the manifest was written, from another thread (see
+            `RayWatch`). By default it ends this process, as a command should; a program that calls this may rather
+            use the seconds until Ray ends it.
 
     Raises:
         FatalError: the run cannot go on; the message says what to do.

@@ -14,14 +14,11 @@ from hypothesis import strategies as st
 
 from tests.support.events import COLUMNS, NIGHT, PATTERN, at, build, folder, seconds, table, write
 from tests.support.result_files import MARK, Planted, columns, write_result
-from tests.support.servers import S3Server
 from trapline.analysis import dataset, event_dataset
 from trapline.analysis.events import build as module
 from trapline.analysis.events.build import Options
 from trapline.analysis.events.event_tables import Deployment, EventTables
 from trapline.analysis.events.sessions import Gap
-from trapline.cli import app
-from trapline.cli import events as job
 from trapline.decoding.decode import decode
 from trapline.errors import OutputConflict, StorageError, TransientError, UsageError
 from trapline.results.fingerprint import Fingerprint
@@ -302,35 +299,6 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StorageError, match=r"results: .*1\.tar\.parquet"):
         module.build(found, f"{tmp_path}/events", Options(Gap(), PATTERN))
-
-
-class TestJob:
-    def test_builds_events_and_says_what_it_did(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        images = [at(0, facts={"camera_serial": "H1"}), at(20), at(None, key="x.jpg")]
-        write(f"{tmp_path}/results", "site=a/c1/1.tar", images)
-        arguments = [f"{tmp_path}/results", f"{tmp_path}/events", "--gap", "10", "--deployment-from", "site=9/{x}"]
-        assert "events" in app.COMMANDS
-        assert job.main([*arguments, "--deployment-from", "serial"]) == 0
-        said = " ".join(capsys.readouterr().out.split())
-        assert said == (
-            "deployments 1 (0 unchanged, 0 removed) events 1 of 1 images "
-            "in no event 2 images 1 with no deployment 1 with no time and no deployment"
-        )
-        assert table(str(tmp_path), select="camera") == [("H1",)]
-        assert job.main([*arguments[:3], "-1"]) == 2
-        assert job.main([*arguments[:3], "9", "--deployment-from", "serial"]) == 2
-        assert "--replace" in capsys.readouterr().err
-
-    def test_says_what_it_wants(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert job.main(["--help"]) == 0
-        assert "--deployment-from" in capsys.readouterr().out
-        assert job.main(["somewhere"]) == 2
-
-
-def test_a_missing_bucket_is_said_in_one_line(s3: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
-    assert job.main([f"{tmp_path}/results", "s3://nowhere-1/x", "--deployment-from", PATTERN[0]]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def three_cameras(place: str) -> None:

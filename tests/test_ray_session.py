@@ -1,0 +1,78 @@
+"""Ray is started or joined once, in silence, and leaves the process's own signals and streams as they were."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from trapline import ray_session
+
+
+@pytest.mark.parametrize(("address", "shared"), [(None, False), ("", False), ("10.0.0.1:6379", True), ("auto", True)])
+def test_a_cluster_is_shared_where_ray_address_names_one(
+    address: str | None, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert ray_session.on_shared_cluster() is shared
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_ray_that_is_connected_already_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ray.get_runtime_context().get_job_id()
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere.invalid:1")
+    before = signal.getsignal(signal.SIGTERM)
+    ray_session.connect()
+    assert ray.get_runtime_context().get_job_id() == job
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_ray_of_its_own_starts_in_silence_with_a_token_that_no_file_holds(tmp_path: Path) -> None:
+    code = """
+import json, os, signal
+from trapline.ray_session import connect
+def stop(*args): ...
+signal.signal(signal.SIGTERM, stop)
+connect()
+import ray
+token = os.environ["RAY_AUTH_TOKEN"]
+connect()
+print(json.dumps({
+    "handler": signal.getsignal(signal.SIGTERM) is stop, "cores": ray.cluster_resources()["CPU"], "token": len(token),
+    "same": token == os.environ["RAY_AUTH_TOKEN"],
+}))
+ray.shutdown()
+"""
+    env = os.environ | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {
+        "handler": True, "cores": max(2, os.cpu_count() or 1), "token": 64, "same": True,
+    }  # fmt: skip
+    assert done.stderr == ""
+    assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_c_code_says_while_ray_starts_is_discarded_and_standard_error_comes_back(
+    fails: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def start() -> None:
+        with ray_session._silent_stderr():
+            os.write(2, b"by C++ code\n")
+            if fails:
+                raise RuntimeError
+
+    os.write(2, b"before\n")
+    if fails:
+        with pytest.raises(RuntimeError):
+            start()
+    else:
+        start()
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"
