@@ -1,11 +1,14 @@
 """The Python API: what `import trapline` gives, and the examples of docs/api.md, run as they stand there."""
 
+import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, ClassVar
 
 import pyarrow.dataset as ds
 import pytest
@@ -42,6 +45,33 @@ def test_the_examples_of_the_page_run_as_they_stand(folder: Path) -> None:
     assert (names["probabilities"].shape, names["embeddings"].shape) == ((2, 5), (2, 128))
     assert {*names["maps"]} == {"stage2", "stage4"}
     assert ds.dataset(folder / "results", format="parquet").count_rows() == 10
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_when_ray_has_ended_the_caller_hears_of_it_and_is_not_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Event()
+
+    class Waiting:
+        notes: ClassVar[list[str]] = []
+
+        def __call__(self, progress: object) -> None:
+            assert told.wait(60)
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+            told.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    monkeypatch.setattr("trapline.run.capacity.ports", lambda: {"raylet": address})  # where none listens any more
+    trapline.classify(inputs="archive", output="out", model="model.pt", observer=Waiting())
+    reason = "Ray has ended: its raylet died or was stopped; run the same command again to carry on"
+    assert Waiting.notes == [reason]
+    (written,) = (folder / "out/_trapline/runs").iterdir()
+    manifest = json.loads(written.read_text())
+    assert (manifest["status"], manifest["ended_by"]) == ("aborted", reason)
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
