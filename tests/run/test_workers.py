@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
-from trapline.errors import FatalError
+from trapline.errors import CheckpointError, FatalError
 from trapline.model import checkpoint
 from trapline.run.job import Job, columns_of
 from trapline.run.messages import DecodedChunk, Failure, NotStarted, PredictedChunk, Task, WorkerNote
@@ -108,3 +108,11 @@ def test_a_predictor_that_gives_up_costs_the_shard_and_says_why(
     monkeypatch.setattr(actor, "predictor", refuse)
     items = list(unpack(actor(read(job, shard))))
     assert all(isinstance(item, Failure) and "with a single image" in item.reason for item in items)
+
+
+def test_a_predictor_that_cannot_start_ends_the_run_in_its_own_words(job: Job, shard: Shard) -> None:
+    def refuse() -> checkpoint.Model:
+        raise CheckpointError("model.pt: has gone; name another")
+
+    first, *_ = unpack(PredictorActor(job, refuse)(read(job, shard)))
+    assert first == Failure(shard, "model.pt: has gone; name another", transient=False, fatal=True)

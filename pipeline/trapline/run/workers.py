@@ -111,7 +111,11 @@ class PredictorActor:
         self.job = job
         self.busy = Busy()
         self.notes = SimpleQueue[str]()
-        self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.notes.put)
+        self.refusal: FatalError | None = None
+        try:
+            self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.notes.put)
+        except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
+            self.refusal = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return a dataset row for each one given, and now and then one more with a note."""
@@ -123,6 +127,8 @@ class PredictorActor:
     def _predict(self, item: Item) -> FromPredictor:
         if not isinstance(item, DecodedChunk):
             return item
+        if self.refusal:
+            return Failure(item.shard, str(self.refusal), transient=False, fatal=True)
         started = perf_counter()
         try:
             predictions = self.predictor(item.pixels) if len(item.pixels) else None
