@@ -10,8 +10,9 @@ import pytest
 import torch
 from birder.common.fs_ops import load_model
 from birder.data.transforms.classification import inference_preset
-from birder.inference.classification import infer_image
+from birder.inference.classification import infer_batch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from tests.support.archives import RGB_STATS, write_checkpoint, write_folder, write_parquet, write_tar, write_zip
 from tests.support.numerics import assert_as_exact, exact
@@ -63,9 +64,11 @@ def test_photographs_on_s3_get_the_answers_of_birder(
         picture = Image.open(io.BytesIO(data))
         if statuses[name] != "ok" or picture.mode != "RGB":
             continue
+        # The pixels of birder's default loader; `infer_image` resizes by Pillow, which rounds some of them by 1 of 255.
+        pixels = transform(decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB))[None]
         with torch.inference_mode():
-            peer = infer_image(network, picture, transform, return_embedding=True)
-            embedding = truth.embedding(transform(picture)[None].double())
+            peer = infer_batch(network, pixels, return_embedding=True)
+            embedding = truth.embedding(pixels.double())
             probabilities = truth.classify(embedding).softmax(dim=1)
         for part, exactly, ours, theirs in zip(parts, (probabilities, embedding), found[name], peer, strict=True):
             assert theirs is not None
