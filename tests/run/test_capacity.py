@@ -1,5 +1,6 @@
 """A cluster that grows from a bare head, by Ray's own autoscaler; what ran where is read from Ray's state."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,11 @@ def night(tmp_path: Path, tiny_model: Path) -> Night:
 
 
 def on(head: RayHead) -> dict[str, str]:
-    return {"RAY_ADDRESS": head.gcs_address, "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "1", "PYTHONPATH": "."}
+    return {
+        "RAY_ADDRESS": head.gcs_address,
+        "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'pipeline'}",
+    }
 
 
 def kinds(head: RayHead) -> dict[str, str]:
