@@ -119,7 +119,7 @@ class Run:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 240) -> None:
         """Wait for something that must come about while the run goes on."""
         deadline = time.monotonic() + seconds
         while not condition():
