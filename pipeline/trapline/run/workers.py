@@ -102,6 +102,8 @@ class PredictorActor:
         load: returns the model.
     """
 
+    refusal: FatalError | None = None  # why it could not start
+
     def __init__(self, job: Job, load: "Callable[[], Model]") -> None:
         # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -111,7 +113,6 @@ class PredictorActor:
         self.job = job
         self.busy = Busy()
         self.notes = SimpleQueue[str]()
-        self.refusal: FatalError | None = None
         try:
             self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.notes.put)
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
