@@ -1,4 +1,4 @@
-"""What a person writes down beside an archive: where the cameras stood and when, who asks what, which birds can come."""
+"""What a person writes down beside an archive: where each camera stood, who asks what, and which birds can come."""
 
 import csv
 from pathlib import Path
