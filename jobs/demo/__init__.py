@@ -77,7 +77,7 @@ def after_the_night(folder: Path) -> list[list[str]]:
     output, rescored, package, page = (folder / name for name in ("output", "rescored", "package", "report.html"))
     events, rescored_events = folder / "events", folder / "rescored-events"
     where = ["--deployment-from", "site={site}/{camera}/…"]
-    described = ["--metadata", folder / study.PROJECT, "--timezone", study.TIMEZONE]
+    described: list[str | Path] = ["--metadata", folder / study.PROJECT, "--timezone", study.TIMEZONE]
     jobs: list[list[str | Path]] = [
         ["events", output, events, *where],
         ["rescore", output, rescored, "--species", folder / study.SPECIES_LIST],
