@@ -4,6 +4,7 @@ Nothing here knows what moves the rows: both are plain callables over Arrow tabl
 imported by every worker process, so it imports no more than they need.
 """
 
+import os
 import pickle
 import sys
 import warnings
