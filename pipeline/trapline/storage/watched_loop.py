@@ -76,7 +76,7 @@ class _Operation:
         self.last = self.loop.time() + (UNKNOWN if received is None else allowance(sent + received))
         self.expired = False
         self.moved_at = self.loop.time()
-        self.timer = self.loop.call_at(min(self.last, self.moved_at + self.silence), self._check)
+        self.timer: asyncio.Handle = self.loop.call_at(min(self.last, self.moved_at + self.silence), self._check)
 
     def moved(self) -> None:
         """Take down that one of the tasks has gone on; end an operation that goes on although it has expired."""
