@@ -57,6 +57,10 @@ class Options(BaseModel):
         default=(),
         description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
     )
+    part: Annotated[str | None, INPUT] = Field(
+        default=None,
+        description="Only the shards of one part, such as 3/8: the third of eight runs that share an archive.",
+    )
     image_column: Annotated[str | None, INPUT] = Field(
         default=None,
         min_length=1,
@@ -157,6 +161,16 @@ class Options(BaseModel):
             raise PydanticCustomError("time", "{why}", {"why": str(error)}) from error
         return text
 
+    @field_validator("part")
+    @classmethod
+    def _is_a_part(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_part(text)
+        except ValueError as error:
+            raise PydanticCustomError("part", "{why}", {"why": str(error)}) from error
+        return text
+
     @field_validator("where")
     @classmethod
     def _are_partitions(cls, partitions: tuple[str, ...]) -> tuple[str, ...]:
@@ -193,6 +207,14 @@ def parse_since(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise ValueError("neither a date such as 2026-11-01 nor a duration such as 36h or 7d") from None
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Return the number of a part, from 1, and how many parts there are; raises ValueError if the text is no part."""
+    numbers = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
+        raise ValueError("must be NUMBER/PARTS, from 1/PARTS to PARTS/PARTS, such as 3/8")
+    return int(numbers[1]), int(numbers[2])
 
 
 def parse_deadline(text: str, now: datetime) -> datetime:

@@ -53,6 +53,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "limit": 1,
     "since": "7d",
     "where": ("site=12",),
+    "part": "3/8",
     "stop_at": "06:00",
     "notify": "mail",
     "log": "json",
