@@ -115,7 +115,7 @@ def _compare_images(shard: Shard) -> Finding:
             parts.update(zip(*(batch.column(name).to_pylist() for name in names if name in _UNIQUE), strict=True))
             frames += len(of_frames(batch))
             own = of_images(batch)
-            clips += own.column("media_type").to_pylist().count("video")
+            clips += own.column("media_type").to_pylist().count("video") if "media_type" in names else 0
             for key, digest in zip(*(own.column(name).to_pylist() for name in _COMPARED[:2]), strict=True):
                 rows[key] += 1
                 stale += key in images and digest != images[key]
