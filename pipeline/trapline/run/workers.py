@@ -4,7 +4,6 @@ Nothing here knows what moves the rows: both are plain callables over Arrow tabl
 imported by every worker process, so it imports no more than they need.
 """
 
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import torch
 
+from trapline.cpu_count import usable_cpus
 from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
@@ -108,7 +108,7 @@ class PredictorActor:
         # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if job.device == "cpu":
-            torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
+            torch.set_num_threads(min(CPU_THREADS, usable_cpus()))
         stages = tuple(job.columns.feature_shapes)
         self.job = job
         self.busy = Busy()
