@@ -15,9 +15,11 @@ DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
 # Headings of `trapline classify --help`, in their order there.
-INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS = (
+INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS, VIDEO = (
     Parameter(group=Group(name, sort_key=order))
-    for order, name in enumerate(("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections"), start=1)
+    for order, name in enumerate(
+        ("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections", "Video"), start=1
+    )
 )
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -102,6 +104,18 @@ class Options(BaseModel):
     )
     detections_unmatched: Annotated[Literal["warn", "error"], DETECTIONS] = Field(
         default="warn", description="What to do if names in the detector's file match no image of the input."
+    )
+    video: Annotated[bool, VIDEO, Parameter(negative="--no-video")] = Field(
+        default=True, description="Classify clips by sampled frames, or leave them out, counted."
+    )
+    video_fps: Annotated[float, VIDEO] = Field(
+        default=1.0, gt=0, le=1000, allow_inf_nan=False, description="Frames to sample per second of a clip."
+    )
+    video_frames: Annotated[int, VIDEO] = Field(
+        default=60,
+        ge=1,
+        le=1000,
+        description="Maximum number of frames per clip; a longer clip is sampled less often, over its whole length.",
     )
     stop_at: Annotated[str | None, NIGHTLY] = Field(
         default=None,
