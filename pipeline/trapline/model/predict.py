@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from trapline.config import Precision
-from trapline.errors import FatalError, UsageError, is_out_of_memory
+from trapline.errors import FatalError, UsageError
 from trapline.model import cpu_kernels
 from trapline.model.architecture import PATCH, WINDOW
 from trapline.model.checkpoint import Model
+from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
@@ -101,7 +102,7 @@ class Predictor:
             try:
                 output = self._pass(batch, size)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_device_out_of_memory(error):
                     raise
                 if size == 1:
                     raise FatalError(
@@ -140,7 +141,3 @@ def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> L
 def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
     """Return whether the hardware multiplies in bf16, as every GPU since 2020; emulated, it is far slower than fp32."""
     return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)
