@@ -86,6 +86,7 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
         "embedding": config.embedding,
         "features": config.features,
     }
+    facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.image_column is not None:
         facts["image_column"] = config.image_column
     if detections_sha256:
