@@ -54,10 +54,10 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
-One Parquet file per shard, one row per image, and with `--detections` one per crop besides. Schema
-version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema` prints it. C is the number of the
-model's classes, D the width of its embedding (768 for the base models), c·h·w the size of a feature map. Every column
-but `image_uri`, `key` and `status` can be null.
+One Parquet file per shard, one row per image and per clip, one per sampled frame of a clip besides, and with
+`--detections` one per crop. Schema version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema`
+prints it. C is the number of the model's classes, D the width of its embedding (768 for the base models), c·h·w the
+size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -68,9 +68,12 @@ but `image_uri`, `key` and `status` can be null.
         yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
     yield f"""
 The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image. With `--detections` the
-next {len(CROP_FIELDS)} say what the detector found: (`image_uri`, `crop`) is unique, and `crop IS NULL` gives each
-image once. The others say what the model makes of it, and are null where `status` is `failed`; for an image with crops
-they stand in the rows of these."""
+next {len(CROP_FIELDS)} say what the detector found. (`image_uri`, `frame_seconds`, `crop`) is unique, and
+`frame_seconds IS NULL AND crop IS NULL` gives each image and each clip once. The others say what the model makes of it,
+and are null where `status` is `failed`; for an image with crops they stand in the rows of these. On a clip's own row
+`probabilities`, `energy` and `embedding` are the means over its frames, `species`, `probability` and `top_k` those of
+the mean probabilities, and feature maps are null. The row of a frame repeats what its clip's says, but for
+`frame_seconds` and what the model makes of it."""
 
 
 def _described(field: pa.Field) -> str:

@@ -14,10 +14,12 @@ from trapline.storage import store
 ROWS_PER_GROUP = 2048
 # Columns that repeat few values; the others would only fill a dictionary for nothing.
 _WORD_COLUMNS = [
-    "shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon", "rank",
+    "shard", "media_type", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon",
+    "rank",
 ]  # fmt: skip
 _STATISTICS = [
-    "image_uri", "shard", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude",
+    "image_uri", "shard", "key", "media_type", "frame_seconds", "status", "captured_at", "species", "probability",
+    "energy", "latitude", "longitude",
 ]  # fmt: skip
 
 

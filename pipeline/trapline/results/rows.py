@@ -49,7 +49,25 @@ def image_rows(
 
 
 def of_images(rows: Rows) -> Rows:
-    """The images' own rows, without those of crops."""
+    """The own rows of images and clips, without those of crops and frames."""
+    return _without_crops(without_frames(rows))
+
+
+def without_frames(rows: Rows) -> Rows:
+    """The rows of images, clips and their crops, without those of the frames of clips."""
+    if "frame_seconds" not in rows.schema.names:
+        return rows
+    return rows.filter(rows.column("frame_seconds").is_null())
+
+
+def of_frames(rows: Rows) -> Rows:
+    """The own rows of the frames of clips, without those of their crops."""
+    if "frame_seconds" not in rows.schema.names:  # rows of an older version
+        return rows.slice(0, 0)
+    return _without_crops(rows.filter(rows.column("frame_seconds").is_valid()))
+
+
+def _without_crops(rows: Rows) -> Rows:
     return rows.filter(rows.column("crop").is_null()) if "crop" in rows.schema.names else rows
 
 

@@ -96,6 +96,7 @@ def fingerprint(
     }
     if device == "cuda" and precision == "bf16":
         facts["network"] = "as it is, and compiled once that is worthwhile"
+    facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.image_column is not None:
         facts["image_column"] = config.image_column
     if detections_sha256:
