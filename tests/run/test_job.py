@@ -203,10 +203,10 @@ class TestColumns:
             "probability": "float",
             "top_k": "list<item: struct<species: string, probability: float>>",
             "energy": "float",
-            "probabilities": "fixed_size_list<item: float>[5]",
-            "embedding": "fixed_size_list<item: float>[128]",
-            "features_stage3": "fixed_size_list<item: halffloat>[1024]",  # 64 channels x 4 x 4
-            "features_stage4": "fixed_size_list<item: halffloat>[512]",  # 128 channels x 2 x 2
+            "probabilities": "list<item: float>",
+            "embedding": "list<item: float>",
+            "features_stage3": "list<item: halffloat>",
+            "features_stage4": "list<item: halffloat>",
         }
 
     def test_widths_are_those_of_the_network(self, tiny_model: Path) -> None:
