@@ -104,6 +104,16 @@ def test_options_of_crops_reach_the_rows_where_there_are_detections(model: Model
     assert one.differences(fingerprint(config(), model, "fp32", "cd" * 32)) != []
 
 
+def test_a_gpu_in_bf16_computes_rows_that_no_other_device_does(model: Model) -> None:
+    digests = {
+        (precision, device): fingerprint(config(), model, precision, device=device).digest
+        for precision in ("fp32", "bf16")
+        for device in ("cpu", "cuda")
+    }
+    assert digests["fp32", "cpu"] == digests["fp32", "cuda"]
+    assert digests["bf16", "cpu"] != digests["bf16", "cuda"]
+
+
 def test_of_every_option_it_is_known_whether_it_reaches_the_rows() -> None:
     known = {name for options in REACH_THE_ROWS for name in options} | THROUGH_THE_MODEL | set(WITHOUT_EFFECT)
     known |= set(THROUGH_DETECTIONS) | {"video"}
@@ -193,10 +203,10 @@ class TestColumns:
             "probability": "float",
             "top_k": "list<item: struct<species: string, probability: float>>",
             "energy": "float",
-            "probabilities": "fixed_size_list<item: float>[5]",
-            "embedding": "fixed_size_list<item: float>[128]",
-            "features_stage3": "fixed_size_list<item: halffloat>[1024]",  # 64 channels x 4 x 4
-            "features_stage4": "fixed_size_list<item: halffloat>[512]",  # 128 channels x 2 x 2
+            "probabilities": "list<item: float>",
+            "embedding": "list<item: float>",
+            "features_stage3": "list<item: halffloat>",
+            "features_stage4": "list<item: halffloat>",
         }
 
     def test_widths_are_those_of_the_network(self, tiny_model: Path) -> None:

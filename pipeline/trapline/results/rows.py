@@ -171,6 +171,19 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
     return arrays
 
 
-def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vectors(array: npt.NDArray[np.floating]) -> pa.ListArray:
     """float32 or float16 [N, D] as a column of N lists of D."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+    count, width = array.shape
+    offsets = pa.array(np.arange(count + 1) * width).cast(pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(array.ravel()))
+
+
+def matrix(lists: pa.ListArray, width: int) -> npt.NDArray[np.floating]:
+    """N lists of D, without nulls, as an array [N, D] of their own type; a view of the same memory.
+
+    Args:
+        lists: such as `vectors` makes, or lists of fixed size.
+        width: D.
+    """
+    values: npt.NDArray[np.floating] = lists.flatten().to_numpy()
+    return values.reshape(len(lists), width)
