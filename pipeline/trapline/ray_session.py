@@ -162,7 +162,7 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
     for attempt in (1, 2):
         try:
             with _silent_stderr():
-                session = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+                session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
             if options.get("address") == "local":
                 _session_folder = Path(session.address_info["session_dir"])
         # Ray has no class of its own for it: RuntimeError, ConnectionError, ValueError, TimeoutError, Exception …
