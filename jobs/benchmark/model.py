@@ -17,7 +17,7 @@ from trapline.errors import in_one_line
 from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
 from trapline.model.hiera import Hiera
-from trapline.model.predict import multiplies_in_bf16
+from trapline.model.precision import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 

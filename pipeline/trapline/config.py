@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "checked"]
 DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
