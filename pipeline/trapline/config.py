@@ -43,8 +43,8 @@ class Options(BaseModel):
     decode: Annotated[DecodeMode, MODEL] = Field(
         default="exact",
         description="exact: the same pixels as birder's transform. Otherwise the JPEG decoder shrinks large images. "
-        "close: 1.3 times as fast, pixels differ by 0.4 of 255 on average. fast: 1.5 times, 0.6. "
-        "fastest: 1.7 times, 1.3.",
+        "close: 1.2 times as fast, pixels differ by 0.4 of 255 on average. fast: 1.3 times, 0.6. "
+        "fastest: 1.6 times, 1.2.",
     )
     limit: Annotated[int | None, INPUT] = Field(
         default=None, ge=1, description="Classify at most this many shards in this run."

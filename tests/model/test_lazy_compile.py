@@ -121,6 +121,28 @@ class TestWhatIsCompiled:
         assert note.startswith("the network could not be compiled, and runs as it is, slower: ")
         assert "no C compiler found, set CC" in note
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            RuntimeError("Triton Error [CUDA]: out of memory"),
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        ],
+    )
+    def test_is_tried_again_after_an_error_of_the_device(self, error: Exception) -> None:
+        errors = [error]
+
+        def full(graph: Any, _: object) -> Any:
+            if errors:
+                raise errors.pop()
+            return graph
+
+        double = Compiled(lambda batch: batch * 2, fail, backend=full)  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="CUDA"):
+            double.compile(torch.ones(8))
+        assert double.compile(torch.ones(4))
+        assert graphs() == 1
+
     def test_is_never_less_than_all_of_it(self) -> None:
         def torn(batch: Tensor) -> Tensor:
             torch._dynamo.graph_break()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trapline.errors import in_one_line
+from trapline.model.device_errors import is_device_lost, is_device_out_of_memory
 
 # Seconds. Hiera-Base took 68 on two cores, for a CPU; `trapline benchmark model` says what it takes on a GPU.
 WORTHWHILE = 60.0
@@ -61,11 +62,16 @@ class Compiled(Generic[Out]):
         """Compile for batches of this size, now; return whether it succeeded.
 
         Where it fails (Triton needs a C compiler, for one), the user is warned and no further size is tried.
+
+        Raises:
+            RuntimeError: the device has no memory for it, or is lost: neither says anything about compiling.
         """
         self._function(batch)  # fills the network's caches first, so that they are not compiled
         try:
             self._compiled(batch)
-        except Exception as error:  # noqa: BLE001 - whatever the cause, the function itself still works
+        except Exception as error:  # whatever else the cause, the function itself still works
+            if is_device_out_of_memory(error) or is_device_lost(error):
+                raise
             self._note(f"the network could not be compiled, and runs as it is, slower: {in_one_line(error)}")
             self._worthwhile = inf
             return False

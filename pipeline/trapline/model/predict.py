@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trapline.errors import FatalError, UsageError, is_out_of_memory
+from trapline.errors import FatalError, UsageError
 from trapline.model import cpu_kernels
 from trapline.model.architecture import PATCH, WINDOW
 from trapline.model.checkpoint import Model
+from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
@@ -113,7 +114,7 @@ class Predictor:
             try:
                 output = self._pass(batch, size)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_device_out_of_memory(error):
                     raise
                 if size == 1:
                     raise FatalError(
@@ -135,7 +136,3 @@ class Predictor:
             return self.answer(pixels)
         # A GPU keeps a plan for each shape: the last batch of a shard is padded to a power of two, so they are few.
         return self.gpu(pixels, min(size, 1 << (len(pixels) - 1).bit_length()))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)

@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import aiohttp
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support import browser
 from tests.support.archives import jpeg, write_tar
 from tests.support.report import (
+    COLUMNS,
     HOSTILE,
     UNSURE,
     ask,
@@ -21,11 +24,12 @@ from tests.support.report import (
     plant,
     seen,
 )
-from tests.support.result_files import columns
+from tests.support.result_files import MARK, columns, write_result
 from trapline.analysis import dataset
 from trapline.analysis.report import page, queries
 from trapline.analysis.report.page import Options
 from trapline.cli import rescore
+from trapline.results.fingerprint import Fingerprint
 
 
 class Outline(HTMLParser):
@@ -72,6 +76,19 @@ class TestPage:
         built = page.build(dataset.find(str(tmp_path / "out")), Options())
         assert (built.shown, built.missing) == (1, 1)
         assert f"{archive}/site=fen/c2/1.tar: not found" in Outline(built.html).text
+
+    def test_pictures_are_read_from_the_column_of_parquet_that_was_classified(self, tmp_path: Path) -> None:
+        data, other = jpeg(1), jpeg(2)
+        shard = tmp_path / "in" / "1.parquet"
+        shard.parent.mkdir()
+        pq.write_table(pa.table({"image": [other], "night": [data], "path": ["a.jpg"]}), shard)
+        mark = Fingerprint({**MARK.facts, "image_column": "night"})
+        images = [seen("a.jpg", content_sha256=sha256(data).digest())]
+        write_result(f"{tmp_path}/out", str(shard), "1.parquet", images, COLUMNS, mark)
+        assert rescore.main([f"{tmp_path}/out", f"{tmp_path}/rescored", "--temperature", "2"]) == 0
+        for results in ("out", "rescored"):
+            built = page.build(dataset.find(f"{tmp_path}/{results}"), Options())
+            assert (built.shown, built.missing) == (1, 0)
 
     def test_no_pictures_are_fetched_where_none_are_allowed(self, tmp_path: Path) -> None:
         plant(str(tmp_path), "fen/c1", [seen("a.jpg")])

@@ -104,7 +104,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         looked_at = camera_health.looks(connection, options.pictures - len(first))
     say("fetching pictures")
     others = [picture for halves in looked_at.values() for half in halves for picture in half]
-    fetched = thumbnails.fetch([*first, *others], thumbnails.known_shards(found))
+    fetched = thumbnails.fetch([*first, *others], thumbnails.known_shards(found), found.computed.get("image_column"))
     not_asked = Thumbnail(problem="not fetched; --pictures allows no more")
     dark, seen = camera_health.dark(looked_at, fetched)
     findings += dark + displaced

@@ -87,7 +87,9 @@ def known_shards(found: Results) -> set[str]:
     return {str(file.shard) for file in files}
 
 
-def fetch(pictures: Iterable[Picture], shards: Collection[str] | None = None) -> dict[Picture, Thumbnail]:
+def fetch(
+    pictures: Iterable[Picture], shards: Collection[str] | None = None, image_column: str | None = None
+) -> dict[Picture, Thumbnail]:
     """Return the thumbnails of some pictures; each shard is opened once.
 
     A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and of Parquet
@@ -97,6 +99,7 @@ def fetch(pictures: Iterable[Picture], shards: Collection[str] | None = None) ->
     Args:
         pictures: which.
         shards: those that may be read, as `known_shards` returns them; None for any.
+        image_column: of Parquet shards, the column that was classified; None where it was found by itself.
     """
     wanted: dict[str, dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
@@ -107,7 +110,7 @@ def fetch(pictures: Iterable[Picture], shards: Collection[str] | None = None) ->
         all_of = list(wanted.items())
         for start in range(0, len(all_of), _SHARDS_AT_ONCE):
             some = all_of[start : start + _SHARDS_AT_ONCE]
-            read = partial(_read, shards=shards)
+            read = partial(_read, shards=shards, image_column=image_column)
             answers = [_Answer(problem=silent) for _ in some] if silent else list(threads.map(read, some))
             for (_, keys), answer in zip(some, answers, strict=True):
                 silent = silent or answer.silence
@@ -125,7 +128,9 @@ class _Answer:
     silence: str = ""
 
 
-def _read(shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[str] | None) -> _Answer:
+def _read(
+    shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[str] | None, image_column: str | None
+) -> _Answer:
     shard, keys = shard_and_keys
     if shards is not None and shard not in shards:
         return _Answer(problem=f"{shard} is not read: it is no shard of these results")
@@ -134,7 +139,7 @@ def _read(shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[
         return _Answer(problem=f"{shard} is not read: archives do not lie in {scheme}://")
     data: dict[str, bytes] = {}
     try:
-        for key, found in read_images(shard, keys):
+        for key, found in read_images(shard, keys, image_column):
             data[key] = found
     except TransientError as error:
         return _Answer(data, f"the store does not answer: {in_one_line(error)}", silence=_SILENT)
