@@ -41,7 +41,8 @@ class Classifier:
     Args:
         checkpoint: path, URL or name on the Hugging Face hub, as `trapline classify --model` takes it.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        precision: "fp32", "bf16", or "auto" for bf16 on a GPU and fp32 on a CPU.
+        precision: "fp32"; "bf16"; "checked" for bf16, and again in fp32 where that leaves the class in doubt; or
+            "auto" for bf16 on a GPU and fp32 on a CPU.
         size: height and width that images are resized to, multiples of 32; default: the checkpoint's.
         stages: feature maps to return, among "stage1" to "stage4".
         batch_size: images in one pass; default: 8 on a CPU, 64 on a GPU.

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 # Raise it when a column is added or removed, or when its meaning changes.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
