@@ -19,7 +19,7 @@ import duckdb
 
 from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
-from trapline.analysis.sql import connect, literal, read_parquet, stream, translated
+from trapline.analysis.sql import connect, literal, stream, translated
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.storage import store
 
@@ -92,7 +92,7 @@ def _define_rows(connection: duckdb.DuckDBPyConnection, source: Results) -> None
         create temp view result_rows as
         select image_uri, key, status, error, probability, top_k, {crops if source.has_crops else none},
             filename, file_row_number
-        from {read_parquet(file.url for file in source.files)}""")
+        from {dataset.without_frames(connection, [file.url for file in source.files])}""")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, source: Results, path: Path) -> tuple[Account, int]:

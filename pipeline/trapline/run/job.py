@@ -70,6 +70,8 @@ def fingerprint(
     precision: Computed,
     detections_sha256: str | None = None,
     bound: float | None = None,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Fingerprint:
     """Return the fingerprint of a run.
 
@@ -79,6 +81,7 @@ def fingerprint(
         precision: the type that inference really computes in, never `auto`.
         detections_sha256: of the content of the detector's output, in hex; None without detections.
         bound: of the precision `checked`.
+        device: where inference really runs; in bf16, a GPU's rows are computed by two programs that round differently.
     """
     facts: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -98,6 +101,9 @@ def fingerprint(
     }
     if bound is not None:
         facts["checked_bound"] = bound
+    if device == "cuda" and precision != "fp32":
+        facts["network"] = "as it is, and compiled once that is worthwhile"
+    facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.image_column is not None:
         facts["image_column"] = config.image_column
     if detections_sha256:

@@ -140,7 +140,7 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
     connection.execute(f"""
         create temp view stored as
         select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path
-        from {read_parquet(names)}
+        from {dataset.without_frames(connection, names)}
         join written using (filename);
         create temp view images as from stored where crop is null;
         create temp view crops as from stored where crop is not null;

@@ -2,9 +2,9 @@
 
 An event goes on across shards, folders and midnight. These are the tables in SQL:
 
-    stored     the rows of result files, with `filename` and `file_row_number`
-    located    the rows of images (without those of crops) with `deployment`, `camera`, the corrected `captured_at`,
-               and `reason`: why an image cannot be in an event, or null
+    stored     the rows of result files, without those of the frames of clips, with `filename` and `file_row_number`
+    located    the rows of images and clips (without those of crops) with `deployment`, `camera`, the corrected
+               `captured_at`, and `reason`: why an image cannot be in an event, or null
     frames     the images of one deployment, in order
     facts      its events
 
@@ -17,10 +17,10 @@ from datetime import datetime
 
 import duckdb
 
-from trapline.analysis import deployments
+from trapline.analysis import dataset, deployments
 from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
-from trapline.analysis.sql import literal, read_parquet
+from trapline.analysis.sql import literal
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -60,7 +60,7 @@ class Placing:
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
     """Create the views `stored` and `located` over these result files; nothing is read yet."""
-    connection.execute(f"create or replace temp view stored as from {read_parquet(urls)}")
+    connection.execute(f"create or replace temp view stored as from {dataset.without_frames(connection, urls)}")
     has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as
