@@ -18,7 +18,8 @@ from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, save, tra
 from trapline.decoding.decode import decode
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
-from trapline.model.predict import Predictor, multiplies_in_bf16
+from trapline.model.precision import multiplies_in_bf16
+from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -104,7 +105,7 @@ def test_bf16_changes_the_class_of_few_images_and_only_between_almost_equals(
     assert changed.max(initial=0) < 0.03
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_bf16_on_a_gpu_changes_the_class_of_few_images_and_only_between_almost_equals(
     model: Model, drawn: NDArray[np.uint8], exact: Predictions, autocast: Predictions, compiled: bool

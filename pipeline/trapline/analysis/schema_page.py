@@ -35,8 +35,8 @@ _WITHOUT = {
     "only with `--features`": replace(_ALL, feature_shapes={}),
     "only with `--detections`": replace(_ALL, crops=False),
 }
-# The widths that depend on the model.
-_WIDTHS = {"probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
+# How long the lists are: most of them as the model has it.
+_WIDTHS = {"box": "4", "probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
 
 _FOOTER_KEYS = {
     "trapline.version": "of the Trapline that wrote the file",
@@ -85,9 +85,9 @@ def _arrow(field: pa.Field) -> str:
     kind = field.type
     if pa.types.is_dictionary(kind):
         return f"dictionary of {kind.value_type}"
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_list(kind) and field.name in _WIDTHS:
         value = "float32 or float16" if field.name == "embedding" else _scalar(kind.value_type)
-        return f"fixed-size list of {value} [{_WIDTHS.get(field.name, kind.list_size)}]"
+        return f"list of {value} [{_WIDTHS[field.name]}]"
     if pa.types.is_list(kind):
         inner = ", ".join(f"{child.name}: {_scalar(child.type)}" for child in kind.value_type)
         return f"list of struct ({inner})"

@@ -9,18 +9,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trapline.config import Precision
 from trapline.errors import FatalError, UsageError
 from trapline.model import cpu_kernels
 from trapline.model.architecture import PATCH, WINDOW
+from trapline.model.attention_kernels import choose_kernels, has_flash
 from trapline.model.checkpoint import Model
 from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
 
-# Images per batch by default. A batch of 8 keeps two cores busy and its activations in some 200 MB.
-DEFAULT_BATCH = {"cuda": 64, "cpu": 8}
+# Images per batch by default. A batch of 8 keeps two cores busy and its activations in some 200 MB. What the host does
+# for a chunk (copies, Python, Ray) takes 16 ms for 64 images and 39 for 256: as long as a fast GPU takes for 64.
+DEFAULT_BATCH = {"cuda": 256, "cpu": 8}
 
 # Images that a CPU passes at once. The allocator returns blocks over 32 MB to the system after each pass, which clears
 # them again: 4 at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
@@ -62,11 +63,12 @@ class Predictor:
         self.stages = tuple(stages)
         # TF32 would silently round the stem's products to 10 bits.
         torch.backends.cudnn.allow_tf32 = False
-        # Which of its attention kernels comes first is torch's choice, by GPU and version; without cuDNN's, flash does.
-        torch.backends.cuda.enable_cudnn_sdp(False)
         self.network: Hiera = model.network.to(self.device, self.dtype).eval()
         self.network.features.float()
         self.network.classifier.float()
+        # Which of its attention kernels comes first is torch's choice, by GPU and version.
+        if has_flash(self.device, self.dtype):
+            choose_kernels(self.network, "flash", "flash")
         if device == "cpu" and cpu_kernels.available():
             self.network = cpu_kernels.fuse(self.network)
         self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
@@ -79,13 +81,26 @@ class Predictor:
         Raises:
             FatalError: the device has no memory for even one image.
         """
-        outputs = list(self._passes(torch.from_numpy(pixels)))
-        logits = torch.cat([output.logits for output in outputs])
+        logits, embedding, features = self.outputs(pixels)
         return Predictions(
             probabilities=logits.softmax(dim=1).numpy(),
             energy=logits.logsumexp(dim=1).numpy(),
-            embedding=torch.cat([output.embedding for output in outputs]).numpy(),
-            features={stage: torch.cat([o.features[stage] for o in outputs]).numpy() for stage in self.stages},
+            embedding=embedding.numpy(),
+            features={stage: map_.numpy() for stage, map_ in features.items()},
+            in_bf16=np.full(len(pixels), True) if self.dtype == torch.bfloat16 else None,
+        )
+
+    def outputs(self, pixels: npt.NDArray[np.uint8]) -> Output:
+        """Return logits, embeddings and features for pixels uint8 [N, 3, H, W], in the host's memory.
+
+        Raises:
+            FatalError: the device has no memory for even one image.
+        """
+        outputs = list(self._passes(torch.from_numpy(pixels)))
+        return Output(
+            torch.cat([output.logits for output in outputs]),
+            torch.cat([output.embedding for output in outputs]),
+            {stage: torch.cat([output.features[stage] for output in outputs]) for stage in self.stages},
         )
 
     def answer(self, pixels: Tensor) -> Output:
@@ -97,7 +112,7 @@ class Predictor:
     def _passes(self, pixels: Tensor) -> Iterator[Output]:
         start = 0
         while start < len(pixels):
-            size = self.batch_size
+            size = self._pass_size(len(pixels) - start)
             batch = pixels[start : start + size]
             try:
                 output = self._pass(batch, size)
@@ -122,22 +137,13 @@ class Predictor:
     def _pass(self, pixels: Tensor, size: int) -> Output:
         if self.gpu is None:
             return self.answer(pixels)
-        # A GPU keeps a plan for each shape: the last batch of a shard is padded to a power of two, so they are few.
-        return self.gpu(pixels, min(size, 1 << (len(pixels) - 1).bit_length()))
+        return self.gpu(pixels, size)
 
+    def _pass_size(self, left: int) -> int:
+        """Return the images of the next pass.
 
-def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
-    """Return the precision that `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
-
-    On a CPU that multiplies in bf16, it is twice as fast, and gives 5 of 3,000 images another class, where two were
-    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many). That is for the
-    user to decide.
-    """
-    if precision != "auto":
-        return precision
-    return "bf16" if device == "cuda" else "fp32"
-
-
-def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
-    """Return whether the hardware multiplies in bf16, as every GPU since 2020; emulated, it is far slower than fp32."""
-    return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        A GPU's passes are padded to two sizes, the batch and a quarter of it: each size is compiled by itself, and
+        torch compiles eight at most. At 64 images a pass is hardly slower per image than at 256.
+        """
+        quarter = max(1, self.batch_size // 4)
+        return quarter if self.gpu and left <= 3 * quarter else self.batch_size

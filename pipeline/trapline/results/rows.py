@@ -157,9 +157,11 @@ def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k
 
 
 def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:
-    arrays = {}
+    count = len(predictions.energy)
+    in_bf16 = np.zeros(count, bool) if predictions.in_bf16 is None else predictions.in_bf16
+    arrays: dict[str, pa.Array] = {"precision": pa.array(np.where(in_bf16, "bf16", "fp32"), pa.string())}
     if columns.classes:
-        arrays = {
+        arrays |= {
             **ranked(predictions.probabilities, columns.classes, columns.top_k),
             "energy": pa.array(predictions.energy),
             "probabilities": vectors(predictions.probabilities),
@@ -167,10 +169,23 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
     if columns.embedding != "none":
         arrays["embedding"] = vectors(predictions.embedding.astype(columns.embedding))
     for stage in columns.feature_shapes:
-        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
+        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(count, -1))
     return arrays
 
 
-def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vectors(array: npt.NDArray[np.floating]) -> pa.ListArray:
     """float32 or float16 [N, D] as a column of N lists of D."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+    count, width = array.shape
+    offsets = pa.array(np.arange(count + 1) * width).cast(pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(array.ravel()))
+
+
+def matrix(lists: pa.ListArray, width: int) -> npt.NDArray[np.floating]:
+    """N lists of D, without nulls, as an array [N, D] of their own type; a view of the same memory.
+
+    Args:
+        lists: such as `vectors` makes, or lists of fixed size.
+        width: D.
+    """
+    values: npt.NDArray[np.floating] = lists.flatten().to_numpy()
+    return values.reshape(len(lists), width)

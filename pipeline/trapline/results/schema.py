@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 # Raise it when a column is added or removed, or when its meaning changes.
 SCHEMA_VERSION = 4
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
+# Not of fixed size, although the vectors of a column have one length: no pyarrow before 26 can read a null among lists
+# of fixed size, and a failed image has a null. The Parquet file is the same.
+VECTOR = pa.list_(pa.float32())
 SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
 
 
@@ -68,7 +70,7 @@ CROP_FIELDS = [
     _column(
         "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
     ),
-    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
+    _column("box", VECTOR, "of a crop: left, top, width, height as fractions of the sides, clipped"),
     _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
     _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
 ]
@@ -100,7 +102,7 @@ class Columns:
     @property
     def model_fields(self) -> list[pa.Field]:
         """The model's half of the schema."""
-        columns = []
+        columns = [_column("precision", _WORD, "in which the model computed this row: fp32 or bf16")]
         if self.classes:
             columns += [
                 _column("species", _WORD, "the most probable class"),
@@ -109,15 +111,14 @@ class Columns:
                 _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
             ]
         if self.classes and self.probabilities:
-            kind = pa.list_(pa.float32(), len(self.classes))
-            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
+            columns.append(_column("probabilities", VECTOR, "softmax over all classes, in the order of classes.csv"))
         if self.embedding != "none":
-            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
+            kind = pa.list_(_float_type(self.embedding))
             columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
         for stage, shape in self.feature_shapes.items():
-            kind = pa.list_(pa.float16(), int(np.prod(shape)))
             shown = "x".join(map(str, shape))
-            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
+            described = f"feature map {shown} (channels, rows, columns), flat"
+            columns.append(_column(f"features_{stage}", pa.list_(pa.float16()), described))
         return columns
 
     @property

@@ -15,7 +15,7 @@ from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp
 from trapline.model.predictions import Predictions
-from trapline.results.rows import model_columns
+from trapline.results.rows import matrix, model_columns
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -63,7 +63,7 @@ class Scorer:
     def reads(self) -> list[str]:
         """Return the columns of the stored rows that it needs."""
         keys = [field.name for field in self._keys]
-        return [*keys, *(["embedding"] if self.head else ["probabilities", "energy"])]
+        return [*keys, "precision", *(["embedding"] if self.head else ["probabilities", "energy"])]
 
     @property
     def schema(self) -> pa.Schema:
@@ -94,7 +94,10 @@ class Scorer:
             taxa = self.roll_up(probabilities, list(species), self.threshold)
             remarks.update(f"named by {rank}" for rank in taxa[1].to_pylist())
             added += taxa
-        predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {})
+        in_bf16 = pc.equal(usable.column("precision").cast(pa.string()), "bf16").to_numpy(
+            zero_copy_only=False
+        )  # so it was computed from
+        predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {}, in_bf16)
         place = pa.array(np.cumsum(mask) - 1, mask=~mask)
         arrays = [
             *(rows.column(field.name) for field in self._keys),
@@ -119,20 +122,15 @@ class Scorer:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
         if self.head:
-            values = self.head.logits(matrix(rows.column("embedding")))
+            embeddings = matrix(rows.column("embedding"), self.head.weight.shape[1])
+            values = self.head.logits(embeddings.astype(np.float32, copy=False))
             return softmax(values, self.temperature or 1.0), logsumexp(values, axis=1)
-        probabilities = matrix(rows.column("probabilities"))
+        probabilities = matrix(rows.column("probabilities"), len(self.classes)).astype(np.float32, copy=False)
         energy = rows.column("energy").to_numpy(zero_copy_only=False)
         if self.temperature is None:
             return probabilities, energy
         remarks["had a probability stored as 0, taken for 1.2e-38"] += int((probabilities == 0).any(axis=1).sum())
         return softmax(logits(probabilities), self.temperature), energy
-
-
-def matrix(lists: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
-    """Return the values of lists without nulls, float32 [N, D]."""
-    flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    return flat.reshape(len(lists), lists.type.list_size)
 
 
 def _typed(array: pa.Array, kind: pa.DataType) -> pa.Array:
