@@ -19,6 +19,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.sources.shards import Shard
 from trapline.storage import store
+from trapline.storage.local import is_temporary
 from trapline.storage.store import Entry
 
 
@@ -71,12 +72,14 @@ class Plan:
         done: the results of those that have one.
         results_with_other_fingerprint: how many stay, because the input does not hold their shards.
         results: all that OUTPUT holds.
+        unfinished: files in OUTPUT that are being written, or whose writer was killed.
     """
 
     todo: list[Shard]
     done: list[Result]
     results_with_other_fingerprint: int
     results: list[Result]
+    unfinished: list[Entry]
 
 
 def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace: bool) -> Plan:
@@ -94,7 +97,8 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
             another fingerprint.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    results = survey(output)
+    entries = store.list_files(output, missing_ok=True)
+    results = _survey(entries, output)
     at = {result.url: result for result in results}
     todo, done = [], []
     for shard in shards:
@@ -110,7 +114,13 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
     if others and not replace:
         _refuse_others(others, len(results), fingerprint, output)
     mine = {shard.output for shard in shards}
-    return Plan(todo, done, sum(other.url not in mine for other in others), results)
+    return Plan(
+        todo,
+        done,
+        sum(other.url not in mine for other in others),
+        results,
+        [entry for entry in entries if is_temporary(entry.url)],
+    )
 
 
 def survey(output: str, trust_cache: bool = True) -> list[Result]:
@@ -123,7 +133,10 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    entries = store.list_files(output, missing_ok=True)
+    return _survey(store.list_files(output, missing_ok=True), output, trust_cache)
+
+
+def _survey(entries: list[Entry], output: str, trust_cache: bool = True) -> list[Result]:
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}
 
