@@ -211,4 +211,5 @@ class TestImagesThatTheDetectorSaw:
         path.write_bytes(path.read_bytes()[:4000])
         *_, last = read_chunks(shard(path), SIZE, 2, detected=self.boxes("0000.jpg", "gone.jpg"))
         assert isinstance(last, DecodedChunk)
-        assert last.end and last.end.broken
+        assert last.end is not None
+        assert last.end.broken
