@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.progress import run_progress
-from tests.support.rows import MARK
-from trapline.results.ledger import plan
+from trapline.results.ledger import survey_all
 from trapline.run.retention import tidy
 from trapline.storage import store
 from trapline.storage.store import Entry
@@ -129,7 +128,7 @@ class TestAmongTheResults:
         for name in ("site=1/_old.partial", "_young.partial", "_gone.partial", "site=1/a.partial", "_b.parquet", "c"):
             store.put(f"{output}/{name}", b"half of it")
             age(f"{output}/{name}", 0 if "young" in name else 200)
-        found = plan([], output, MARK, replace=True).unfinished
+        _, found = survey_all(output)
         (tmp_path / "_gone.partial").unlink()
         return found
 

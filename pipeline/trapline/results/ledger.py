@@ -72,17 +72,21 @@ class Plan:
         done: the results of those that have one.
         results_with_other_fingerprint: how many stay, because the input does not hold their shards.
         results: all that OUTPUT holds.
-        unfinished: files in OUTPUT that are being written, or whose writer was killed.
     """
 
     todo: list[Shard]
     done: list[Result]
     results_with_other_fingerprint: int
     results: list[Result]
-    unfinished: list[Entry]
 
 
-def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace: bool) -> Plan:
+def plan(
+    shards: Sequence[Shard],
+    output: str,
+    fingerprint: Fingerprint,
+    replace: bool,
+    results: list[Result] | None = None,
+) -> Plan:
     """Compare the shards with what OUTPUT holds.
 
     Args:
@@ -90,6 +94,7 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
         output: where results go.
         fingerprint: of this run.
         replace: whether results with another fingerprint may be overwritten.
+        results: what `survey` has found there; by default it is called.
 
     Raises:
         OutputConflict: OUTPUT holds, under a name that a shard would take, the rows of another shard or a file that
@@ -97,8 +102,7 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
             another fingerprint.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    entries = store.list_files(output, missing_ok=True)
-    results = _survey(entries, output)
+    results = survey(output) if results is None else results
     at = {result.url: result for result in results}
     todo, done = [], []
     for shard in shards:
@@ -114,13 +118,7 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
     if others and not replace:
         _refuse_others(others, len(results), fingerprint, output)
     mine = {shard.output for shard in shards}
-    return Plan(
-        todo,
-        done,
-        sum(other.url not in mine for other in others),
-        results,
-        [entry for entry in entries if is_temporary(entry.url)],
-    )
+    return Plan(todo, done, sum(other.url not in mine for other in others), results)
 
 
 def survey(output: str, trust_cache: bool = True) -> list[Result]:
@@ -133,17 +131,19 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    return _survey(store.list_files(output, missing_ok=True), output, trust_cache)
+    return survey_all(output, trust_cache)[0]
 
 
-def _survey(entries: list[Entry], output: str, trust_cache: bool = True) -> list[Result]:
+def survey_all(output: str, trust_cache: bool = True) -> tuple[list[Result], list[Entry]]:
+    """Return what `survey` does, and the files in OUTPUT that are being written or whose writer was killed."""
+    entries = store.list_files(output, missing_ok=True)
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}
 
     def look(entry: Entry) -> Result:
         return known.get((entry.url, entry.identity)) or Result.of(entry, footer.read_footer(entry))
 
-    return footer.read_each(layout.data_files(entries), look)
+    return footer.read_each(layout.data_files(entries), look), [each for each in entries if is_temporary(each.url)]
 
 
 def remember(output: str, results: Iterable[Result]) -> None:
