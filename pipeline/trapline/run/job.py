@@ -30,6 +30,7 @@ class Job:
         decode: how exactly JPEGs that are classified whole are decoded.
         cropping: how a detector's boxes are cut out; None where images are classified whole.
         sampling: which frames of clips are classified; None for the default.
+        all_matched: whether a shard fails that lacks images which the detector saw.
         stop_at: when no further shard is begun; None for never.
     """
 
@@ -42,6 +43,7 @@ class Job:
     decode: DecodeMode = "exact"
     cropping: Cropping | None = None
     sampling: Sampling | None = None
+    all_matched: bool = False
     stop_at: datetime | None = None
     bound: float | None = None
 
