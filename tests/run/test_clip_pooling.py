@@ -91,6 +91,16 @@ def test_what_is_not_written_is_pooled_all_the_same() -> None:
     np.testing.assert_allclose(halves[0]["embedding"], all_[0]["embedding"], rtol=1e-3, atol=1e-3)
 
 
+def test_a_clip_of_which_a_frame_is_in_bf16_is_so_itself() -> None:
+    half = rows.image_rows("s3://b/a.tar", [Record(key, None) for key in KEYS], FACTS)
+    made = predictions(int(MASK.sum()))
+    sums = sum_frames(half, MASK, replace(made, in_bf16=np.arange(len(made.energy)) == 3))
+    assert (sums["a.mp4"].in_bf16, sums["c.mp4"].in_bf16) == (True, False)
+    both = rows.with_predictions(half, made, COLUMNS, MASK)
+    found = fill_clips(both, sums, COLUMNS).column("precision").to_pylist()
+    assert (found[0], found[7], found[10]) == ("bf16", "fp32", None)
+
+
 def test_a_shard_without_clips_is_left_as_it_is() -> None:
     (part,) = chunks([])
     assert fill_clips(part.rows, {}, COLUMNS) is part.rows

@@ -28,12 +28,14 @@ class FrameSums:
         probabilities: float64 [C].
         energy: float64.
         embedding: float64 [D].
+        in_bf16: whether any of them was computed in bfloat16.
     """
 
     frames: int
     probabilities: npt.NDArray[np.float64]
     energy: float
     embedding: npt.NDArray[np.float64]
+    in_bf16: bool
 
     def __add__(self, other: "FrameSums") -> "FrameSums":
         """Return the sums over the frames of both."""
@@ -42,6 +44,7 @@ class FrameSums:
             self.probabilities + other.probabilities,
             self.energy + other.energy,
             self.embedding + other.embedding,
+            self.in_bf16 or other.in_bf16,
         )
 
 
@@ -73,6 +76,7 @@ def sum_frames(
             predictions.probabilities[some].sum(axis=0, dtype=np.float64),
             float(predictions.energy[some].sum(dtype=np.float64)),
             predictions.embedding[some].sum(axis=0, dtype=np.float64),
+            predictions.in_bf16 is not None and bool(predictions.in_bf16[some].any()),
         )
         for key, some in places.items()
     }
@@ -109,6 +113,7 @@ def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Col
         energy=np.array([each.energy / each.frames for each in found], np.float32),
         embedding=np.stack([each.embedding / each.frames for each in found]).astype(np.float32),
         features={},
+        in_bf16=np.array([each.in_bf16 for each in found], dtype=bool),
     )
     scalars = replace(columns, feature_shapes={})
     pooled = dict(
