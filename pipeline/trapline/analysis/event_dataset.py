@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from trapline.analysis import tables
 from trapline.analysis.dataset import Results
 from trapline.errors import UsageError
+from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
 EVENTS = "events"
@@ -28,11 +29,22 @@ _READABLE_LENGTH = 60
 
 @dataclass(frozen=True)
 class EventFiles:
-    """The files of the three tables, by URL."""
+    """The files of the three tables, by URL, and how they were made."""
 
     events: tuple[str, ...]
     images: tuple[str, ...]
     unassigned: tuple[str, ...]
+    fingerprint: Fingerprint
+
+    @property
+    def deployment_from(self) -> tuple[str, ...]:
+        """Return where deployments were looked up, as in `deployments.py`."""
+        return tuple(self.fingerprint.facts["deployment_from"])
+
+    @property
+    def corrects_clocks(self) -> bool:
+        """Return whether times in these tables may differ from those of the results."""
+        return "corrections_sha256" in self.fingerprint.facts
 
 
 def table_url(folder: str, table: str, deployment: str) -> str:
@@ -58,6 +70,7 @@ def find(folder: str, results: Results) -> EventFiles:
         UsageError: there are none, or the results have changed since.
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    folder = store.absolute(folder)
     known = {url: table for url, table in tables.survey(folder).items() if table}
     if not known:
         raise UsageError(f"{folder}: holds no events; `trapline events` writes them")
@@ -65,7 +78,8 @@ def find(folder: str, results: Results) -> EventFiles:
     last = known.get(unassigned_url(folder))
     if not last or last.identity != tables.identity(results.files):
         raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
-    found = EventFiles(*(_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED)))
+    below = (_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED))
+    found = EventFiles(*below, last.fingerprint)
     if not found.events:
         raise UsageError(
             f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"
