@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from trapline import ray_session
+from trapline.cpu_count import usable_cpus
 
 
 @pytest.mark.parametrize(("address", "shared"), [(None, False), ("", False), ("10.0.0.1:6379", True), ("auto", True)])
@@ -52,7 +53,7 @@ ray.shutdown()
     env = os.environ | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {
-        "handler": True, "cores": max(2, os.cpu_count() or 1), "token": 64, "same": True,
+        "handler": True, "cores": max(2, usable_cpus()), "token": 64, "same": True,
     }  # fmt: skip
     assert done.stderr == ""
     assert not (tmp_path / ".ray").exists()

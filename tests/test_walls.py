@@ -11,13 +11,14 @@ import pytest
 import trapline
 
 PACKAGE = Path(trapline.__file__).parent
-BASE = {"config", "display_text", "errors"}
+BASE = {"config", "cpu_count", "display_text", "errors"}
 # Each room, and the rooms that it may import besides itself.
 ROOMS = {
     "config": {"errors"},
+    "cpu_count": set[str](),
     "display_text": set[str](),
     "errors": set[str](),
-    "ray_session": {"config", "errors"},
+    "ray_session": {"config", "cpu_count", "errors"},
     "storage": {"errors"},
     "sources": {"config", "errors", "storage"},
     "decoding": BASE,

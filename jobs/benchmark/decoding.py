@@ -1,7 +1,6 @@
 """Bytes to pixels, on one core: the ways of `--decode` and birder's, on the same photographs; and what they change."""
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from jobs.benchmark.rounds import Spread, take_turns
 from trapline.config import DecodeMode
+from trapline.cpu_count import usable_cpus
 from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model.checkpoint import Model
@@ -99,7 +99,7 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
 
     timings = take_turns(console, {name: over_all(way) for name, way in ways.items()}, rounds)
     pixels = {name: torch.stack([way(data) for data in images]) for name, way in ways.items()}
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(usable_cpus())
     predictor = Predictor(model, "cpu", "fp32", 8)
     answers = {name: predictor(stack.numpy()) for name, stack in pixels.items()}
     baseline, exact = next(iter(timings.values())), "trapline exact"

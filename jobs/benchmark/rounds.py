@@ -1,7 +1,6 @@
 """Contenders take turns, so that what else the machine does strikes all of them alike; ratios are within a round."""
 
 import gc
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from time import perf_counter
 
 import torch
 from rich.console import Console
+
+from trapline.cpu_count import usable_cpus
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def machine() -> dict[str, str | int]:
     names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 1,
+        "cores": usable_cpus(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,9 +1,11 @@
 """Trapline at work on what is made here: an archive of drawn photographs, and a small model trained on others.
 
 What is there already is kept, so a second run finds nothing to do. FOLDER ends up with `archive/` (the input),
-`truth.csv`, `model.pt`, `output/` and `report.html`.
+`truth.csv`, `model.pt` and `output/`; with `deployments.csv`, `project.yaml` and `species.csv` as a person writes them;
+and with what follows: `events/`, `rescored/`, `rescored-events/`, `package/` (Camtrap DP) and `report.html`.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,10 +20,12 @@ from rich.progress import track
 from rich.syntax import Syntax
 from rich.table import Table
 
+from jobs.demo import study
 from jobs.demo.archive import BROKEN, CAMERAS, build_archive
 from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import BATCH, SIZE, draw_examples, new_network, save, train
-from trapline.cli import classify, report
+from trapline.cli import app as trapline
+from trapline.cli import classify
 from trapline.cli.run_job import run
 
 T = TypeVar("T")
@@ -63,8 +67,26 @@ def demo(folder: Path = Path("demo")) -> int:
     if code == 0:
         show_accuracy(console, folder / "truth.csv", output)
         show_query(console, output)
-        code = write_report(console, output, folder / "report.html")
+        study.write(folder)
+        code = next(filter(None, (run_job(console, job) for job in after_the_night(folder))), 0)
     return code
+
+
+def after_the_night(folder: Path) -> list[list[str]]:
+    """Return the commands after `classify`, as a person gives them: up to a package and a report."""
+    output, rescored, package, page = (folder / name for name in ("output", "rescored", "package", "report.html"))
+    events, rescored_events = folder / "events", folder / "rescored-events"
+    where = ["--deployment-from", "site={site}/{camera}/…"]
+    periods: list[str | Path] = [*where, "--deployments", folder / study.DEPLOYMENTS]
+    described: list[str | Path] = ["--metadata", folder / study.PROJECT, "--timezone", study.TIMEZONE]
+    jobs: list[list[str | Path]] = [
+        ["events", output, events, *periods],
+        ["rescore", output, rescored, "--species", folder / study.SPECIES_LIST],
+        ["events", rescored, rescored_events, *periods],
+        ["export-camtrapdp", rescored, rescored_events, folder / study.DEPLOYMENTS, package, *described, "--replace"],
+        ["report", rescored, page, "--events", rescored_events],
+    ]
+    return [[str(argument) for argument in job] for job in jobs]
 
 
 def make_archive(console: Console, archive: Path) -> None:
@@ -136,11 +158,11 @@ def show_query(console: Console, output: Path) -> None:
     console.print(table)
 
 
-def write_report(console: Console, output: Path, page: Path) -> int:
-    """Runs the report job, which says where the page is; gives its exit code."""
+def run_job(console: Console, arguments: list[str]) -> int:
+    """Run a job as the command line does; return the exit code."""
     console.print()
-    console.rule(f"[bold]trapline report {output} {page}", style="dim")
-    return report.main([str(output), str(page), "--deployment-from", "site={site}/{camera}/…"])
+    console.rule(f"[bold]trapline {shlex.join(arguments)}", style="dim")
+    return trapline.main(arguments)
 
 
 def _shares(images: int, *shares: float | None) -> list[str]:

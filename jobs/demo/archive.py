@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from jobs.demo.drawing.birds import SPECIES, Species
-from jobs.demo.drawing.habitats import HABITATS, Colour, Size
-from jobs.demo.drawing.scenes import draw_scene
+from jobs.demo.drawing.habitats import HABITATS, Colour
+from jobs.demo.drawing.scenes import Size, draw_scene
 
 FRAME = (640, 480)  # width and height of the photographs
 _QUALITY = 85

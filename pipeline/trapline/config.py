@@ -15,9 +15,11 @@ DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
 # Headings of `trapline classify --help`, in their order there.
-INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS = (
+INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS, VIDEO = (
     Parameter(group=Group(name, sort_key=order))
-    for order, name in enumerate(("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections"), start=1)
+    for order, name in enumerate(
+        ("Input", "Model", "Output", "Nightly runs", "Cluster", "Detections", "Video"), start=1
+    )
 )
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -56,6 +58,10 @@ class Options(BaseModel):
     where: Annotated[tuple[str, ...], INPUT] = Field(
         default=(),
         description="Only shards in a folder name=value, such as site=12. Repeat it for several values or names.",
+    )
+    part: Annotated[str | None, INPUT] = Field(
+        default=None,
+        description="Only the shards of one part, such as 3/8: the third of eight runs that share an archive.",
     )
     image_column: Annotated[str | None, INPUT] = Field(
         default=None,
@@ -99,6 +105,18 @@ class Options(BaseModel):
     detections_unmatched: Annotated[Literal["warn", "error"], DETECTIONS] = Field(
         default="warn", description="What to do if names in the detector's file match no image of the input."
     )
+    video: Annotated[bool, VIDEO, Parameter(negative="--no-video")] = Field(
+        default=True, description="Classify clips by sampled frames, or leave them out, counted."
+    )
+    video_fps: Annotated[float, VIDEO] = Field(
+        default=1.0, gt=0, le=1000, allow_inf_nan=False, description="Frames to sample per second of a clip."
+    )
+    video_frames: Annotated[int, VIDEO] = Field(
+        default=60,
+        ge=1,
+        le=1000,
+        description="Maximum number of frames per clip; a longer clip is sampled less often, over its whole length.",
+    )
     stop_at: Annotated[str | None, NIGHTLY] = Field(
         default=None,
         description="Start no shard after this time, such as 06:00; finish those under way. Newest shards come first.",
@@ -124,7 +142,7 @@ class Options(BaseModel):
         default="auto", description="Where inference runs. auto: on GPUs if the cluster has any, else on CPUs."
     )
     batch_size: Annotated[int | None, CLUSTER] = Field(
-        default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
+        default=None, ge=1, le=4096, description="Images per inference batch; default: 256 on a GPU, 8 on a CPU."
     )
     decode_workers: Annotated[int | None, CLUSTER] = Field(
         default=None, ge=1, description="Number of parallel decode tasks; default: chosen from the cluster's cores."
@@ -155,6 +173,16 @@ class Options(BaseModel):
                 parse(text, datetime.now(UTC))
         except ValueError as error:
             raise PydanticCustomError("time", "{why}", {"why": str(error)}) from error
+        return text
+
+    @field_validator("part")
+    @classmethod
+    def _is_a_part(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_part(text)
+        except ValueError as error:
+            raise PydanticCustomError("part", "{why}", {"why": str(error)}) from error
         return text
 
     @field_validator("where")
@@ -193,6 +221,14 @@ def parse_since(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise ValueError("neither a date such as 2026-11-01 nor a duration such as 36h or 7d") from None
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Return the number of a part, from 1, and how many parts there are; raises ValueError if the text is no part."""
+    numbers = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
+        raise ValueError("must be NUMBER/PARTS, from 1/PARTS to PARTS/PARTS, such as 3/8")
+    return int(numbers[1]), int(numbers[2])
 
 
 def parse_deadline(text: str, now: datetime) -> datetime:

@@ -10,6 +10,7 @@ from secrets import token_hex
 from threading import current_thread, main_thread
 from typing import Any
 
+from trapline.cpu_count import usable_cpus
 from trapline.errors import ClusterError, in_one_line
 
 # Lines of Ray's C++ code below this level stay out of our standard error, such as "Actor ... has constructor arguments
@@ -69,7 +70,7 @@ def _start() -> None:
     _init(
         "Ray does not start on this machine",
         "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
-        address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False,
+        address="local", num_cpus=max(2, usable_cpus()), include_dashboard=False,
     )  # fmt: skip
 
 

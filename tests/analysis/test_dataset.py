@@ -42,6 +42,34 @@ def test_rows_of_all_results_are_one_view(kind: str, tmp_path: Path, bucket: str
     assert connection.sql("select key from images where species = 'robin'").fetchall() == []
 
 
+CLIP = {"media_type": "video", "duration_seconds": 2.0, "frame_rate": 30.0}
+WITH_CLIP = [
+    Planted("1.jpg", (1, 0), (1, 0, 0, 0)),
+    Planted("2.mp4", (2, 0), (2, 0, 0, 0), facts=CLIP),
+    *(Planted("2.mp4", (n, 0), (n, 0, 0, 0), facts=CLIP | {"frame_seconds": float(n)}) for n in (0, 1)),
+]
+
+
+def test_each_picture_and_each_clip_is_there_once_and_frames_where_they_are_asked_for(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    footer = write_result(output, "s3://in/a.tar", "a.tar", WITH_CLIP, COLUMNS)
+    assert (footer.images["ok"], footer.clips, footer.frames, footer.crops) == (2, 1, 2, 0)
+    assert footer.species == {"owl": 2}
+    (result,) = (found := dataset.find(output)).files
+    assert (result.images, result.clips, result.frames) == (2, 1, 2)
+    connection = sql.connect()
+    dataset.view(connection, found)
+    assert connection.sql("select key, media_type from images order by key").fetchall() == [
+        ("1.jpg", "image"),
+        ("2.mp4", "video"),
+    ]
+    dataset.view(connection, found, "all_rows", frames=True)
+    seconds = connection.sql("select key, frame_seconds from all_rows order by all nulls first").fetchall()
+    assert seconds == [("1.jpg", None), ("2.mp4", None), ("2.mp4", 0.0), ("2.mp4", 1.0)]
+    pictures = dataset.without_frames(connection, [result.url])
+    assert connection.sql(f"select count(*) from {pictures}").fetchall() == [(2,)]
+
+
 def test_rows_that_the_ledger_does_not_know_of_are_not_counted_in_silence(tmp_path: Path) -> None:
     output = str(tmp_path)
     planted(output)

@@ -28,4 +28,4 @@ def test_every_column_and_every_footer_key_of_a_real_file_is_on_the_page(tmp_pat
 def test_the_page_says_which_option_leaves_a_column_out() -> None:
     (line,) = [line for line in schema_page.page().splitlines() if line.startswith("| `probabilities` |")]
     assert line.endswith("absent for a model without classifier; absent with `--probabilities top-k` |")
-    assert "| fixed-size list of float32 [C] | FLOAT[] |" in line
+    assert "| list of float32 [C] | FLOAT[] |" in line

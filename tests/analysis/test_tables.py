@@ -12,7 +12,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Result
 from trapline.storage import store
 
-SCHEMA = pa.schema([("name", pa.string()), ("n", pa.int32()), ("p", pa.list_(pa.float32(), 2))])
+SCHEMA = pa.schema([("name", pa.string()), ("n", pa.int32()), ("p", pa.list_(pa.float32()))])
 MARK = Fingerprint({"gap": 60.0})
 
 
@@ -21,7 +21,7 @@ def batches(*sizes: int) -> list[pa.RecordBatch]:
     made, first = [], 0
     for size in sizes:
         numbers = list(range(first, first + size))
-        wide = pa.array([[n, n] for n in numbers], pa.list_(pa.float64(), 2))
+        wide = pa.array([[n, n] for n in numbers], pa.list_(pa.float64()))
         made.append(
             pa.record_batch(
                 {

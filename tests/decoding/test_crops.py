@@ -275,7 +275,7 @@ class TestARun:
         assert confidence == 0.75
         schema = pq.read_schema(night / "output/site=3/loose/images.parquet")
         assert [str(schema.field(name).type) for name in ("crop", "box", "detection_confidence", "detection_category")] == [
-            "int16", "fixed_size_list<element: float>[4]", "float", "string",
+            "int16", "list<element: float>", "float", "string",
         ]  # fmt: skip
 
     def test_predicts_from_the_pixels_of_the_crop(self, night: Path, tiny_model: Path) -> None:

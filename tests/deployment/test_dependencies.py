@@ -22,6 +22,7 @@ LARGE = {"torch", "torchcodec"}
 USED_BY_NAME = {"s3fs", "pyyaml"}
 SUBSET = [
     "tests/test_config.py",
+    "tests/results/test_parquet.py",
     "tests/decoding/test_exif.py",
     "tests/decoding/test_decode.py",
     "tests/cli/test_app.py",

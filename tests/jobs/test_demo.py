@@ -1,12 +1,14 @@
 """The demo: drawn birds, an archive of all formats, and a small model that learns from them."""
 
 import csv
+import hashlib
 import json
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from birder.common.fs_ops import load_model
@@ -18,6 +20,7 @@ from jobs.demo.drawing.birds import SPECIES, Species
 from jobs.demo.drawing.habitats import HABITATS
 from jobs.demo.drawing.scenes import draw_scene
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, normalise, save, train
+from tests.support import camtrapdp_package as packages
 from tests.support.numerics import assert_as_exact, exact
 from trapline.decoding.decode import Facts, decode
 from trapline.model import checkpoint
@@ -175,6 +178,32 @@ class TestTheModel:
         assert truth.std(dim=0).min() > 1e-3
 
 
+def assert_the_package_is_valid_and_complete(folder: Path) -> None:
+    """Hold the package that the chain ends in to the official rules, to the truth, and to the rescored results."""
+    package = str(folder / "package")
+    assert packages.problems(package, folder / "check") == []
+    with (folder / "truth.csv").open() as stream:
+        truth = {row["name"]: row for row in csv.DictReader(stream)}
+    media = packages.rows(package, "media")
+    assert {row["fileName"] for row in media} == truth.keys()
+    for row in media:
+        taken = truth[row["fileName"]]
+        camera, _, number = row["deploymentID"].partition("-")
+        assert f"/{camera}/" in taken["shard"]
+        assert number == ("2" if camera == "cam5" and taken["captured_at"] >= "2024-05-20 12" else "1")
+        assert row["timestamp"] == taken["captured_at"].replace(" ", "T") + "+01:00"
+    names = {row["image_uri"]: row["species"] for row in pq.read_table(folder / "rescored").to_pylist()}
+    by_id = {hashlib.sha256(uri.encode()).hexdigest()[:32]: name for uri, name in names.items()}
+    homes = {species.name: species.habitats for species in SPECIES}
+    place = {row["deploymentID"]: row["locationName"] for row in packages.rows(package, "deployments")}
+    told = [row for row in packages.rows(package, "observations") if row["mediaID"]]
+    assert len(told) == len(media)
+    for row in told:
+        name = row["scientificName"] or row["observationTags"].partition("mostProbable:")[2].partition(" | ")[0]
+        assert name == by_id[row["mediaID"]]
+        assert place[row["deploymentID"]] in homes[name]
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_the_demo_runs_to_its_end_and_a_second_run_finds_nothing_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -186,6 +215,7 @@ def test_the_demo_runs_to_its_end_and_a_second_run_finds_nothing_to_do(
     assert "20 = 17 ok, 1 salvaged, 2 failed" in shown
     assert "if not, taken for" in shown
     assert "GROUP BY species" in shown
+    assert_the_package_is_valid_and_complete(tmp_path)
     assert f"report    {tmp_path}/report.html" in shown
     assert (tmp_path / "report.html").read_text().count("data:image/jpeg") >= 8
 

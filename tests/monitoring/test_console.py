@@ -238,10 +238,15 @@ class TestPlan:
             "Dry run: nothing was read, nothing was written.",
         ]
 
+    def test_names_the_part(self) -> None:
+        screen = Screen()
+        print_plan(screen, run_progress(todo=2, part="3/8").manifest("planned"), None)
+        assert screen.lines[0] == "part            3/8"
+
     def test_counts_what_is_not_meant(self) -> None:
         screen = Screen()
         print_plan(screen, replace(run_progress(todo=2).manifest("planned"), shards_passed_over=7), None)
-        assert "  passed over   7 shards of the input, by --since and --where" in screen.lines
+        assert "  passed over   7 shards of the input, by --since, --where and --part" in screen.lines
 
     def test_says_how_the_last_run_fared(self) -> None:
         screen = Screen()

@@ -61,7 +61,16 @@ class TestTheFile:
         split = {name.partition(".")[0] for name, column in columns.items() if "BYTE_STREAM_SPLIT" in column.encodings}
         assert split == {"probabilities", "embedding"}
         words = {name.partition(".")[0] for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
-        assert words == {"shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species"}
+        assert words == {
+            "shard",
+            "media_type",
+            "status",
+            "format",
+            "camera_make",
+            "camera_model",
+            "camera_serial",
+            "species",
+        }
 
     @pytest.mark.parametrize("name", ["captured_at", "species", "probability", "key", "status", "latitude", "energy"])
     def test_tells_for_each_row_group_what_a_query_can_skip(

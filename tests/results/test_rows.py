@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,8 +111,30 @@ class TestWithPredictions:
         columns = rows.Columns(**{**vars(COLUMNS), "embedding": "float16"})
         made = predictions([[0.2, 0.5, 0.3]])
         whole = table([with_predictions(batch([OK]), made, columns)], columns)
-        assert str(whole.schema.field("embedding").type) == "fixed_size_list<item: halffloat>[4]"
+        assert str(whole.schema.field("embedding").type) == "list<item: halffloat>"
         np.testing.assert_array_equal(whole.column("embedding")[0].as_py(), made.embedding[0].astype(np.float16))
+
+
+class TestVectors:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+    def test_become_a_matrix_again_without_a_copy(self, dtype: type) -> None:
+        array = np.arange(12).reshape(3, 4).astype(dtype)
+        lists = rows.vectors(array)
+        assert lists.to_pylist() == array.tolist()
+        found = rows.matrix(lists, 4)
+        np.testing.assert_array_equal(found, array, strict=True)
+        assert found.ctypes.data == lists.values.buffers()[1].address
+
+    def test_of_some_rows_are_those_of_these_rows(self) -> None:
+        array = np.arange(20, dtype=np.float32).reshape(5, 4)
+        assert rows.matrix(rows.vectors(array[:0]), 4).shape == (0, 4)
+        lists = rows.vectors(array).take(pa.array([0, None, 1, 2, 3]))
+        np.testing.assert_array_equal(rows.matrix(lists.slice(2, 2), 4), array[1:3])
+        np.testing.assert_array_equal(rows.matrix(lists.drop_null(), 4), array[:4])
+
+    def test_of_earlier_results_which_are_lists_of_fixed_size_are_read_as_well(self) -> None:
+        array = np.arange(20, dtype=np.float32).reshape(5, 4)
+        np.testing.assert_array_equal(rows.matrix(pa.array(list(array), pa.list_(pa.float32(), 4)), 4), array)
 
 
 class TestTable:

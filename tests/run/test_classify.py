@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import sleep
@@ -27,9 +28,13 @@ from tests.support.archives import (
     write_zip,
 )
 from tests.support.numerics import assert_as_exact, birders
+from tests.support.progress import Silent, run_progress
 from tests.support.runs import Run
 from trapline.errors import CheckpointError, OutputConflict, UsageError
+from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import find
+from trapline.results.verify import reconcile
+from trapline.run.classify import share_with_concurrent_runs
 from trapline.run.manifest import Manifest
 from trapline.sources.shards import Discovery, discover
 
@@ -223,7 +228,7 @@ class TestOptions:
         run(probabilities="top-k", embedding="float16")
         schema = pq.read_schema(run.output / "a.tar.parquet")
         assert "probabilities" not in schema.names
-        assert str(schema.field("embedding").type) == "fixed_size_list<element: halffloat>[128]"
+        assert str(schema.field("embedding").type) == "list<element: halffloat>"
 
     def test_too_many_failed_images_end_the_run(self, run: Run) -> None:
         write_tar(run.archive / "a.tar", pictures(2) | {f"bad{number}.jpg": b"x" for number in range(3)})
@@ -248,6 +253,29 @@ class TestEveryNight:
         manifest = run(since=later)
         assert (manifest.status, manifest.shards_in, manifest.shards_passed_over) == ("complete", 0, 3)
         assert run(since="1h").shards_committed == 1
+
+    def test_parts_fill_one_output_between_them(self, run: Run) -> None:
+        for number in range(6):
+            write_tar(run.archive / f"{number}.tar", pictures(2))
+        planned = run(dry_run=True, part="1/2")
+        parts = [run(part=part) for part in ("1/2", "2/2")]
+        assert [manifest.config["part"] for manifest in [planned, *parts]] == ["1/2", "1/2", "2/2"]
+        assert planned.shards_todo == parts[0].shards_committed
+        assert [manifest.shards_passed_over for manifest in parts] == [6 - each.shards_in for each in parts]
+        assert 0 < parts[0].shards_committed < 6
+        assert sum(manifest.shards_committed for manifest in parts) == 6
+        assert run().shards_already_done == 6
+        found = list(reconcile([str(run.archive)], str(run.output)))
+        assert (len(found), all(finding.good for finding in found)) == (6, True)
+
+    def test_a_detector_s_names_in_other_parts_are_no_strangers(self, run: Run, tmp_path: Path) -> None:
+        for number in range(6):
+            write_tar(run.archive / f"{number}.tar", {f"{number}.jpg": jpeg(number, (80, 60))})
+        images = [{"file": f"{number}.tar/{number}.jpg", "detections": []} for number in range(6)]
+        boxes = tmp_path / "boxes.json"
+        boxes.write_text(json.dumps({"images": images, "detection_categories": {"1": "animal"}}))
+        planned = run(dry_run=True, part="1/2", detections=str(boxes), detections_unmatched="error")
+        assert planned.detections["unmatched"] == 0
 
     def test_with_a_deadline_the_newest_shards_come_first(self, run: Run) -> None:
         for name in "bac":
@@ -295,6 +323,40 @@ class TestEveryNight:
         kept = {path.stem for path in (run.output / "_trapline/runs").iterdir()}
         assert len(kept) == 2
         assert kept <= set(runs)
+
+
+class TestConcurrentRuns:
+    @pytest.mark.parametrize(
+        ("mine", "others", "shared"),
+        [
+            (None, [None], True),
+            (None, ["1/8"], True),
+            ("3/8", [None], True),
+            ("3/8", ["3/8"], True),
+            ("3/8", ["1/8", "2/8", "4/8", "5/8", "6/8", "7/8", "8/8"], False),
+            ("3/8", ["1/8", "2/8", "3/8"], True),
+            ("3/8", ["2/4"], False),
+            ("3/8", ["1/3"], True),
+        ],
+    )
+    def test_those_that_may_do_the_same_shards_meet_in_the_middle(
+        self, mine: str | None, others: list[str | None], shared: bool, tmp_path: Path
+    ) -> None:
+        runs = [run_progress(output=str(tmp_path), part=part) for part in (*others, mine)]
+        for each in runs:
+            each.manifest("running").write(str(tmp_path))
+        plan, observer = runs[-1].plan, Silent()
+        todo = share_with_concurrent_runs(plan, observer)
+        assert todo == (plan.todo[::-1] if shared else plan.todo)
+        assert len(observer.notes) == shared
+
+    def test_each_of_them_must_compute_the_same(self, tmp_path: Path) -> None:
+        same, mine, other = (run_progress(output=str(tmp_path), part=part) for part in ("1/3", "2/3", "3/3"))
+        other.plan = replace(other.plan, fingerprint=Fingerprint({"weights_sha256": "cd"}))
+        for each in (same, other, mine):
+            each.manifest("running").write(str(tmp_path))
+        with pytest.raises(OutputConflict, match=other.plan.run_id):
+            share_with_concurrent_runs(mine.plan, Silent())
 
 
 class TestWrongInvocations:

@@ -30,6 +30,8 @@ REACH_THE_ROWS: list[dict[str, Any]] = [
     {"features": ("stage4",)},
     {"decode": "fast"},
     {"image_column": "photo"},
+    {"video_fps": 2.0},
+    {"video_frames": 30},
 ]
 THROUGH_THE_MODEL = {"model", "architecture", "size", "precision"}
 THROUGH_DETECTIONS: dict[str, Any] = {
@@ -53,6 +55,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "limit": 1,
     "since": "7d",
     "where": ("site=12",),
+    "part": "3/8",
     "stop_at": "06:00",
     "notify": "mail",
     "log": "json",
@@ -80,6 +83,12 @@ def test_an_option_that_reaches_the_rows_changes_the_digest(model: Model, option
     assert [difference.partition(":")[0] for difference in before.differences(after)] == [name]
 
 
+def test_results_without_clips_are_others_and_how_clips_would_be_sampled_does_not_count(model: Model) -> None:
+    without = fingerprint(config(video=False), model, "fp32")
+    assert without.digest != fingerprint(config(), model, "fp32").digest
+    assert without == fingerprint(config(video=False, video_fps=3.0, video_frames=7), model, "fp32")
+
+
 @pytest.mark.parametrize(("option", "value"), WITHOUT_EFFECT.items())
 def test_an_option_that_does_not_reach_the_rows_changes_nothing(model: Model, option: str, value: Any) -> None:
     assert fingerprint(config(**{option: value}), model, "fp32") == fingerprint(config(), model, "fp32")
@@ -95,9 +104,19 @@ def test_options_of_crops_reach_the_rows_where_there_are_detections(model: Model
     assert one.differences(fingerprint(config(), model, "fp32", "cd" * 32)) != []
 
 
+def test_a_gpu_in_bf16_computes_rows_that_no_other_device_does(model: Model) -> None:
+    digests = {
+        (precision, device): fingerprint(config(), model, precision, device=device).digest
+        for precision in ("fp32", "bf16")
+        for device in ("cpu", "cuda")
+    }
+    assert digests["fp32", "cpu"] == digests["fp32", "cuda"]
+    assert digests["bf16", "cpu"] != digests["bf16", "cuda"]
+
+
 def test_of_every_option_it_is_known_whether_it_reaches_the_rows() -> None:
     known = {name for options in REACH_THE_ROWS for name in options} | THROUGH_THE_MODEL | set(WITHOUT_EFFECT)
-    known |= set(THROUGH_DETECTIONS)
+    known |= set(THROUGH_DETECTIONS) | {"video"}
     assert known == set(RunConfig.model_fields)
 
 
@@ -160,12 +179,16 @@ class TestColumns:
             "image_uri": "string",
             "shard": word,
             "key": "string",
+            "media_type": word,
+            "frame_seconds": "double",
             "status": word,
             "error": "string",
             "content_sha256": "fixed_size_binary[32]",
             "width": "int32",
             "height": "int32",
             "format": word,
+            "duration_seconds": "double",
+            "frame_rate": "double",
             "captured_at": "timestamp[ms]",
             "captured_at_tag": word,
             "captured_at_offset": word,
@@ -180,10 +203,10 @@ class TestColumns:
             "probability": "float",
             "top_k": "list<item: struct<species: string, probability: float>>",
             "energy": "float",
-            "probabilities": "fixed_size_list<item: float>[5]",
-            "embedding": "fixed_size_list<item: float>[128]",
-            "features_stage3": "fixed_size_list<item: halffloat>[1024]",  # 64 channels x 4 x 4
-            "features_stage4": "fixed_size_list<item: halffloat>[512]",  # 128 channels x 2 x 2
+            "probabilities": "list<item: float>",
+            "embedding": "list<item: float>",
+            "features_stage3": "list<item: halffloat>",
+            "features_stage4": "list<item: halffloat>",
         }
 
     def test_widths_are_those_of_the_network(self, tiny_model: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+import torch
 
 from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
@@ -15,10 +16,10 @@ from trapline.model import checkpoint
 from trapline.run import ray_stream
 from trapline.run.capacity import WorkerPlan
 from trapline.run.job import Job, columns_of
-from trapline.run.messages import FromPredictor, PredictedChunk, Task
+from trapline.run.messages import Failure, FromPredictor, PredictedChunk, Task, WorkerNote
 from trapline.run.ray_stream import RayStream, WorkerClasses
 from trapline.run.worker_time import WorkerCounts
-from trapline.run.workers import Reader
+from trapline.run.workers import MOST_RESTARTS, PredictorActor, Reader
 from trapline.sources.shards import discover
 
 PLAN = WorkerPlan(WorkerCounts(1, 1), WorkerCounts(1, 1), 0, {})
@@ -52,6 +53,48 @@ def test_shards_come_back_predicted_and_one_whose_reader_fails_is_missing_alone(
         (name, index, rows, end) for name in ("a.tar", "c.tar") for index, rows, end in ((0, 4, False), (1, 2, True))
     ]
     assert all(each.rows.column("species").null_count == 0 for each in chunks)
+
+
+def losing_its_device(folder: Path, times: int) -> type[PredictorActor]:
+    """A predictor whose device is lost in the first calls of that many processes."""
+
+    class Losing(PredictorActor):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started = len(list(folder.glob("process*")))
+            (folder / f"process{started}").touch()
+            if started < times:
+                self.predictor = lost_device  # type: ignore[assignment]
+
+    def lost_device(pixels: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    return Losing
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_predictor_that_loses_its_device_is_started_again_and_no_chunk_is_lost(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    items = stream(tmp_path, tiny_model, WorkerClasses(predictor=losing_its_device(tmp_path, 1)))
+    notes = [item.text for item in items if isinstance(item, WorkerNote)]
+    found = sorted((Path(item.shard.uri).name, item.index) for item in items if isinstance(item, PredictedChunk))
+    assert found == [(name, index) for name in ("a.tar", "b.tar", "c.tar") for index in (0, 1)]
+    assert notes == [
+        "a predictor was started again, for the cpu device was lost: "
+        "CUDA error: an illegal memory access was encountered"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_device_that_is_lost_again_and_again_ends_the_run_with_its_error(tmp_path: Path, tiny_model: Path) -> None:
+    items = stream(tmp_path, tiny_model, WorkerClasses(predictor=losing_its_device(tmp_path, 99)))
+    # The first, those that take its place, and one that says that it is enough.
+    assert len(list(tmp_path.glob("process*"))) == 1 + MOST_RESTARTS + 1
+    failures = [item for item in items if isinstance(item, Failure)]
+    assert failures
+    assert all(failure.fatal and "an illegal memory access" in failure.reason for failure in failures)
 
 
 def raised(error: BaseException, cause: BaseException | None) -> BaseException:

@@ -22,7 +22,7 @@ from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 from trapline.results.schema import Columns
 from trapline.run.job import Job
-from trapline.run.workers import PredictorActor, Reader
+from trapline.run.workers import LostDevices, PredictorActor, Reader
 
 
 class SleepingDecoder:
@@ -94,7 +94,7 @@ def sleeping_actor(seconds: float) -> type[PredictorActor]:
     """
 
     class SleepingActor(PredictorActor):
-        def __init__(self, job: Job, load: Callable[[], Model]) -> None:
+        def __init__(self, job: Job, load: Callable[[], Model], lost: LostDevices | None = None) -> None:
             self.job = job
             self.busy = Busy()
             self.notes = SimpleQueue()

@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.archives import pictures, write_folder, write_tar
 from trapline.errors import UsageError
-from trapline.sources.selection import newest_first, partitions, select
+from trapline.sources.selection import Part, newest_first, partitions, select
 from trapline.sources.shards import Discovery, Shard, discover
 
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
@@ -116,3 +118,44 @@ def test_the_newest_come_first_and_the_undated_last() -> None:
     ]
     assert [each.uri[7:] for each in newest_first(shards)] == ["new.tar", "a.tar", "b.tar", "undated.tar"]
     assert shards[0] == replace(shards[0], arrived=None)  # the date identifies nothing
+
+
+class TestPart:
+    @given(names=st.sets(st.text(max_size=30), max_size=50), of=st.integers(1, 20))
+    def test_parts_are_a_partition_of_any_names(self, names: set[str], of: int) -> None:
+        parts = [{name for name in names if Part(number, of).holds(name)} for number in range(1, of + 1)]
+        assert sum(map(len, parts)) == len(names)
+        assert set().union(*parts) == names
+
+    @given(name=st.text(max_size=30), one=st.integers(1, 24), other=st.integers(1, 24), shift=st.integers(0, 23))
+    def test_parts_that_hold_the_same_name_overlap(self, name: str, one: int, other: int, shift: int) -> None:
+        mine, theirs = (
+            next(Part(number, of) for number in range(1, of + 1) if Part(number, of).holds(name)) for of in (one, other)
+        )
+        assert mine.overlaps(theirs)
+        assert mine.overlaps(Part(shift % one + 1, one)) == (mine.number == shift % one + 1)
+
+    def test_parts_of_other_sizes_overlap_unless_no_remainder_is_common(self) -> None:
+        assert not Part(1, 2).overlaps(Part(4, 8))
+        assert Part(2, 2).overlaps(Part(4, 8))
+        assert Part(1, 2).overlaps(Part(3, 3))
+
+    def test_a_name_stays_in_the_part_that_it_was_in(self) -> None:
+        # As the first release with parts had it: jobs that are upgraded one after another must not overlap.
+        names = [f"site=12/{number:04}.tar.parquet" for number in range(8)]
+        assert [next(n for n in range(1, 9) if Part(n, 8).holds(name)) for name in names] == [8, 7, 5, 1, 2, 5, 2, 6]
+
+    def test_parts_are_about_as_large_as_each_other(self) -> None:
+        held = [Part(3, 8).holds(f"site={number % 40}/{number:06}.tar.parquet") for number in range(20_000)]
+        assert sum(held) == pytest.approx(2500, rel=0.08)
+
+    @pytest.mark.parametrize("roots", [("archive", "out"), ("mounted/elsewhere", "results")])
+    def test_it_depends_neither_on_where_the_archive_lies_nor_on_what_else_it_holds(
+        self, roots: tuple[str, str], tmp_path: Path
+    ) -> None:
+        archive, output = (tmp_path / root for root in roots)
+        for number in range(12):
+            write_tar(archive / f"site=1/{number}.tar", pictures(1))
+        found = select(discover([str(archive)], str(output)), part=Part(1, 3), output=str(output))
+        assert [Path(each.uri).stem for each in found.shards] == ["3", "4"]
+        assert found.excluded == 10

@@ -34,7 +34,7 @@ PHASES = ("connect", "continue", "headers", "chunk header", "body", "after")
 MISDEEDS = ("silent", "reset", "garbage")
 
 Phase = Literal["connect", "continue", "headers", "chunk header", "body", "after"]
-Misdeed = Literal["silent", "reset", "garbage"]
+Misdeed = Literal["silent", "reset", "garbage", "dribble"]
 
 
 @dataclass
@@ -42,11 +42,12 @@ class Fault:
     """Where and how every request of a verb goes wrong.
 
     Attributes:
-        verb: one of VERBS.
+        verb: one of VERBS, or a pattern of requests.
         phase: `connect` and `continue` are before any byte of an answer: the first before the request is read, the
             second after its headers, where a client that sent `Expect: 100-continue` waits; `headers`,
             `chunk header` and `body` are half-way through that part of the answer; `after` is behind a whole answer.
-        misdeed: say nothing more and keep the connection open, reset it, or send nonsense and keep it open.
+        misdeed: say nothing more and keep the connection open, reset it, send nonsense and keep it open, or go on with
+            a byte at a time, without end.
     """
 
     verb: str
@@ -58,13 +59,15 @@ class Fault:
 class BrokenServer:
     """The server; `fault` may be set at any time, applies to requests from then on, and counts its strikes.
 
-    `pause` is the number of seconds that it waits after each MiB of a body that it receives.
+    `pause` is the number of seconds that it waits after each MiB of a body that it receives; `status` is answered to
+    all requests, where it is set.
     """
 
     endpoint: str
     fault: Fault | None = None
     strikes: int = 0
     pause: float = 0
+    status: str | None = None
 
 
 @contextmanager
@@ -103,7 +106,7 @@ def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> Non
             fault = server.fault
             if not request:
                 return
-            if fault and not re.search(VERBS[fault.verb], request, _F):
+            if fault and not re.search(VERBS.get(fault.verb, fault.verb), request, _F):
                 fault = None
             server.strikes += fault is not None
             if fault and fault.phase == "connect":
@@ -121,7 +124,7 @@ def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> Non
             while left > 0 and (piece := stream.read(min(left, 2**20))):
                 left -= len(piece)
                 ended.wait(server.pause)
-            status, headers, body = _answer(request)
+            status, headers, body = (server.status, "", b"") if server.status else _answer(request)
             head = f"HTTP/1.1 {status}\r\n{headers}".encode()
             if fault and fault.phase in ("chunk header", "body"):
                 half = body[: len(body) // 2] or b"half of a body that was not asked for"
@@ -160,6 +163,8 @@ def _misbehave(connection: socket.socket, misdeed: Misdeed, ended: Event) -> Non
         return
     if misdeed == "garbage":
         connection.sendall(b"zz")
+    while misdeed == "dribble" and not ended.wait(0.03):
+        connection.sendall(b"0")
     ended.wait()
 
 

@@ -13,12 +13,12 @@ from trapline.config import Options, RunConfig
 from trapline.model.checkpoint import Model
 from trapline.run.job import Job
 from trapline.run.ray_stream import WorkerClasses
-from trapline.run.workers import PredictorActor
+from trapline.run.workers import LostDevices, PredictorActor
 
 
 class OnCores(PredictorActor):
-    def __init__(self, job: Job, load: Callable[[], Model]) -> None:
-        super().__init__(replace(job, device="cpu"), load)
+    def __init__(self, job: Job, load: Callable[[], Model], lost: LostDevices | None = None) -> None:
+        super().__init__(replace(job, device="cpu"), load, lost)
 
 
 app = App(suppress_keyboard_interrupt=False, result_action="return_value")

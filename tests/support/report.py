@@ -61,14 +61,12 @@ def make_events(
     build.build(dataset.find(output), events, build.Options(Gap(gap), (source,), **values))
 
 
-def survey(
-    output: str, events: str, table: str | None = None, minutes: float = 30
-) -> tuple[duckdb.DuckDBPyConnection, Survey]:
+def survey(output: str, events: str, minutes: float = 30) -> tuple[duckdb.DuckDBPyConnection, Survey]:
     """The tables of the events of these results, and their figures."""
     files = event_dataset.find(events, dataset.find(output))
     connection, _ = ask(output, *files.deployment_from)
     sources = [deployments.parse(source) for source in files.deployment_from]
-    survey_effort.read(connection, files.events, sources, table)
+    survey_effort.read(connection, files, sources)
     return connection, sightings.from_events(connection, 0.5, minutes)
 
 

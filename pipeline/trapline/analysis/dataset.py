@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from trapline.analysis import sql
-from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.errors import OutputConflict, UsageError
 from trapline.results import footer, ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY, Footer
@@ -46,6 +46,13 @@ class Results:
         while "rescored" in facts:
             facts = facts["rescored"]
         return facts
+
+    def classifier(self, name: str | None = None) -> str:
+        """Return what named the species: a name, or that of the network, with digests of the weights and of a head."""
+        named = name or self.computed.get("architecture", {}).get("variant") or "Hiera"
+        head = self.fingerprint.facts.get("head_sha256")
+        head = f", head sha256:{head}" if head else ""
+        return f"{named} (weights sha256:{self.computed.get('weights_sha256', 'unknown')}{head})"
 
     def refuse_crops(self, job: str) -> None:
         """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
@@ -89,13 +96,14 @@ def shard_path(result: str, output: str) -> str:
     return path.removesuffix(FOLDER_OUTPUT).strip("/") if is_folder else path.removesuffix(".parquet")
 
 
-def check_count(results: Results, images: int) -> None:
-    """Raise TransientError where another number of images was read than the footers of the result files name."""
-    expected = sum(file.images for file in results.files)
-    if images != expected:
-        raise TransientError(
-            f"{results.output}: has {expected:,} images, and {images:,} were read; run it again when `classify` is done"
-        )
+def columns(results: Results) -> list[str]:
+    """Return the names of the columns that the rows have.
+
+    Raises:
+        StorageError, TransientError: the store refuses, or does not answer.
+    """
+    file = footer.read_metadata(store.stat(results.files[0].url))
+    return list(file.schema.to_arrow_schema().names) if file else []
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:
@@ -104,8 +112,7 @@ def require_columns(results: Results, names: Iterable[str]) -> None:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    file = footer.read_metadata(store.stat(results.files[0].url))
-    present = file.schema.to_arrow_schema().names if file else []
+    present = columns(results)
     if missing := [name for name in names if name not in present]:
         raise UsageError(
             f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
@@ -113,8 +120,31 @@ def require_columns(results: Results, names: Iterable[str]) -> None:
         )
 
 
-def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "images", crops: bool = False) -> None:
-    """Make the rows of all images a view, after counting them.
+def own_rows(columns: Iterable[str]) -> str:
+    """Return the SQL condition that leaves each picture and each clip once, without rows of crops and of frames.
+
+    Args:
+        columns: of the rows; results without crops have no column of them, nor those of older versions one of frames.
+    """
+    conditions = [f"{name} IS NULL" for name in ("frame_seconds", "crop") if name in set(columns)]
+    return " AND ".join(conditions) or "true"
+
+
+def without_frames(connection: duckdb.DuckDBPyConnection, urls: Iterable[str]) -> str:
+    """Return a relation in SQL: the rows of images, clips and crops in result files, without those of frames."""
+    rows = sql.read_parquet(urls)
+    has_frames = "frame_seconds" in connection.sql(f"FROM {rows} LIMIT 0").columns
+    return f"(FROM {rows} WHERE frame_seconds IS NULL)" if has_frames else rows
+
+
+def view(
+    connection: duckdb.DuckDBPyConnection,
+    results: Results,
+    name: str = "images",
+    crops: bool = False,
+    frames: bool = False,
+) -> None:
+    """Make the rows of all images and clips a view, after counting them.
 
     Its columns are those of `results/schema.py`, and `filename` and `file_row_number`.
 
@@ -123,6 +153,7 @@ def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "i
         results: whose rows.
         name: of the view.
         crops: whether the rows of crops are in it, too.
+        frames: whether the rows of the frames of clips are in it, too.
 
     Raises:
         UsageError: another version of Trapline wrote the results.
@@ -131,10 +162,13 @@ def view(connection: duckdb.DuckDBPyConnection, results: Results, name: str = "i
     """
     require_columns(results, ["shard"])
     rows = sql.read_parquet(file.url for file in results.files)
+    present = columns(results)
+    left_out = {column for column, kept in (("crop", crops), ("frame_seconds", frames)) if not kept}
     with sql.translated(results.output):
-        images = f"(FROM {rows} WHERE crop IS NULL)" if results.has_crops else rows
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {rows if crops else images}")
-        counted = connection.execute(f"SELECT filename, count(*) FROM {images} GROUP BY filename").fetchall()
+        wanted = own_rows(left_out.intersection(present))
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {rows} WHERE {wanted}")
+        images = f"FROM {rows} WHERE {own_rows(present)}"
+        counted = connection.execute(f"SELECT filename, count(*) FROM ({images}) GROUP BY filename").fetchall()
     require_all(results, dict(counted))
 
 

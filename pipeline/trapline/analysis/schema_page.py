@@ -35,8 +35,8 @@ _WITHOUT = {
     "only with `--features`": replace(_ALL, feature_shapes={}),
     "only with `--detections`": replace(_ALL, crops=False),
 }
-# The widths that depend on the model.
-_WIDTHS = {"probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
+# How long the lists are: most of them as the model has it.
+_WIDTHS = {"box": "4", "probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
 
 _FOOTER_KEYS = {
     "trapline.version": "of the Trapline that wrote the file",
@@ -54,10 +54,10 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
-One Parquet file per shard, one row per image, and with `--detections` one per crop besides. Schema
-version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema` prints it. C is the number of the
-model's classes, D the width of its embedding (768 for the base models), c·h·w the size of a feature map. Every column
-but `image_uri`, `key` and `status` can be null.
+One Parquet file per shard, one row per image and per clip, one per sampled frame of a clip besides, and with
+`--detections` one per crop. Schema version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema`
+prints it. C is the number of the model's classes, D the width of its embedding (768 for the base models), c·h·w the
+size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -68,9 +68,12 @@ but `image_uri`, `key` and `status` can be null.
         yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
     yield f"""
 The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image. With `--detections` the
-next {len(CROP_FIELDS)} say what the detector found: (`image_uri`, `crop`) is unique, and `crop IS NULL` gives each
-image once. The others say what the model makes of it, and are null where `status` is `failed`; for an image with crops
-they stand in the rows of these."""
+next {len(CROP_FIELDS)} say what the detector found. (`image_uri`, `frame_seconds`, `crop`) is unique, and
+`frame_seconds IS NULL AND crop IS NULL` gives each image and each clip once. The others say what the model makes of it,
+and are null where `status` is `failed`; for an image with crops they stand in the rows of these. On a clip's own row
+`probabilities`, `energy` and `embedding` are the means over its frames, `species`, `probability` and `top_k` those of
+the mean probabilities, and feature maps are null. The row of a frame repeats what its clip's says, but for
+`frame_seconds` and what the model makes of it."""
 
 
 def _described(field: pa.Field) -> str:
@@ -82,9 +85,9 @@ def _arrow(field: pa.Field) -> str:
     kind = field.type
     if pa.types.is_dictionary(kind):
         return f"dictionary of {kind.value_type}"
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_list(kind) and field.name in _WIDTHS:
         value = "float32 or float16" if field.name == "embedding" else _scalar(kind.value_type)
-        return f"fixed-size list of {value} [{_WIDTHS.get(field.name, kind.list_size)}]"
+        return f"list of {value} [{_WIDTHS[field.name]}]"
     if pa.types.is_list(kind):
         inner = ", ".join(f"{child.name}: {_scalar(child.type)}" for child in kind.value_type)
         return f"list of struct ({inner})"

@@ -18,7 +18,7 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.results import footer, layout
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Result
-from trapline.results.parquet import ROWS_PER_GROUP
+from trapline.results.parquet import ROWS_PER_GROUP, float_encodings
 from trapline.sources.shards import is_below
 from trapline.storage import store
 from trapline.storage.retry import translated_errors
@@ -108,14 +108,13 @@ def publish(
         StorageError, TransientError: the store refuses, or does not answer; or the scratch folder's disk is full.
     """
     path = str(Path(scratch, "table.parquet"))
-    floats = [f"{field.name}.list.element" for field in schema if pa.types.is_fixed_size_list(field.type)]
     count = 0
     with translated_errors(path), pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         use_dictionary=[field.name for field in schema if pa.types.is_string(field.type)],
-        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        column_encoding=float_encodings(schema),
     ) as writer:  # fmt: skip
         for group in _groups(batches):
             table = pa.Table.from_batches(group).cast(schema)

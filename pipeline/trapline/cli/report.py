@@ -40,13 +40,6 @@ def report(
             "has rates, detection histories and a map."
         ),
     ] = None,
-    deployments: Annotated[
-        str | None,
-        Parameter(
-            help="CSV of deployments as for `trapline export-camtrapdp`, to know how long cameras stood there, and "
-            "where; needs --events. Default: from the first to the last image, and coordinates in EXIF.",
-        ),
-    ] = None,
     independent_after: Annotated[
         float,
         Parameter(
@@ -80,9 +73,7 @@ def report(
     from trapline.storage import store
 
     console = Console()
-    options = Options(
-        deployment_from, pictures, probability, silent_after, new_within, events, deployments, independent_after
-    )
+    options = Options(deployment_from, pictures, probability, silent_after, new_within, events, independent_after)
     with console.status("reading the results") as status:
         built = page.build(dataset.find(results_at), options, status.update)
         data = built.html.encode("utf-8", "replace")

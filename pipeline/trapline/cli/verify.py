@@ -44,19 +44,21 @@ def verify(
         raise UsageError("verify: give INPUT... and then OUTPUT")
     console = Console()
     *inputs, output = paths
-    shards = images = 0
+    shards = images = clips = frames = 0
     bad: list[Finding] = []
     gone: list[Finding] = []
     for finding in reconcile(inputs, output, sample, seed):
         shards += finding.uri is not None
-        images += finding.images if finding.uri else 0
+        if finding.uri:
+            images, clips, frames = images + finding.images, clips + finding.clips, frames + finding.frames
         if not finding.good:
             bad.append(finding)
         elif finding.uri is None:
             gone.append(finding)
     if bad:
         console.print(_table(bad))
-    console.print(f"{images:,} images in {shards:,} shards; {len(bad):,} shards differ.", highlight=False)
+    of_clips = f", of them {clips:,} clips with {frames:,} frames," if clips else ""
+    console.print(f"{images:,} images{of_clips} in {shards:,} shards; {len(bad):,} shards differ.", highlight=False)
     if gone:
         rows = sum(finding.images for finding in gone)
         console.print(

@@ -74,7 +74,7 @@ class Facts:
     content_sha256: bytes | None = None  # 32 bytes, of the encoded bytes; None where there was no image to read
     width: int | None = None  # as stored, before orientation; None when the header cannot be read
     height: int | None = None
-    format: str | None = None  # "jpeg", "png", "webp", "tiff", "gif", "bmp", "avif" or "heic"
+    format: str | None = None  # "jpeg", "png", "webp", "tiff", "gif", "bmp", "avif" or "heic"; of a clip its container
     captured_at: datetime | None = None  # by the camera's clock
     latitude: float | None = None
     longitude: float | None = None
@@ -83,6 +83,10 @@ class Facts:
     camera_serial: str | None = None
     captured_at_tag: str | None = None  # the EXIF tag that `captured_at` was read from
     captured_at_offset: str | None = None  # of the camera's clock from UTC, "+02:00"
+    media_type: Literal["image", "video"] | None = "image"
+    frame_seconds: float | None = None  # of a frame: from the start of its clip
+    duration_seconds: float | None = None  # of a clip
+    frame_rate: float | None = None  # of a clip: frames a second, on average
 
 
 def decode(

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from trapline.errors import CheckpointError, in_one_line
 from trapline.storage import store
+from trapline.storage.filesystems import LOCAL, resolve
+from trapline.storage.retry import with_retries
 
 _HUB_NAME = re.compile(r"(?P<repository>[\w.-]+/(?P<name>[\w.-]+))(@(?P<revision>[\w./-]+))?")
 _SUFFIXES = (".pt", ".safetensors")
@@ -49,10 +49,10 @@ def fetch(source: str) -> Path:
 
 def _fetch_url(url: str) -> Path:
     """Download into a cache that is keyed by the URL and the version that the store says the file has."""
-    filesystem, remote = url_to_fs(url)
-    if isinstance(filesystem, LocalFileSystem):
+    filesystem, remote = resolve(url)
+    if filesystem is LOCAL:
         return fetch(remote)
-    info = filesystem.info(remote)
+    info = with_retries(url, lambda: filesystem.info(remote))
     version = store.version(info)
     key = hashlib.sha256(f"{url}\n{info['size']}\n{version}".encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trapline" / "checkpoints"
@@ -64,7 +64,7 @@ def _fetch_url(url: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{uuid4().hex}.partial")
     try:
-        filesystem.get_file(remote, str(partial))
+        with_retries(url, lambda: filesystem.get_file(remote, str(partial)), received=info["size"])
         arrived = partial.stat().st_size
         if info["size"] not in (None, arrived):
             raise CheckpointError(f"{url}: {arrived} of {info['size']} bytes arrived: try again")

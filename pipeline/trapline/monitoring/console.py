@@ -88,6 +88,8 @@ def _line(progress: RunProgress) -> str:
 def print_plan(console: Console, planned: Manifest, last: Mapping[str, Any] | None) -> None:
     """Print what a dry run found, and how fast the last run was that classified images, from its manifest."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if part := planned.config.get("part"):
+        table.add_row("part", part)
     table.add_row("shards", f"{planned.shards_in:,}")
     table.add_row("  done already", f"{planned.shards_already_done:,} ({_images(planned.images_already_done)})")
     table.add_row("  to do", f"{planned.shards_todo:,} ({_bytes(planned.bytes_todo)})")
@@ -152,7 +154,7 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
 
 
 def _passed_over(manifest: Manifest) -> str:
-    return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since and --where"
+    return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since, --where and --part"
 
 
 def _bound_by(manifest: Manifest) -> str:

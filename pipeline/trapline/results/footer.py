@@ -38,13 +38,15 @@ class Footer:
         uri: the shard that the rows come from.
         identity: size and etag of that shard as it was read.
         fingerprint: how the rows were computed.
-        images: by status: ok, salvaged, failed.
+        images: images and clips by status: ok, salvaged, failed.
         reasons: kinds of error, counted.
         species: the most probable class, counted.
         ignored: what was neither image nor sidecar, by suffix.
         broken: why the shard could not be read to its end; None for a sound one.
         size: bytes of the shard.
         crops: rows of crops, which are besides those of images.
+        clips: how many of the images are clips.
+        frames: rows of the clips' frames, which are besides those of images.
         unmatched: images that a detector saw in the shard, and the shard does not hold.
     """
 
@@ -58,6 +60,8 @@ class Footer:
     broken: str | None = None
     size: int = 0
     crops: int = 0
+    clips: int = 0
+    frames: int = 0
     unmatched: int = 0
 
     def to_metadata(self) -> dict[str, str]:

@@ -32,7 +32,9 @@ class Result:
         shard: whose rows it holds; None where it is not a result.
         identity: size and etag of that shard as it was read.
         fingerprint: digest of how the rows were computed.
-        ok, salvaged, failed: images by status.
+        ok, salvaged, failed: images and clips by status.
+        clips: how many of these are clips.
+        frames: rows of the clips' frames, which are besides.
     """
 
     url: str
@@ -43,10 +45,12 @@ class Result:
     ok: int = 0
     salvaged: int = 0
     failed: int = 0
+    clips: int = 0
+    frames: int = 0
 
     @property
     def images(self) -> int:
-        """Rows, those of crops apart."""
+        """Rows of images and clips, those of crops and frames apart."""
         return self.ok + self.salvaged + self.failed
 
     @classmethod
@@ -54,7 +58,8 @@ class Result:
         """Return what there is to remember of a file and its footer."""
         if said is None:
             return cls(entry.url, entry.identity)
-        return cls(entry.url, entry.identity, said.uri, said.identity, said.fingerprint.digest, **said.images)
+        counts = {**said.images, "clips": said.clips, "frames": said.frames}
+        return cls(entry.url, entry.identity, said.uri, said.identity, said.fingerprint.digest, **counts)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from trapline.storage import store
 ROWS_PER_GROUP = 2048
 # Columns that repeat few values; the others would only fill a dictionary for nothing.
 _WORD_COLUMNS = [
-    "shard", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon", "rank",
+    "shard", "media_type", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon",
+    "rank",
 ]  # fmt: skip
 _STATISTICS = [
-    "image_uri", "shard", "key", "status", "captured_at", "species", "probability", "energy", "latitude", "longitude",
+    "image_uri", "shard", "key", "media_type", "frame_seconds", "status", "captured_at", "species", "probability",
+    "energy", "latitude", "longitude",
 ]  # fmt: skip
 
 
@@ -43,15 +45,12 @@ def write(url: str, table: pa.Table, footer: Footer, classes: Sequence[str]) -> 
 
 def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
     """Return a writer that encodes such rows, of whatever columns, so that they are small and quick to scan."""
-    # DuckDB reads this encoding for 32-bit floats and not for 16-bit ones.
-    floats = [f"{field.name}.list.element" for field in schema if _holds_float32(field.type)]
     return pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
         use_dictionary=[name for name in _WORD_COLUMNS if name in schema.names],
-        # The bytes of floats of one scale are alike in their exponents: apart from the others they compress.
-        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        column_encoding=float_encodings(schema),
         write_statistics=[name for name in _STATISTICS if name in schema.names],
     )
 
@@ -64,5 +63,11 @@ def file_metadata(footer: Footer, classes: Sequence[str]) -> dict[str, str]:
     return {**footer.to_metadata(), CLASSES_KEY: json.dumps(classes)}
 
 
-def _holds_float32(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
+def float_encodings(schema: pa.Schema) -> dict[str, str]:
+    """Return the encoding of the columns that hold vectors of 32-bit floats, for `ParquetWriter`.
+
+    The bytes of floats of one scale are alike in their exponents: apart from the others they compress. DuckDB reads
+    this encoding for 32-bit floats and not for 16-bit ones.
+    """
+    vectors = [field.name for field in schema if pa.types.is_list(field.type) and field.type.value_type == pa.float32()]
+    return {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}

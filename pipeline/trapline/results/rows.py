@@ -49,7 +49,25 @@ def image_rows(
 
 
 def of_images(rows: Rows) -> Rows:
-    """The images' own rows, without those of crops."""
+    """The own rows of images and clips, without those of crops and frames."""
+    return _without_crops(without_frames(rows))
+
+
+def without_frames(rows: Rows) -> Rows:
+    """The rows of images, clips and their crops, without those of the frames of clips."""
+    if "frame_seconds" not in rows.schema.names:
+        return rows
+    return rows.filter(rows.column("frame_seconds").is_null())
+
+
+def of_frames(rows: Rows) -> Rows:
+    """The own rows of the frames of clips, without those of their crops."""
+    if "frame_seconds" not in rows.schema.names:  # rows of an older version
+        return rows.slice(0, 0)
+    return _without_crops(rows.filter(rows.column("frame_seconds").is_valid()))
+
+
+def _without_crops(rows: Rows) -> Rows:
     return rows.filter(rows.column("crop").is_null()) if "crop" in rows.schema.names else rows
 
 
@@ -153,6 +171,19 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
     return arrays
 
 
-def vectors(array: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vectors(array: npt.NDArray[np.floating]) -> pa.ListArray:
     """float32 or float16 [N, D] as a column of N lists of D."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+    count, width = array.shape
+    offsets = pa.array(np.arange(count + 1) * width).cast(pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(array.ravel()))
+
+
+def matrix(lists: pa.ListArray, width: int) -> npt.NDArray[np.floating]:
+    """N lists of D, without nulls, as an array [N, D] of their own type; a view of the same memory.
+
+    Args:
+        lists: such as `vectors` makes, or lists of fixed size.
+        width: D.
+    """
+    values: npt.NDArray[np.floating] = lists.flatten().to_numpy()
+    return values.reshape(len(lists), width)

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 # Raise it when a column is added or removed, or when its meaning changes.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
+# Not of fixed size, although the vectors of a column have one length: no pyarrow before 26 can read a null among lists
+# of fixed size, and a failed image has a null. The Parquet file is the same.
+VECTOR = pa.list_(pa.float32())
 SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
 
 
@@ -17,18 +19,43 @@ def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
 
 
 IMAGE_FIELDS = [
-    _column("image_uri", pa.string(), "shard#key: unique, and enough to fetch the picture again"),
+    _column("image_uri", pa.string(), "shard#key: unique among images and clips, and enough to fetch one again"),
     _column("shard", _WORD, "the archive file, or the folder of loose images, that holds the image"),
     _column("key", pa.string(), "path inside the shard; empty for the row that names a shard's break"),
+    _column("media_type", _WORD, "image or video; null for what is neither, such as the row of a shard's break"),
+    _column(
+        "frame_seconds",
+        pa.float64(),
+        "of a sampled frame: seconds from the start of its clip; null on the row of an image and on a clip's own",
+    ),
     _column("status", _WORD, "ok, salvaged (broken off or damaged, decoded as far as it goes) or failed"),
     _column("error", pa.string(), "kind and message; null unless salvaged or failed"),
     _column("content_sha256", pa.binary(32), "of the encoded bytes; finds duplicates across archives"),
     _column("width", pa.int32(), "pixels, as stored, before EXIF orientation"),
     _column("height", pa.int32(), "pixels, as stored, before EXIF orientation"),
-    _column("format", _WORD, "jpeg, png, webp, tiff, gif, bmp, avif or heic"),
-    _column("captured_at", pa.timestamp("ms"), "from EXIF, as the camera's clock had it; no time zone"),
-    _column("captured_at_tag", _WORD, "where captured_at is from: DateTimeOriginal, DateTimeDigitized or DateTime"),
-    _column("captured_at_offset", _WORD, "of the camera's clock from UTC, such as +02:00; null where EXIF has none"),
+    _column(
+        "format",
+        _WORD,
+        "jpeg, png, webp, tiff, gif, bmp, avif or heic; of a clip its container: mp4, mov, 3gp, avi, mkv, webm, mts, "
+        "asf or mpg",
+    ),
+    _column("duration_seconds", pa.float64(), "of a clip, from its first frame to the end of its last"),
+    _column("frame_rate", pa.float64(), "of a clip: frames a second on average, counted"),
+    _column(
+        "captured_at",
+        pa.timestamp("ms"),
+        "from EXIF, as the camera's clock had it; of a clip its start, from the container; no time zone",
+    ),
+    _column(
+        "captured_at_tag",
+        _WORD,
+        "where captured_at is from: DateTimeOriginal, DateTimeDigitized or DateTime, or the name of a container's tag",
+    ),
+    _column(
+        "captured_at_offset",
+        _WORD,
+        "of captured_at from UTC, such as +02:00; null where the file does not say; +00:00 for tags that are UTC",
+    ),
     _column("latitude", pa.float64(), "degrees north, from EXIF; null for placeholders"),
     _column("longitude", pa.float64(), "degrees east, from EXIF; null for placeholders"),
     _column("camera_make", _WORD, "from EXIF"),
@@ -37,13 +64,13 @@ IMAGE_FIELDS = [
     _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
     _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
 ]
-"""What decoding knows of an image."""
+"""What decoding knows of an image or a clip; a frame has the columns of its clip, and its own `frame_seconds`."""
 
 CROP_FIELDS = [
     _column(
         "crop", pa.int16(), "1, 2 ... for a crop of the image, in the detector's order; null on the image's own row"
     ),
-    _column("box", pa.list_(pa.float32(), 4), "of a crop: left, top, width, height as fractions of the sides, clipped"),
+    _column("box", VECTOR, "of a crop: left, top, width, height as fractions of the sides, clipped"),
     _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
     _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
 ]
@@ -84,15 +111,14 @@ class Columns:
                 _column("energy", pa.float32(), "logsumexp of the logits (arXiv:2010.03759); low: like no class"),
             ]
         if self.classes and self.probabilities:
-            kind = pa.list_(pa.float32(), len(self.classes))
-            columns.append(_column("probabilities", kind, "softmax over all classes, in the order of classes.csv"))
+            columns.append(_column("probabilities", VECTOR, "softmax over all classes, in the order of classes.csv"))
         if self.embedding != "none":
-            kind = pa.list_(_float_type(self.embedding), self.embedding_size)
+            kind = pa.list_(_float_type(self.embedding))
             columns.append(_column("embedding", kind, "what the classifier sees: the pooled, normalised last stage"))
         for stage, shape in self.feature_shapes.items():
-            kind = pa.list_(pa.float16(), int(np.prod(shape)))
             shown = "x".join(map(str, shape))
-            columns.append(_column(f"features_{stage}", kind, f"feature map {shown} (channels, rows, columns), flat"))
+            described = f"feature map {shown} (channels, rows, columns), flat"
+            columns.append(_column(f"features_{stage}", pa.list_(pa.float16()), described))
         return columns
 
     @property

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from trapline.errors import ShardBroken, TraplineError
 from trapline.results.footer import Footer
 from trapline.results.ledger import Result, survey
-from trapline.results.rows import of_images
+from trapline.results.rows import of_frames, of_images
 from trapline.sources.counts import count_images
 from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover
@@ -23,6 +24,8 @@ from trapline.storage import store
 
 # Hashing leaves the interpreter's lock alone, and stores answer many at a time.
 _THREADS = 8
+_COMPARED = ("key", "content_sha256", "media_type", "frame_seconds", "crop")
+_UNIQUE = ("key", "frame_seconds", "crop")
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class Finding:
     Attributes:
         output: the result file.
         uri: the shard; None for a file that belongs to none of the input.
-        images: that the shard holds, its break included.
+        images: images and clips that the shard holds, its break included.
+        clips: how many of the images have the row of a clip.
+        frames: rows of the clips' frames.
         missing: keys without a row.
-        duplicated: keys with more than one row.
+        duplicated: keys with more than one row, or with more than one of a frame or of a crop.
         foreign: rows whose key the shard does not hold.
         stale: rows whose content hash is not the image's; all of them where the shard has changed since.
         trouble: why the comparison could not be made.
@@ -43,6 +48,8 @@ class Finding:
     output: str
     uri: str | None
     images: int = 0
+    clips: int = 0
+    frames: int = 0
     missing: int = 0
     duplicated: int = 0
     foreign: int = 0
@@ -87,7 +94,7 @@ def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
     if result.identity != shard.identity:
         return Finding(shard.output, shard.uri, stale=result.images, trouble="the shard has changed")
     if not whole:
-        return Finding(shard.output, shard.uri, images=result.images)
+        return Finding(shard.output, shard.uri, images=result.images, clips=result.clips, frames=result.frames)
     try:
         return _compare_images(shard)
     except TraplineError as error:
@@ -96,24 +103,31 @@ def _compare(shard: Shard, result: Result | None, whole: bool) -> Finding:
 
 def _compare_images(shard: Shard) -> Finding:
     rows: Counter[str] = Counter()
-    stale = 0
+    parts: Counter[tuple[Any, ...]] = Counter()
+    clips = frames = stale = 0
     with store.open_tail(shard.output) as stream:
         file = pq.ParquetFile(stream)
         footer = Footer.from_metadata(file.metadata.metadata or {})
         column = footer.fingerprint.facts.get("image_column") if footer else None
         images, broken = _hashes(replace(shard, image_column=column))
-        names = [name for name in ("key", "content_sha256", "crop") if name in file.schema_arrow.names]
-        for batch in map(of_images, file.iter_batches(columns=names)):
-            for key, digest in zip(*(batch.column(name).to_pylist() for name in names[:2]), strict=True):
+        names = [name for name in _COMPARED if name in file.schema_arrow.names]
+        for batch in file.iter_batches(columns=names):
+            parts.update(zip(*(batch.column(name).to_pylist() for name in names if name in _UNIQUE), strict=True))
+            frames += len(of_frames(batch))
+            own = of_images(batch)
+            clips += own.column("media_type").to_pylist().count("video") if "media_type" in names else 0
+            for key, digest in zip(*(own.column(name).to_pylist() for name in _COMPARED[:2]), strict=True):
                 rows[key] += 1
                 stale += key in images and digest != images[key]
     return Finding(
         output=shard.output,
         uri=shard.uri,
         images=len(images),
+        clips=clips,
+        frames=frames,
         missing=len(images.keys() - rows.keys()),
-        duplicated=sum(count > 1 for count in rows.values()),
-        foreign=sum(count for key, count in rows.items() if key not in images),
+        duplicated=len({part[0] for part, count in parts.items() if count > 1}),
+        foreign=sum(count for part, count in parts.items() if part[0] not in images),
         stale=stale,
         trouble=None if broken else _miscounted(shard, len(images)),
     )
@@ -148,4 +162,4 @@ def _stray(result: Result, read: set[str]) -> Finding:
         return Finding(result.url, None, trouble="not written by Trapline")
     if result.shard in read:
         return Finding(result.url, None, duplicated=result.images, trouble=f"a second copy of {result.shard}")
-    return Finding(result.url, None, images=result.images)
+    return Finding(result.url, None, images=result.images, clips=result.clips, frames=result.frames)

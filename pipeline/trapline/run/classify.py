@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 
-from trapline.config import RunConfig, parse_deadline, parse_since
+from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
 from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
@@ -29,7 +29,7 @@ from trapline.run.plan import RunPlan
 from trapline.run.progress import Progress
 from trapline.run.ray_stream import RayStream, WorkerClasses
 from trapline.run.ray_watch import RayWatch, exit_now, patience
-from trapline.sources.selection import newest_first, select
+from trapline.sources.selection import Part, newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
 
@@ -66,7 +66,7 @@ def classify(
     progress = Progress(prepared.plan)
     if config.dry_run:
         if prepared.detections:
-            index = counted(prepared.detections, prepared.plan.found.shards, config.output)
+            index = counted(prepared.detections, prepared.listed, config.output)
             progress.record_index(index)
             _check_unmatched(index, config, observer)
         return progress.manifest("planned")
@@ -105,6 +105,7 @@ class _Prepared:
 
     Attributes:
         plan: what to do.
+        listed: all shards of the inputs, also those that are not selected.
         job: what the workers compute.
         model: what they compute it with.
         detections: the detector's output; None without.
@@ -112,6 +113,7 @@ class _Prepared:
     """
 
     plan: RunPlan
+    listed: list[Shard]
     job: Job
     model: Model
     detections: Detections | None
@@ -131,10 +133,11 @@ def _prepare(config: RunConfig) -> _Prepared:
     precision = resolve_precision(config.precision, device)
     columns = columns_of(config, model)
     detections = _detections(config)
-    current = fingerprint(config, model, precision, detections.digest if detections else None)
+    current = fingerprint(config, model, precision, detections.digest if detections else None, device=device)
 
     since = parse_since(config.since, now) if config.since else None
-    found = select(discover(config.inputs, config.output, config.image_column), since, config.where)
+    listed = discover(config.inputs, config.output, config.image_column)
+    found = select(listed, since, config.where, part_of(config.part), config.output)
     _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
     compared = ledger.plan(found.shards, config.output, current, config.replace)
     todo = newest_first(compared.todo) if stop_at else compared.todo
@@ -158,7 +161,7 @@ def _prepare(config: RunConfig) -> _Prepared:
         cropping=cropping(config),
         stop_at=stop_at,
     )
-    return _Prepared(plan, job, model, detections, compared.results)
+    return _Prepared(plan, listed.shards, job, model, detections, compared.results)
 
 
 def _refuse_job_folder(urls: Iterable[str]) -> None:
@@ -197,7 +200,7 @@ def _execute(
         watch = contexts.enter_context(RayWatch(capacity.ports(), on_loss, patience(on_shared_cluster())))
         for context in during:
             contexts.enter_context(context(progress))
-        slices = contexts.enter_context(_indexed(prepared.detections, plan, progress, observer))
+        slices = contexts.enter_context(_indexed(prepared, progress, observer))
         tasks = [Task(shard, boxes=slices.get(shard.uri)) for shard in todo]
         try:
             stream = RayStream(job, prepared.model, workers)
@@ -208,16 +211,16 @@ def _execute(
 
 
 @contextmanager
-def _indexed(
-    detections: Detections | None, plan: RunPlan, progress: Progress, observer: RunObserver
-) -> Iterator[dict[str, Slice]]:
+def _indexed(prepared: _Prepared, progress: Progress, observer: RunObserver) -> Iterator[dict[str, Slice]]:
     """Store the detector's boxes for the workers, as long as the context lasts; give where those of each shard are."""
+    detections, plan = prepared.detections, prepared.plan
     if detections is None:
         yield {}
         return
     output = plan.config.output
     url = store.join(layout.detections_folder(output), plan.run_id)
-    with indexed(detections, plan.found.shards, plan.todo, output, url) as index:
+    # By all shards of the inputs: which of them a name means must not depend on what this run selects.
+    with indexed(detections, prepared.listed, plan.todo, output, url) as index:
         progress.record_index(index)
         _check_unmatched(index, plan.config, observer)
         yield index.slices
@@ -233,7 +236,7 @@ def _check_unmatched(index: Index, config: RunConfig, observer: RunObserver) -> 
 
 
 def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Shard]:
-    """Process shards in reverse order if another run is active, so that the two meet in the middle.
+    """Process shards in reverse order if another run may do the same ones, so that the two meet in the middle.
 
     Args:
         plan: of this run, whose manifest has just been written.
@@ -245,6 +248,7 @@ def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Sha
     Raises:
         OutputConflict: the other run has another fingerprint.
     """
+    mine, sharing = part_of(plan.config.part), False
     for other in heartbeat.others(plan.config.output, plan.run_id):
         run = f"run {other['run_id']}"
         if other["fingerprint"]["digest"] != plan.fingerprint.digest:
@@ -252,9 +256,18 @@ def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Sha
                 f"{plan.config.output}: {run} is writing there with another model or other options, or was killed "
                 "within the last minutes; wait for it, or choose another OUTPUT"
             )
-        observer.note(f"{run} is at work on the same output, or was killed within the last minutes; sharing the work")
-        return plan.todo[::-1]
-    return plan.todo
+        theirs = part_of(other.get("config", {}).get("part"))
+        if not sharing and (mine is None or theirs is None or mine.overlaps(theirs)):
+            observer.note(
+                f"{run} is at work on the same output, or was killed within the last minutes; sharing the work"
+            )
+            sharing = True
+    return plan.todo[::-1] if sharing else plan.todo
+
+
+def part_of(option: str | None) -> Part | None:
+    """Return the part that `--part` names; None for the whole archive."""
+    return Part(*parse_part(option)) if option else None
 
 
 class _Closing:

@@ -38,8 +38,8 @@ class Manifest:
         config: the options, as given.
         fingerprint: what the rows depend on, and its digest.
         versions: of what computed them.
-        shards_in: shards that the inputs hold, as far as `--since` and `--where` mean them.
-        shards_passed_over: those that these two leave out.
+        shards_in: shards that the inputs hold, as far as `--since`, `--where` and `--part` mean them.
+        shards_passed_over: those that these leave out.
         shards_committed: results written by this run.
         shards_already_done: results that stood before, or that another run wrote meanwhile.
         shards_failed: URI -> the store's own words.

@@ -1,5 +1,6 @@
 """All that is Ray Data's: shards through decode tasks and prediction actors, as a stream of messages."""
 
+import json
 import pickle
 import warnings
 from collections.abc import Callable, Generator
@@ -10,6 +11,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from trapline.errors import ClusterError, TraplineError, in_one_line
 from trapline.model.checkpoint import Model
@@ -69,11 +71,11 @@ class RayStream:
             label_selector=plan.decode_where,
             max_retries=_TASK_RETRIES,
         )
-        # A GPU works on one chunk while the pixels of another are copied to it; a CPU has no core to spare.
-        calls = 2 if self._job.device == "cuda" else 1
+        # A GPU works on one chunk while others are unpacked, copied to it, or packed; a CPU has no core to spare.
+        calls = 4 if self._job.device == "cuda" else 1
         predicted = chunks.map_batches(
             self._classes.predictor,
-            fn_constructor_args=(self._job, partial(ray.get, self._model)),
+            fn_constructor_args=(self._job, partial(ray.get, self._model), _LostDevicesOfActor()),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -94,6 +96,23 @@ class RayStream:
             return  # half an hour without any step: the nodes are gone, and the next pass waits for others
         except ray.exceptions.RayError as error:
             raise _cause(error) from error
+
+
+class _LostDevicesOfActor:
+    """The errors that ended earlier processes of the calling actor, in Ray's own store: `LostDevices`.
+
+    A restarted actor has the id that it had.
+    """
+
+    def record(self, error: str) -> None:
+        _internal_kv_put(self._key(), json.dumps([*self.earlier(), error]).encode())
+
+    def earlier(self) -> list[str]:
+        found: list[str] = json.loads(_internal_kv_get(self._key()) or b"[]")
+        return found
+
+    def _key(self) -> str:
+        return f"trapline: lost devices of {ray.get_runtime_context().get_actor_id()}"
 
 
 def _configure(job: Job) -> None:

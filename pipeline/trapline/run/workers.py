@@ -6,21 +6,25 @@ imported by every worker process, so it imports no more than they need.
 
 import os
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
+from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pyarrow as pa
 import torch
 
+from trapline.cpu_count import usable_cpus
 from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
+from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
 from trapline.model.predict import Predictor
 from trapline.results.footer import find
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
 
 # Threads that one CPU predictor computes with; more cores make more predictors.
 CPU_THREADS = 4
+
+# How often a predictor's process may be started again because its device was lost. More often, it is the device itself.
+MOST_RESTARTS = 3
 
 
 class Reader:
@@ -94,29 +101,50 @@ class Reader:
         return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
 
 
+class LostDevices(Protocol):
+    """What outlives the process of an actor: the errors of the device that ended earlier ones."""
+
+    def record(self, error: str) -> None:
+        """Add an error, just before the process ends."""
+
+    def earlier(self) -> list[str]:
+        """Return the errors that ended earlier processes of this actor."""
+
+
 class PredictorActor:
     """Predict decoded chunks; an actor that holds the model, and may be called by several threads.
+
+    After an error of the device that is no lack of memory, each further call in the process would fail too, faster than
+    healthy actors work, and so drain the queue. The process ends instead, and Ray starts it and its calls again.
 
     Args:
         job: what to compute.
         load: returns the model.
+        lost: where such errors are kept; None where no process takes the place of this one.
     """
 
     refusal: FatalError | None = None  # why it could not start
+    lost: LostDevices | None = None
 
-    def __init__(self, job: Job, load: "Callable[[], Model]") -> None:
+    def __init__(self, job: Job, load: "Callable[[], Model]", lost: LostDevices | None = None) -> None:
         # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if job.device == "cpu":
-            torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
+            torch.set_num_threads(min(CPU_THREADS, usable_cpus()))
         stages = tuple(job.columns.feature_shapes)
         self.job = job
         self.busy = Busy()
         self.notes = SimpleQueue[str]()
+        self.lost = lost
+        self._ending = Lock()
         try:
+            self._note_restarts(lost.earlier() if lost else [])
             self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.notes.put)
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
             self.refusal = error
+        except RuntimeError as error:
+            self._end_if_device_lost(error)
+            raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return a dataset row for each one given, and now and then one more with a note."""
@@ -134,8 +162,31 @@ class PredictorActor:
         try:
             predictions = self.predictor(item.pixels) if len(item.pixels) else None
         except Exception as error:  # noqa: BLE001 - Ray would drop the block in silence
+            self._end_if_device_lost(error)
             reason = f"{item.shard.uri}: {type(error).__name__}: {in_one_line(error)}"
             return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
         rows = with_predictions(item.rows, predictions, self.job.columns, item.with_pixels)
         seconds = {**item.seconds, "predict": self.busy.since(started)}
         return PredictedChunk(item.shard, item.index, rows, item.encoded_bytes, seconds, end=item.end)
+
+    def _note_restarts(self, errors: list[str]) -> None:
+        """Note why this process has taken the place of another; raise FatalError after too many."""
+        if len(errors) > MOST_RESTARTS:
+            raise FatalError(
+                f"device {self.job.device}: lost {len(errors)} times by one predictor ({errors[-1]}); "
+                "check the GPU (nvidia-smi, dmesg), and run the same command again to carry on"
+            )
+        if errors:
+            self.notes.put(f"a predictor was started again, for the {self.job.device} device was lost: {errors[-1]}")
+
+    def _end_if_device_lost(self, error: Exception) -> None:
+        if self.lost and is_device_lost(error):
+            self._ending.acquire()  # for good: several calls fail at once, which is one loss
+            self.lost.record(in_one_line(error))
+            _end_process(error)
+
+
+def _end_process(error: Exception) -> NoReturn:
+    """End this process as a crash would: Ray starts again what ends so, and fails what raises."""
+    print(f"trapline: the device is lost, so this process ends: {in_one_line(error)}", file=sys.stderr, flush=True)
+    os._exit(1)

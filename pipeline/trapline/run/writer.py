@@ -119,6 +119,7 @@ def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fing
     shard, end = chunks[0].shard, chunks[-1].end or EndOfShard()
     table = rows.table([chunk.rows for chunk in chunks], columns)
     images = rows.of_images(table)
+    frames = rows.of_frames(table)
     statuses = Counter(images.column("status").to_pylist())
     footer = Footer(
         uri=shard.uri,
@@ -126,11 +127,15 @@ def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fing
         fingerprint=fingerprint,
         images={status: statuses[status] for status in ("ok", "salvaged", "failed")},
         reasons=_counts(error.partition(":")[0] for error in images.column("error").to_pylist() if error),
-        species=_counts(table.column("species").drop_null().to_pylist()) if columns.classes else {},
+        species=_counts(rows.without_frames(table).column("species").drop_null().to_pylist())
+        if columns.classes
+        else {},
         ignored=end.ignored,
         broken=end.broken,
         size=shard.size,
-        crops=len(table) - len(images),
+        crops=len(table) - len(images) - len(frames),
+        clips=images.column("media_type").to_pylist().count("video"),
+        frames=len(frames),
         unmatched=len(end.unmatched),
     )
     parquet.write(shard.output, table, footer, columns.classes)

@@ -1,38 +1,83 @@
-"""Select the shards that a run is about, by age and by partition; order them, the newest first."""
+"""Select the shards that a run is about, by age, partition and part; order them, the newest first."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import gcd
 from urllib.parse import unquote
 
 from trapline.errors import UsageError
 from trapline.sources.shards import Discovery, Shard
+from trapline.storage import store
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def select(found: Discovery, since: datetime | None = None, where: Sequence[str] = ()) -> Discovery:
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of an archive.
+
+    A shard belongs to a part by a hash of its result's path below OUTPUT: for ever, whatever else the archive comes to
+    hold, and wherever archive and OUTPUT are mounted.
+
+    Attributes:
+        number: of this one, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    def holds(self, name: str) -> bool:
+        """Return whether a result of this path below OUTPUT belongs to this part."""
+        return self._hash(name) % self.of == self.number - 1
+
+    def overlaps(self, other: "Part") -> bool:
+        """Return whether a shard may belong to both: by the remainders that both numbers of parts allow."""
+        return (self.number - other.number) % gcd(self.of, other.of) == 0
+
+    @staticmethod
+    def _hash(name: str) -> int:
+        return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+def select(
+    found: Discovery,
+    since: datetime | None = None,
+    where: Sequence[str] = (),
+    part: Part | None = None,
+    output: str = "",
+) -> Discovery:
     """Return the shards that are selected, and count the others.
 
     Args:
         found: what the inputs hold.
         since: leave out shards that were added or changed before this; those that the store does not date stay.
         where: `name=value` of Hive partitions; values of the same name are alternatives, names are conditions.
+        part: leave out shards of other parts; None for all.
+        output: where results go, for `part`.
 
     Raises:
         UsageError: no shard lies in these partitions.
     """
     wanted: dict[str, set[str]] = defaultdict(set)
-    for part in where:
-        name, _, value = part.partition("=")
+    for partition in where:
+        name, _, value = partition.partition("=")
         wanted[name].add(value)
     within = [shard for shard in found.shards if _is_within(shard, wanted)]
     if not within:
         names = sorted({name for shard in found.shards for name in partitions(shard)})
         known = f"its partitions are by {', '.join(names)}" if names else "it has no folders of the form name=value"
         raise UsageError(f"--where {' '.join(where)}: no shard of the input lies in it; {known}")
-    shards = [shard for shard in within if not (since and shard.arrived and shard.arrived < since)]
+    root = store.absolute(output) if part else ""
+    shards = [
+        shard
+        for shard in within
+        if not (since and shard.arrived and shard.arrived < since)
+        and (part is None or part.holds(shard.output.removeprefix(root).lstrip("/")))
+    ]
     return replace(found, shards=shards, excluded=len(found.shards) - len(shards))
 
 

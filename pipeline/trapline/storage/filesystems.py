@@ -3,12 +3,16 @@
 import os
 from typing import Any
 
+import aiohttp
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from trapline.errors import StorageError
 from trapline.storage.local import LocalFiles
 from trapline.storage.s3 import S3Files, s3_files
+from trapline.storage.watched_loop import watched_loop
 
 LOCAL = LocalFiles()
 
@@ -28,15 +32,24 @@ def resolve(url: str) -> tuple[Any, str]:
     try:
         if url.startswith(("s3://", "s3a://")):
             return s3_files(), S3Files._strip_protocol(url)
-        if "://" not in url and not url.startswith("file:"):
-            # Not through fsspec, which takes `a::b` for a chain of filesystems: here it is the name of a file.
-            return LOCAL, os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{url}: {error}") from error
     if isinstance(fs, LocalFileSystem):
         return LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
-    return fs, path.rstrip("/") or "/"
+    return _watched(fs), path.rstrip("/") or "/"
+
+
+def _watched(fs: Any) -> Any:
+    """Return a filesystem, of those that are asynchronous one whose operations all end."""
+    if not isinstance(fs, AsyncFileSystem):
+        return fs
+    options = {**fs.storage_options, "loop": watched_loop()}
+    if isinstance(fs, HTTPFileSystem):
+        # aiohttp would end each request after five minutes: a checkpoint may take longer.
+        timeout = aiohttp.ClientTimeout(total=None)
+        options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
+    return type(fs)(*fs.storage_args, **options)
 
 
 def url_of(fs: Any, path: str) -> str:

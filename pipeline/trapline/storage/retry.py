@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import aiohttp
 from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
 
 from trapline.errors import StorageError, TransientError, TraplineError, in_one_line
-from trapline.storage.deadlines import BUDGET
+from trapline.storage.deadlines import BUDGET, DeadlineError
+from trapline.storage.watched_loop import transfer
 
 T = TypeVar("T")
 
@@ -20,11 +22,25 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 # Errors of the operating system that a pause does not mend.
 _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
 
+# What web servers answer that a pause does not mend.
+_REFUSALS = {
+    401: "check credentials and permissions",
+    403: "check credentials and permissions",
+    404: "check the URL",
+    410: "check the URL",
+}
 
-def with_retries(url: str, action: Callable[[], T]) -> T:
+
+def with_retries(url: str, action: Callable[[], T], *, sent: int = 0, received: int | None = 0) -> T:
     """Return what `action` returns; repeat it after transient errors, with growing pauses and jitter.
 
     No try begins later than `BUDGET` seconds after the first.
+
+    Args:
+        url: what the action is about, for messages.
+        action: what to try.
+        sent: bytes that the action sends; they and those that it receives give it more time than a single answer.
+        received: bytes that it receives; None where that is not known beforehand.
 
     Raises:
         StorageError: the store refuses.
@@ -33,14 +49,14 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
     latest = time.monotonic() + BUDGET
     for pause in _PAUSES:
         try:
-            with translated_errors(url):
+            with translated_errors(url), transfer(sent, received):
                 return action()
         except TransientError:
             pause *= random.uniform(0.5, 1.5)
             if time.monotonic() + pause > latest:
                 raise
             time.sleep(pause)
-    with translated_errors(url):
+    with translated_errors(url), transfer(sent, received):
         return action()
 
 
@@ -52,6 +68,9 @@ def translated_errors(url: str) -> Iterator[None]:
     except TraplineError:
         raise
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, aiohttp.ClientError | OSError | TimeoutError):
+            with translated_errors(url):  # fsspec says of whatever goes wrong with a web server: not found
+                raise error.__cause__  # noqa: B904
         raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
     except PermissionError as error:
         if "InvalidObjectState" in repr(error.__cause__):  # s3fs keeps the code of S3 in the cause alone
@@ -68,8 +87,22 @@ def translated_errors(url: str) -> Iterator[None]:
         raise StorageError(f"{url}: {in_one_line(error)}; check the URL and AWS_PROFILE") from error
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StorageError(f"{url}: {in_one_line(error)}; choose another path") from error
+    except aiohttp.ClientResponseError as error:
+        text = f"{url}: {error.status} {' '.join(error.message.split())}"  # 400, too, for an answer that is malformed
+        if error.status in _REFUSALS:
+            raise StorageError(f"{text}; {_REFUSALS[error.status]}") from error
+        raise TransientError(text) from error
     # Each store's client brings exceptions of its own (aiohttp's, botocore's, gcsfs's, Azure's); many are no OSError.
     except Exception as error:
         if getattr(error, "errno", None) in _PERMANENT:
             raise StorageError(f"{url}: {in_one_line(error)}") from error
-        raise TransientError(f"{url}: {in_one_line(error)}") from error
+        raise TransientError(f"{url}: {in_one_line(_deadline_behind(error) or error)}") from error
+
+
+def _deadline_behind(error: BaseException | None) -> DeadlineError | None:
+    """Return the deadline for which a client has raised an error of its own."""
+    seen = set()  # errors that are raised once more may lead back to each other
+    while error and error not in seen and not isinstance(error, DeadlineError):
+        seen.add(error)
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, DeadlineError) else None

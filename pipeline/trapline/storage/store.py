@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any, cast
 
 from trapline.errors import PermanentError, StorageError, TransientError
@@ -21,12 +22,14 @@ from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
 # because zip and Parquet are read at two places in turn: image and sidecar, column and column.
-_STREAM = {"block_size": 8 * 2**20, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
+_BLOCK = 8 * 2**20
+_STREAM = {"block_size": _BLOCK, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
 # A footer mostly fits in the 64 KiB that pyarrow asks for first.
 _TAIL = {"block_size": 2**16, "cache_type": "readahead"}
 
-# Small files that are fetched at the same time: hides the store's latency.
+# Small files that are fetched at the same time: hides the store's latency. Their sizes are not asked for beforehand.
 _FETCHES = 16
+_SMALL = 2**26
 
 # What stores call the thing that changes with the content, best first.
 _VERSION_KEYS = (
@@ -69,7 +72,9 @@ class StoreFile(io.IOBase):
         """Read `size` bytes, fewer only at the end; raise StorageError or TransientError."""
         left = self._size - self.tell()
         size = left if size < 0 else min(size, left)  # fsspec allocates what it is asked for
-        return with_retries(self._url, lambda: cast(bytes, self._file.read(size)))  # moves on only when it succeeds
+        # A cache fetches whole blocks; the position moves on only when reading succeeds.
+        received = size + _BLOCK
+        return with_retries(self._url, lambda: cast(bytes, self._file.read(size)), received=received)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
@@ -136,13 +141,13 @@ def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
             raise StorageError(f"{url}: {'no match' if is_pattern else 'not found'}; check the bucket and the path")
         return found
 
-    return sorted(_entries(fs, with_retries(url, listing)), key=lambda entry: entry.url)
+    return sorted(_entries(fs, with_retries(url, listing, received=None)), key=lambda entry: entry.url)
 
 
 def list_folder(url: str) -> list[Entry]:
     """List the files directly in a folder, in the order of names; raise as `list_files` does."""
     fs, path = resolve(url)
-    infos = with_retries(url, lambda: fs.ls(path, detail=True))
+    infos = with_retries(url, lambda: fs.ls(path, detail=True), received=None)
     return sorted(_entries(fs, infos), key=lambda entry: entry.url)
 
 
@@ -190,7 +195,7 @@ def read_end(entry: Entry, length: int) -> bytes:
 def read_range(entry: Entry, start: int, end: int) -> bytes:
     """Read the bytes from `start` to before `end`, in one request; raises as `stat` does."""
     fs, path = resolve(entry.url)
-    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)))
+    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)), received=end - start)
 
 
 def read_many(urls: list[str]) -> list[bytes]:
@@ -198,7 +203,7 @@ def read_many(urls: list[str]) -> list[bytes]:
 
     def fetch(url: str) -> bytes:
         fs, path = resolve(url)
-        data: bytes = with_retries(url, lambda: fs.cat_file(path))
+        data: bytes = with_retries(url, lambda: fs.cat_file(path), received=_SMALL)
         return data
 
     with ThreadPoolExecutor(_FETCHES) as threads:
@@ -222,20 +227,21 @@ def put(url: str, data: bytes) -> None:
     """
     fs, path = resolve(url)
     if publishes_whole(fs):
-        with_retries(url, lambda: fs.pipe_file(path, data))
+        with_retries(url, lambda: fs.pipe_file(path, data), sent=len(data))
     else:
         beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)))
+        with_retries(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)), sent=len(data))
 
 
 def put_file(url: str, path: str) -> None:
     """Publish a local file, which may be larger than memory; raise as `put` does."""
     fs, target = resolve(url)
+    size = Path(path).stat().st_size
     if publishes_whole(fs):
-        with_retries(url, lambda: fs.put_file(path, target))
+        with_retries(url, lambda: fs.put_file(path, target), sent=size)
     else:
         beside = f"{target.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)))
+        with_retries(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)), sent=size)
 
 
 def remove(url: str) -> None:

@@ -1,6 +1,4 @@
 import csv
-import gzip
-import io
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,12 +7,11 @@ from typing import Any
 
 import duckdb
 import frictionless
-import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.checkout import ROOT
+from tests.support import camtrapdp_package as packages
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis import dataset
 from trapline.analysis.camtrapdp import deployment_table, descriptor, validation
@@ -32,7 +29,6 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
-OFFICIAL = ROOT.parent / "shared" / "camtrap-dp-1.0.2"
 CLASSES = ["Anas strepera", "Ardea", "person"]
 COLUMNS = columns(CLASSES, 2)
 MARK = Fingerprint({"weights_sha256": "cd" * 32, "architecture": {"variant": "hiera_tiny"}, "top_k": 2})
@@ -106,31 +102,6 @@ def export(place: str, replace: bool = False, description: Any = DESCRIPTION, **
     )
 
 
-def rows(place: str, table: str) -> list[dict[str, str]]:
-    text = gzip.decompress(store.read_many([f"{place}/package/{table}.csv.gz"])[0]).decode()
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def problems(place: str, scratch: Path) -> list[Any]:
-    """What frictionless finds wrong with a package, held to the standard's schemas."""
-    for entry in store.list_files(f"{place}/package"):
-        (scratch / entry.url.rpartition("/")[2]).write_bytes(store.read_many([entry.url])[0])
-    plain = json.loads((scratch / "datapackage.json").read_text())
-    jsonschema.validate(plain, descriptor.profile())
-    if OFFICIAL.is_dir():
-        official = json.loads((OFFICIAL / "camtrap-dp-profile.json").read_text())
-        del official["allOf"][1]["properties"]["spatial"]["$ref"]  # lies in the network, like the first of `allOf`
-        jsonschema.validate(plain, official["allOf"][1] | {"$defs": official["$defs"]})
-    assert plain.pop("profile").endswith("/1.0.2/camtrap-dp-profile.json")
-    for resource in plain["resources"]:
-        assert resource["schema"].endswith(f"/1.0.2/{resource['name']}-table-schema.json")
-        resource["schema"] = validation.schema(resource["name"])
-    (scratch / "datapackage.json").write_text(json.dumps(plain))
-    report = frictionless.validate(str(scratch / "datapackage.json"))
-    assert report.stats["tasks"] == 3
-    return report.flatten(["type", "fieldName", "rowNumber", "note"])
-
-
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_the_package_is_valid_and_says_what_was_seen(kind: str, tmp_path: Path, bucket: str) -> None:
     place = bucket if kind == "s3" else str(tmp_path / "place")
@@ -140,9 +111,9 @@ def test_the_package_is_valid_and_says_what_was_seen(kind: str, tmp_path: Path, 
         {"deployments": 2, "media": 5, "observations": 8}, {"deployment_not_in_table": 1, "no_time": 1}
     )
     (tmp_path / "check").mkdir()
-    assert problems(place, tmp_path / "check") == []
+    assert packages.problems(f"{place}/package", tmp_path / "check") == []
 
-    media = rows(place, "media")
+    media = packages.rows(f"{place}/package", "media")
     names = ["deploymentID", "timestamp", "fileName", "filePath", "fileMediatype", "captureMethod", "mediaComments"]
     assert [[row[name] for name in names] for row in media] == [
         ["d1", "2024-06-01T23:59:50+02:00", "2024-06-01 23:59:50.jpg",
@@ -157,7 +128,7 @@ def test_the_package_is_valid_and_says_what_was_seen(kind: str, tmp_path: Path, 
          "s3://in/at=d2/1.tar#DCIM/2024-12-01 13:00:00.jpg", "image/jpeg", "activityDetection", "empty: x"],
     ]  # fmt: skip
 
-    observations = rows(place, "observations")
+    observations = packages.rows(f"{place}/package", "observations")
     names = ["deploymentID", "observationLevel", "observationType", "scientificName", "observationTags"]
     seen = [[*(row[name] for name in names), row["classificationProbability"][:5]] for row in observations]
     assert sorted(seen) == [
@@ -181,7 +152,9 @@ def test_the_package_is_valid_and_says_what_was_seen(kind: str, tmp_path: Path, 
     of_event = {row["mediaID"] for row in observations if row["eventID"] == event["eventID"]} - {""}
     assert of_event == {row["mediaID"] for row in media if row["deploymentID"] == "d1"}
 
-    quarantine = {row["image_uri"].rpartition("#")[2]: row["reason"] for row in rows(place, "quarantine")}
+    quarantine = {
+        row["image_uri"].rpartition("#")[2]: row["reason"] for row in packages.rows(f"{place}/package", "quarantine")
+    }
     assert quarantine == {"undated.jpg": "no_time", "DCIM/2024-12-01 12:00:00.jpg": "deployment_not_in_table"}
 
 
@@ -202,11 +175,15 @@ def test_times_in_the_table_without_a_zone_are_in_that_of_the_deployment(tmp_pat
     table = DEPLOYMENTS.replace("notes", "timezone").replace("mine", "Asia/Tokyo")
     (tmp_path / "deployments.csv").write_text(table)
     export(str(tmp_path), timezone="-03:30")
-    starts = {row["deploymentID"]: row["deploymentStart"] for row in rows(str(tmp_path), "deployments")}
+    starts = {
+        row["deploymentID"]: row["deploymentStart"] for row in packages.rows(f"{tmp_path}/package", "deployments")
+    }
     assert starts == {"d1": "2024-05-01T10:00:00+02:00", "d2": "2024-11-01T00:00:00-03:30"}
-    times = {row["timestamp"][19:] for row in rows(str(tmp_path), "media") if row["deploymentID"] == "d1"}
+    times = {
+        row["timestamp"][19:] for row in packages.rows(f"{tmp_path}/package", "media") if row["deploymentID"] == "d1"
+    }
     assert times == {"+09:00"}
-    assert {row["timestamp"][19:] for row in rows(str(tmp_path), "media")} == {"+09:00", "-03:30"}
+    assert {row["timestamp"][19:] for row in packages.rows(f"{tmp_path}/package", "media")} == {"+09:00", "-03:30"}
 
 
 def test_a_table_of_taxa_names_the_classes(tmp_path: Path) -> None:
@@ -214,7 +191,7 @@ def test_a_table_of_taxa_names_the_classes(tmp_path: Path) -> None:
     taxa = "class,scientificName,observationType,taxonID\nperson,Homo sapiens,human,6MB3T\nArdea,Ardea,,32FH\nAnas strepera,Mareca strepera,,\n"
     (tmp_path / "taxa.csv").write_text(taxa)
     export(str(tmp_path), taxa=f"{tmp_path}/taxa.csv", threshold=0.25, model_name="Fens 3")
-    observations = rows(str(tmp_path), "observations")
+    observations = packages.rows(f"{tmp_path}/package", "observations")
     assert {row["scientificName"] for row in observations} == {"", "Ardea", "Mareca strepera"}
     assert {row["classifiedBy"].partition(" (")[0] for row in observations} == {"", "Fens 3"}
     plain = json.loads((tmp_path / "package/datapackage.json").read_text())
@@ -250,7 +227,7 @@ def test_each_box_is_an_observation_and_people_and_vehicles_have_no_species(tmp_
     assert account.rows == {"deployments": 2, "media": 4, "observations": 6}
     seen = [
         [row["observationType"], row["scientificName"], row["classificationProbability"][:4], *(row[f"bbox{side}"] for side in ("X", "Y", "Width", "Height"))]
-        for row in rows(str(tmp_path), "observations") if row["observationLevel"] == "media"
+        for row in packages.rows(f"{tmp_path}/package", "observations") if row["observationLevel"] == "media"
     ]  # fmt: skip
     assert sorted(seen) == [
         ["animal", "Anas strepera", "0.75", "", "", "", ""],
@@ -259,10 +236,10 @@ def test_each_box_is_an_observation_and_people_and_vehicles_have_no_species(tmp_
         ["unclassified", "", "", "", "", "", ""],
         ["vehicle", "", "0.4", "0.9", "0.9", "0.1", "1e-07"],
     ]
-    by = {row["observationType"]: row["classifiedBy"] for row in rows(str(tmp_path), "observations")}
+    by = {row["observationType"]: row["classifiedBy"] for row in packages.rows(f"{tmp_path}/package", "observations")}
     assert by["vehicle"] == "detector (detections sha256:ab)"
     (tmp_path / "check").mkdir()
-    assert problems(str(tmp_path), tmp_path / "check") == []
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
 def test_rescored_results_are_results(tmp_path: Path) -> None:
@@ -276,15 +253,15 @@ def test_rescored_results_are_results(tmp_path: Path) -> None:
     plan = rescore.plan(source, f"{tmp_path}/results", mark, overwrite=False)
     assert [outcome.trouble for outcome in rescore.run(plan.todo, scorer, mark)] == [None] * len(before.files)
     prepare(str(tmp_path), replace=True)
-    paths = [row["filePath"] for row in rows(str(tmp_path), "media")]
+    paths = [row["filePath"] for row in packages.rows(f"{tmp_path}/package", "media")]
     account = export(str(tmp_path), replace=True)
     assert account.rows == {"deployments": 2, "media": 5, "observations": 8}
-    assert [row["filePath"] for row in rows(str(tmp_path), "media")] == paths
-    assert {row["fileMediatype"] for row in rows(str(tmp_path), "media")} == {"image/jpeg"}
-    by = {row["classifiedBy"] for row in rows(str(tmp_path), "observations")}
+    assert [row["filePath"] for row in packages.rows(f"{tmp_path}/package", "media")] == paths
+    assert {row["fileMediatype"] for row in packages.rows(f"{tmp_path}/package", "media")} == {"image/jpeg"}
+    by = {row["classifiedBy"] for row in packages.rows(f"{tmp_path}/package", "observations")}
     assert by == {f"hiera_tiny (weights sha256:{'cd' * 32})", ""}
     (tmp_path / "check").mkdir()
-    assert problems(str(tmp_path), tmp_path / "check") == []
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
 @pytest.mark.parametrize("root", ["s3://in", "/mnt/in"])
@@ -296,19 +273,19 @@ def test_a_loose_photograph_has_its_own_path_and_published_media_have_a_url(root
     prepare(str(tmp_path))
     export(str(tmp_path))
     base = root if "://" in root else f"file://{root}"
-    assert [row["filePath"] for row in rows(str(tmp_path), "media")] == [
+    assert [row["filePath"] for row in packages.rows(f"{tmp_path}/package", "media")] == [
         f"{base}/at=d1/IMG #1.JPG", f"{base}/at=d1/a%2E%2Eb.jpg", f"{base}/at=d1/nl%0A.jpg", f"{base}/at=d2/1.tar#DCIM/1.jpg",
     ]  # fmt: skip
-    assert {row["filePublic"] for row in rows(str(tmp_path), "media")} == {"false"}
+    assert {row["filePublic"] for row in packages.rows(f"{tmp_path}/package", "media")} == {"false"}
     export(str(tmp_path), replace=True, media_url="https://fens.org/media/")
-    assert [(row["filePath"], row["filePublic"]) for row in rows(str(tmp_path), "media")] == [
+    assert [(row["filePath"], row["filePublic"]) for row in packages.rows(f"{tmp_path}/package", "media")] == [
         ("https://fens.org/media/at%3Dd1/IMG%20%231.JPG", "true"),
         ("https://fens.org/media/at%3Dd1/a%2E%2Eb.jpg", "true"),
         ("https://fens.org/media/at%3Dd1/nl%0A.jpg", "true"),
         ("https://fens.org/media/at%3Dd2/1.tar/DCIM/1.jpg", "true"),
     ]
     (tmp_path / "check").mkdir()
-    assert problems(str(tmp_path), tmp_path / "check") == []
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
 def test_what_the_standard_does_not_allow_is_refused_before_anything_is_written_or_removed(tmp_path: Path) -> None:
@@ -345,12 +322,12 @@ def test_images_outside_of_their_deployment_are_in_the_quarantine_and_skipped_ti
     assert "warning: deployment d2: its clock shows 2025-03-30 02:59:50, a time that Europe/Berlin skips" in said
     ends = [
         (row["eventStart"], row["eventEnd"])
-        for row in rows(str(tmp_path), "observations")
+        for row in packages.rows(f"{tmp_path}/package", "observations")
         if row["observationLevel"] == "event"
     ]
     assert ends[1] == ("2025-03-30T02:59:50+01:00", "2025-03-30T03:00:10+01:00")
     (tmp_path / "check").mkdir()
-    assert problems(str(tmp_path), tmp_path / "check") == []
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
 def test_events_that_all_lie_outside_of_their_deployments_are_refused(tmp_path: Path) -> None:
@@ -367,7 +344,7 @@ def test_parquet_holds_the_same_rows_in_types(tmp_path: Path) -> None:
         found = pq.read_table(tmp_path / f"package/{table}.parquet")
         assert found.column_names == [field["name"] for field in validation.schema(table)["fields"]]
         key = found.column_names[0]
-        assert found.column(key).to_pylist() == [row[key] for row in rows(str(tmp_path), table)]
+        assert found.column(key).to_pylist() == [row[key] for row in packages.rows(f"{tmp_path}/package", table)]
     types = dict(
         duckdb.sql(f"describe from '{tmp_path}/package/media.parquet'").project("column_name, column_type").fetchall()
     )
@@ -488,15 +465,17 @@ def test_the_standards_own_example_goes_through_and_comes_back(photographs: Path
     export(str(tmp_path), description=metadata, timezone=None)
 
     with (example / "deployments.csv").open(newline="") as file:
-        assert rows(str(tmp_path), "deployments") == sorted(csv.DictReader(file), key=lambda row: row["deploymentID"])
+        assert packages.rows(f"{tmp_path}/package", "deployments") == sorted(
+            csv.DictReader(file), key=lambda row: row["deploymentID"]
+        )
     facts = ("deploymentID", "timestamp", "fileName", "fileMediatype")
     back = [
         (row["filePath"].split("/")[-2].partition("#")[2], *(row[name] for name in facts))
-        for row in rows(str(tmp_path), "media")
+        for row in packages.rows(f"{tmp_path}/package", "media")
     ]
     assert sorted(back) == sorted((row["mediaID"], *(row[name] for name in facts)) for row in media)
     (tmp_path / "check").mkdir()
-    assert problems(str(tmp_path), tmp_path / "check") == []
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
 @pytest.mark.parametrize("table", ["deployments", "media", "observations"])

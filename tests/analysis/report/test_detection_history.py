@@ -15,11 +15,11 @@ def test_each_week_of_a_camera_is_detected_or_sampled(tmp_path: Path) -> None:
     results, events = f"{tmp_path}/results", f"{tmp_path}/events"
     plant(results, "fen/c1", [seen("a.jpg", 0), seen("b.jpg", 0.1), seen("c.jpg", 14)])
     plant(results, "fen/c2", [seen("d.jpg", 6, (0, 4, 0))])
-    make_events(results, events)
-    # On Monday 13 May at midnight the camera is fetched: that week is not sampled.
-    (tmp_path / "d.csv").write_text("deploymentID,deploymentStart,deploymentEnd\nfen/c2,2024-05-01,2024-05-12\n")
-    connection, _ = survey(results, events, str(tmp_path / "d.csv"))
-    found = detection_history.read(connection)
+    # The second camera is there to the end of Sunday 12 May: the week after that is not sampled.
+    periods = "deploymentID,deploymentStart,deploymentEnd\nfen/c1,,\nfen/c2,2024-05-01,2024-05-12\n"
+    (tmp_path / "d.csv").write_text(periods)
+    make_events(results, events, deployments=str(tmp_path / "d.csv"))
+    found = detection_history.read(survey(results, events)[0])
     assert (found.unit, found.units, found.species) == ("week", ("fen/c1", "fen/c2"), 2)
     assert found.cells.names == ("label", "camera", "week", "events")
     assert found.cells.rows == [

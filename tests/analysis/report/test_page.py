@@ -152,25 +152,26 @@ class TestEvents:
         plant(
             results, "moor/c2", [seen("e.jpg", 1, (0, 4, 0), latitude=52.5, longitude=13.25), seen("f.jpg", 2, UNSURE)]
         )
-        make_events(results, events)
         (tmp_path / "d.csv").write_text(
             "deploymentID,latitude,longitude,deploymentStart,deploymentEnd\nfen/c1,52,13,2024-05-01,2024-05-20\n"
-            "fen/late,52.1,13,2024-05-01,2024-05-03\n"
+            "fen/late,52.1,13,2024-05-01,2024-05-03\nmoor/c2,,,,\nmoor/c4,,,2024-05-01,\n"
         )
+        plant(results, "moor/c3", [seen("g.jpg"), seen("h.jpg", captured_at=None)])
+        make_events(results, events, deployments=f"{tmp_path}/d.csv")
         found = dataset.find(results)
-        built = page.build(found, Options(pictures=0, events=events, deployments=f"{tmp_path}/d.csv"))
+        built = page.build(found, Options(pictures=0, events=events))
         assert built.survey
         assert (built.survey.events, built.survey.independent, built.survey.days) == (5, 3, 20 + 2 + 3)
+        assert (built.survey.units, built.survey.declared, built.survey.unknown) == (4, 2, 1)
         text = " ".join(Outline(built.html).text.split())
         assert "Left out, since the model was less than 50 % sure: 1." in text
-        assert "Of 2 cameras from the start of a deployment to its end, as the deployments table says." in text
+        assert "Images in no event: 1 (deployment not in table), 1 (no time, deployment not in table)." in text
+        assert "Of 2 cameras from the start of a deployment to its end, as these were given" in text
+        assert "Of 1 nothing says how long they stood there" in text
         assert "Of 1 camera from the first image to the last, both days counted" in text
-        assert "owl 2 8.0 0.33 1 of 3 fen 2 96 % 1 May – 10 May 2024" in text
+        assert "owl 2 8.0 0.25 1 of 4 fen 2 96 % 1 May – 10 May 2024" in text
         assert {"map", "history", "by_site"} <= set(re.findall(r'<figure class="card chart" id="(\w+)"', built.html))
-        without = page.build(found, Options(pictures=0, events=events))
-        assert "Not on the map, since nothing says where they stand: fen/c1." in " ".join(
-            Outline(without.html).text.split()
-        )
+        assert "Not on the map, since nothing says where they stand: moor/c4." in text
 
     def test_corrected_clocks_and_rescored_names_are_those_of_the_events(self, tmp_path: Path) -> None:
         results, rescored, events = (f"{tmp_path}/{name}" for name in ("results", "rescored", "events"))
@@ -192,8 +193,6 @@ class TestEvents:
         found = dataset.find(results)
         with pytest.raises(UsageError, match=r"made with .*; leave it out"):
             page.build(found, Options(events=events, deployment_from=("serial",)))
-        with pytest.raises(UsageError, match="give --events as well"):
-            page.build(found, Options(deployments=f"{tmp_path}/d.csv"))
         assert page.build(found, Options(pictures=0, events=events, deployment_from=("site={site}/{camera}/…",))).survey
         plant(results, "fen/c2", [seen("a.jpg")])
         with pytest.raises(UsageError, match="run `trapline events` again"):

@@ -18,7 +18,7 @@ from trapline.results import rows
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY
 from trapline.results.parquet import ROWS_PER_GROUP
-from trapline.results.schema import SPECIES_PROBABILITY
+from trapline.results.schema import SPECIES_PROBABILITY, VECTOR
 
 # Frames that are sorted with all their probabilities: 180 MB with 700 classes. DuckDB would sort any number on disk.
 _FRAMES_AT_ONCE = 2**16
@@ -125,7 +125,7 @@ class EventTables:
             pa.field("best_frame", pa.string()),
         ]
         if self.column == "probabilities":
-            fields.append(pa.field("probabilities", pa.list_(pa.float32(), len(self.classes))))
+            fields.append(pa.field("probabilities", VECTOR))
         return pa.schema(fields)
 
     def _frames(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trapline.results.rows import matrix
+
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -122,7 +124,7 @@ def _dense(batch: pa.RecordBatch, classes: Sequence[str]) -> tuple[Floats, npt.N
     predicted = column.is_valid().to_numpy(zero_copy_only=False)
     values = np.zeros((len(batch), len(classes)))
     if full:
-        values[predicted] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(classes))
+        values[predicted] = matrix(column.drop_null(), len(classes))
     else:
         listed = column.flatten()
         place = pc.index_in(listed.field("species"), pa.array(classes, pa.string())).to_numpy(zero_copy_only=False)

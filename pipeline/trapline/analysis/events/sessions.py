@@ -2,9 +2,9 @@
 
 An event goes on across shards, folders and midnight. These are the tables in SQL:
 
-    stored     the rows of result files, with `filename` and `file_row_number`
-    located    the rows of images (without those of crops) with `deployment`, `camera`, the corrected `captured_at`,
-               and `reason`: why an image cannot be in an event, or null
+    stored     the rows of result files, without those of the frames of clips, with `filename` and `file_row_number`
+    located    the rows of images and clips (without those of crops) with `deployment`, `camera`, the corrected
+               `captured_at`, and `reason`: why an image cannot be in an event, or null
     frames     the images of one deployment, in order
     facts      its events
 
@@ -17,10 +17,11 @@ from datetime import datetime
 
 import duckdb
 
-from trapline.analysis import deployments
+from trapline.analysis import dataset, deployments
+from trapline.analysis.deployment_periods import NOT_IN_TABLE, OUTSIDE, Periods
 from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
-from trapline.analysis.sql import literal, read_parquet
+from trapline.analysis.sql import literal
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -51,16 +52,18 @@ class Placing:
         sources: where deployments are looked up.
         latest: no image can be later: a clock that says so is wrong.
         corrections: of clocks that were wrong; the first that applies to an image is used.
+        periods: in which a name stands for a deployment; None: names are those of deployments at any time.
     """
 
     sources: tuple[Source, ...]
     latest: datetime
     corrections: tuple[Correction, ...] = ()
+    periods: Periods | None = None
 
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
     """Create the views `stored` and `located` over these result files; nothing is read yet."""
-    connection.execute(f"create or replace temp view stored as from {read_parquet(urls)}")
+    connection.execute(f"create or replace temp view stored as from {dataset.without_frames(connection, urls)}")
     has_crops = "crop" in connection.sql("from stored limit 0").columns
     connection.execute(f"""
         create or replace temp view located as
@@ -70,13 +73,27 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Pl
         ), corrected as (
             select * replace ((captured_at + to_milliseconds(clock_correction_ms))::timestamp_ms as captured_at)
             from (select *, {correction_ms(placing.corrections)} as clock_correction_ms from placed)
-        )
+        ), dated as ({_dated(connection, placing)})
         select *, nullif(concat_ws(', ',
             case when captured_at is null then '{NO_TIME}' end,
-            case when captured_at < {_moment(EARLIEST)} or captured_at > {_moment(placing.latest)}
-                then '{IMPLAUSIBLE_TIME}' end,
-            case when deployment is null then '{NO_DEPLOYMENT}' end), '') as reason
-        from corrected""")
+            case when not plausible then '{IMPLAUSIBLE_TIME}' end,
+            case when deployment is null then '{NO_DEPLOYMENT}' else unlisted end), '') as reason
+        from dated""")
+
+
+def _dated(connection: duckdb.DuckDBPyConnection, placing: Placing) -> str:
+    """Return SQL that gives each image the deployment of its time, or says in `unlisted` why there is none."""
+    plausible = f"captured_at between {_moment(EARLIEST)} and {_moment(placing.latest)} as plausible"
+    if placing.periods is None:
+        return f"select *, {plausible}, null::varchar as unlisted from corrected"
+    placing.periods.define(connection)
+    return f"""
+        select corrected.* replace (
+                case when captured_at <= last then periods.deployment else corrected.deployment end as deployment),
+            {plausible},
+            case when corrected.deployment not in (select name from periods) then '{NOT_IN_TABLE}'
+                 when plausible and (last is null or captured_at > last) then '{OUTSIDE}' end as unlisted
+        from corrected asof left join periods on corrected.deployment = periods.name and captured_at >= first"""
 
 
 def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from trapline.analysis import dataset
 from trapline.analysis.report.queries import Headline
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
-from trapline.analysis.sql import Table, ask, read_parquet
+from trapline.analysis.sql import Table, ask
 
 # Days with images that a camera must have had for its habits to be known.
 _KNOWN_DAYS = 5
@@ -231,7 +232,7 @@ def _centroids(
     }
     connection.register("days", pa.table({name: pa.array(values) for name, values in numbers.items()}))
     stream = connection.sql(f"""
-        select number, embedding from {read_parquet(urls)} join images using (image_uri)
+        select number, embedding from {dataset.without_frames(connection, urls)} join images using (image_uri)
         join days on images.camera = days.camera and images.captured_at::date = days.day
         where embedding is not null""").to_arrow_reader(_BATCH)
     sums: npt.NDArray[np.float64] | None = None

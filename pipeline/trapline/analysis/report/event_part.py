@@ -11,7 +11,7 @@ from trapline.analysis.report import charts, detection_history, event_charts, si
 from trapline.analysis.report.chart_style import Chart
 from trapline.analysis.report.detection_history import History
 from trapline.analysis.report.sightings import RATE, Survey
-from trapline.analysis.sql import Table
+from trapline.analysis.sql import Table, ask, read_parquet
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,16 @@ class EventPart:
     Attributes:
         survey: them in figures.
         history: in which weeks which camera detected what.
+        unassigned: images in no event, by reason (reason, images).
+        declared: whether EVENTS has a table of deployments.
         unlocated: cameras without coordinates, which the map does not show.
         charts: by name, without those that have nothing to show.
     """
 
     survey: Survey
     history: History
+    unassigned: Table
+    declared: bool
     unlocated: Table
     charts: dict[str, Chart]
 
@@ -35,7 +39,6 @@ def read(
     connection: duckdb.DuckDBPyConnection,
     files: EventFiles,
     sources: Sequence[Source],
-    deployments: str | None,
     sure: float,
     apart: float,
 ) -> EventPart:
@@ -45,15 +48,13 @@ def read(
         connection: has the table `images` of `image_table.py`.
         files: of the events.
         sources: by which their deployments were found.
-        deployments: URL of a table of deployments, as in `survey_effort.py`; None for none.
         sure: probability that a species must reach to be counted.
         apart: minutes after which another event of a species at a camera is independent.
 
     Raises:
-        UsageError: the table of deployments cannot be used.
         StorageError, TransientError: a store refuses, or does not answer.
     """
-    survey_effort.read(connection, files.events, sources, deployments)
+    survey_effort.read(connection, files, sources)
     survey = sightings.from_events(connection, sure, apart)
     history = detection_history.read(connection)
     located, unlocated = sightings.places(connection)
@@ -65,4 +66,10 @@ def read(
         drawn["history"] = event_charts.history(history)
     if located.rows:
         drawn["map"] = event_charts.station_map(located)
-    return EventPart(survey, history, unlocated, drawn)
+    unassigned = ask(
+        connection,
+        f"""
+        select reason, count(*) as images from {read_parquet(files.unassigned)}
+        group by reason order by images desc, reason""",
+    )
+    return EventPart(survey, history, unassigned, bool(files.deployments), unlocated, drawn)

@@ -32,7 +32,6 @@ from trapline.analysis.report.sightings import Survey
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
 from trapline.analysis.sql import Table
 from trapline.errors import UsageError
-from trapline.storage import store
 
 # Pictures of each kind that are shown.
 _SHOWN = 8
@@ -52,7 +51,6 @@ class Options:
         silent_after: days without an image before the archive's end.
         new_within: days before the archive's end in which a species is new.
         events: folder of the events of these results; None: images are counted.
-        deployments: URL of a table of deployments; None: cameras stood there from their first to their last image.
         apart: minutes after which another event of a species at a camera is independent.
     """
 
@@ -62,7 +60,6 @@ class Options:
     silent_after: int = 3
     new_within: int = 7
     events: str | None = None
-    deployments: str | None = None
     apart: float = 30
 
 
@@ -105,7 +102,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
 
     Raises:
         UsageError: the results hold no image, or a source of deployments is none; the events are not those of the
-            results, or the table of deployments cannot be used.
+            results.
         StorageError, TransientError: the store of the results refuses, or does not answer.
     """
     files = _events(found, options)
@@ -120,8 +117,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         events: EventPart | None = None
         if files:
             say("reading the events")
-            table = options.deployments and store.absolute(options.deployments)
-            events = event_part.read(connection, files, sources, table, options.sure, options.apart)
+            events = event_part.read(connection, files, sources, options.sure, options.apart)
         else:
             sightings.from_images(connection)
         say("looking at cameras")
@@ -185,8 +181,6 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
 def _events(found: Results, options: Options) -> EventFiles | None:
     """Return the files of the events that the options name."""
     if not options.events:
-        if options.deployments:
-            raise UsageError("--deployments: says how long cameras stood there, for events; give --events as well")
         return None
     files = event_dataset.find(options.events, found)
     if options.deployment_from and tuple(options.deployment_from) != files.deployment_from:

@@ -1,7 +1,7 @@
 """The table `sightings`, which says what was seen where and when: independent events, or images where there are none.
 
-Its columns: label, unit (a camera at one place), site, moment (by the camera's clock) and probability. Queries count
-its rows.
+Its columns: label, unit (a camera in one deployment), site, moment (by the camera's clock) and probability. Queries
+count its rows.
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,8 @@ class Survey:
         events: all that are in EVENTS.
         named: those with a species that was probable enough.
         independent: what is left where those of one species that follow each other too soon are one.
-        outside: events at a time at which no row of the deployments table has their camera.
-        units: cameras, counted once for each place.
-        declared: of these, those whose period the deployments table says.
+        units: cameras, each counted once for each of its deployments.
+        declared: of these, those whose start and end the deployments say.
         unknown: those of which nothing says how long they stood there.
         days: of all cameras together.
         located: cameras with coordinates.
@@ -39,7 +38,6 @@ class Survey:
     events: int
     named: int
     independent: int
-    outside: int
     units: int
     declared: int
     unknown: int
@@ -70,8 +68,7 @@ def from_events(connection: duckdb.DuckDBPyConnection, sure: float, minutes: flo
         with marked as (
             select *, coalesce(started_at - max(ended_at) over (before rows between unbounded preceding and 1 preceding)
                     >= to_milliseconds($apart), true) as begins
-            from events join event_units using (event_id) where label is not null and probability >= $sure
-                and unit is not null
+            from events where label is not null and probability >= $sure
             window before as (partition by unit, label order by started_at, ended_at, event_id)
         ), numbered as (
             select *, sum(begins::int) over (
@@ -86,7 +83,7 @@ def from_events(connection: duckdb.DuckDBPyConnection, sure: float, minutes: flo
         """
         select (select count(*) from events),
             (select count(*) from events where label is not null and probability >= $sure),
-            (select count(*) from sightings), (select count(*) from event_units where unit is null),
+            (select count(*) from sightings),
             count(*), count(*) filter (declared), count(*) filter (days is null), coalesce(sum(days), 0),
             count(*) filter (latitude is not null and longitude is not null)
         from units""",

@@ -24,7 +24,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer, find
 from trapline.results.ledger import Plan
 from trapline.results.parquet import ROWS_PER_GROUP, file_metadata, parquet_writer
-from trapline.results.rows import of_images
+from trapline.results.rows import of_images, without_frames
 from trapline.sources.shards import Shard
 from trapline.storage import store
 
@@ -139,7 +139,7 @@ def _rows(
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=scorer.reads):
             table = scorer(batch, remarks)
             images += len(of_images(table))
-            species.update(table.column("species").drop_null().to_pylist())
+            species.update(without_frames(table).column("species").drop_null().to_pylist())
             writer.write_table(table)
         after = replace(
             before,

@@ -15,7 +15,7 @@ from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp
 from trapline.model.predictions import Predictions
-from trapline.results.rows import model_columns
+from trapline.results.rows import matrix, model_columns
 from trapline.results.schema import CROP_FIELDS, IMAGE_FIELDS, Columns
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -119,20 +119,15 @@ class Scorer:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
         if self.head:
-            values = self.head.logits(matrix(rows.column("embedding")))
+            embeddings = matrix(rows.column("embedding"), self.head.weight.shape[1])
+            values = self.head.logits(embeddings.astype(np.float32, copy=False))
             return softmax(values, self.temperature or 1.0), logsumexp(values, axis=1)
-        probabilities = matrix(rows.column("probabilities"))
+        probabilities = matrix(rows.column("probabilities"), len(self.classes)).astype(np.float32, copy=False)
         energy = rows.column("energy").to_numpy(zero_copy_only=False)
         if self.temperature is None:
             return probabilities, energy
         remarks["had a probability stored as 0, taken for 1.2e-38"] += int((probabilities == 0).any(axis=1).sum())
         return softmax(logits(probabilities), self.temperature), energy
-
-
-def matrix(lists: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
-    """Return the values of lists without nulls, float32 [N, D]."""
-    flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    return flat.reshape(len(lists), lists.type.list_size)
 
 
 def _typed(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -7,8 +7,9 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
-from trapline.analysis.sql import read_parquet, translated
+from trapline.analysis.sql import translated
 from trapline.decoding.decode import PREPROCESSING, decode
 from trapline.errors import CheckpointError, StorageError, UsageError
 from trapline.model import checkpoint
@@ -158,8 +159,8 @@ def _row(connection: duckdb.DuckDBPyConnection, results: Results, name: str) -> 
         urls = [result.url for result in results.files if uri.startswith(f"{result.shard}#")]
         if not urls:
             continue
-        query = f"SELECT embedding, error FROM {read_parquet(urls)} WHERE image_uri = $uri"
         with translated(results.output):
+            query = f"SELECT embedding, error FROM {dataset.without_frames(connection, urls)} WHERE image_uri = $uri"
             found = connection.execute(query, {"uri": uri}).fetchall()
         if found:
             embedding, error = found[0]
