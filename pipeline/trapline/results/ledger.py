@@ -79,7 +79,13 @@ class Plan:
     results: list[Result]
 
 
-def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace: bool) -> Plan:
+def plan(
+    shards: Sequence[Shard],
+    output: str,
+    fingerprint: Fingerprint,
+    replace: bool,
+    results: list[Result] | None = None,
+) -> Plan:
     """Compare the shards with what OUTPUT holds.
 
     Args:
@@ -87,6 +93,7 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
         output: where results go.
         fingerprint: of this run.
         replace: whether results with another fingerprint may be overwritten.
+        results: what `survey` has found there; by default it is called.
 
     Raises:
         OutputConflict: OUTPUT holds, under a name that a shard would take, the rows of another shard or a file that
@@ -94,7 +101,7 @@ def plan(shards: Sequence[Shard], output: str, fingerprint: Fingerprint, replace
             another fingerprint.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    results = survey(output)
+    results = survey(output) if results is None else results
     at = {result.url: result for result in results}
     todo, done = [], []
     for shard in shards:

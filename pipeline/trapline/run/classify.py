@@ -12,7 +12,7 @@ from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
-from trapline.model.predict import DEFAULT_BATCH, resolve_precision
+from trapline.model.predict import DEFAULT_BATCH
 from trapline.ray_session import connect, on_shared_cluster
 from trapline.results import layout, ledger
 from trapline.results.ledger import Result
@@ -26,6 +26,7 @@ from trapline.run.messages import Task
 from trapline.run.observer import During, OnEnd, RunObserver, ignore_end
 from trapline.run.passes import run_passes
 from trapline.run.plan import RunPlan
+from trapline.run.precision import settle
 from trapline.run.progress import Progress
 from trapline.run.ray_stream import RayStream, WorkerClasses
 from trapline.run.ray_watch import RayWatch, exit_now, patience
@@ -130,16 +131,17 @@ def _prepare(config: RunConfig) -> _Prepared:
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
-    precision = resolve_precision(config.precision, device)
+    results = ledger.survey(config.output)
+    precision, bound = settle(config.precision, model, device, results)
     columns = columns_of(config, model)
     detections = _detections(config)
-    current = fingerprint(config, model, precision, detections.digest if detections else None, device=device)
+    current = fingerprint(config, model, precision, detections.digest if detections else None, bound, device=device)
 
     since = parse_since(config.since, now) if config.since else None
     listed = discover(config.inputs, config.output, config.image_column)
     found = select(listed, since, config.where, part_of(config.part), config.output)
     _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
-    compared = ledger.plan(found.shards, config.output, current, config.replace)
+    compared = ledger.plan(found.shards, config.output, current, config.replace, results)
     todo = newest_first(compared.todo) if stop_at else compared.todo
     plan = RunPlan(
         config=config,
@@ -160,6 +162,7 @@ def _prepare(config: RunConfig) -> _Prepared:
         decode=config.decode,
         cropping=cropping(config),
         stop_at=stop_at,
+        bound=bound,
     )
     return _Prepared(plan, listed.shards, job, model, detections, compared.results)
 
