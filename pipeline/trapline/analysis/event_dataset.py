@@ -86,8 +86,10 @@ def find(folder: str, results: Results) -> EventFiles:
     last = known.get(unassigned_url(folder))
     if not last or last.identity != tables.identity(results.files):
         raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
-    below = (_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS))
-    found = EventFiles(*below, last.fingerprint)
+    events, images, unassigned, deployments = (
+        _below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS)
+    )
+    found = EventFiles(events, images, unassigned, deployments, last.fingerprint)
     if not found.events:
         raise UsageError(
             f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"

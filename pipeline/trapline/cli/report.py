@@ -84,10 +84,6 @@ def report(
         survey = built.survey
         counted = f"{survey.independent:,} independent of {survey.events:,}, in {survey.days:,.0f} camera-days"
         console.print(f"events    {counted}", highlight=False)
-        if survey.outside:
-            console.print(
-                f"          {survey.outside:,} at a time that no deployment has: not counted", highlight=False
-            )
     missing = f", {built.missing:,} not to be had" if built.missing else ""
     console.print(f"pictures  {built.shown:,} fetched{missing}", highlight=False)
     if found := Counter(finding.rule for finding in built.findings):

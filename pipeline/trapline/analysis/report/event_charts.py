@@ -129,7 +129,7 @@ def _graticule(projected: map_projection.Map, x: Any, y: Any) -> Iterable[Any]:
     )
     yield meridians.mark_rule(color=LINE).encode(x=x)
     yield parallels.mark_rule(color=LINE).encode(y=y)
-    style = {"color": QUIET, "fontSize": 10.5}
+    style: dict[str, Any] = {"color": QUIET, "fontSize": 10.5}
     yield meridians.mark_text(dx=4, align="left", baseline="top", dy=4, **style).encode(
         x=x, y=alt.value(0), text="text:N"
     )

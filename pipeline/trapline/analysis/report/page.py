@@ -120,6 +120,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             events = event_part.read(connection, files, sources, options.sure, options.apart)
         else:
             sightings.from_images(connection)
+        survey = events.survey if events else None
         say("looking at cameras")
         findings = camera_health.failing(connection) + camera_health.silent(connection, head, options.silent_after)
         displaced, judged = _displaced(connection, found)
@@ -161,9 +162,9 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             },
             "places": places,
             "events": events,
-            "survey": events and events.survey,
+            "survey": survey,
             "most_species": detection_history.MOST_SPECIES,
-            "species": sightings.species(connection, events and events.survey, head),
+            "species": sightings.species(connection, survey, head),
             "charts": _charts(connection, head, cameras, nights, events),
             "left_out": queries.cameras_without_images(connection, head, cameras, _DAYS),
             "now": datetime.now(UTC),
@@ -174,7 +175,6 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             "most_rows": sql.MOST_ROWS,
         }
     missing = sum(not thumbnail.data_uri for thumbnail in fetched.values())
-    survey = events and events.survey
     return Page(_template().render(context), head, survey, findings, len(fetched) - missing, missing)
 
 
