@@ -5,6 +5,7 @@ files in place.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ def temporary_name() -> str:
     """Return a file name that the globs of DuckDB (`*.parquet`) and pyarrow (which hides `_*`) do not match."""
     # Short, because the target's own name may already be as long as the file system allows.
     return f"_{uuid4().hex}.partial"
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file has such a name."""
+    return re.fullmatch(r"_[0-9a-f]{32}\.partial", name) is not None
 
 
 def _raise_unless_gone(error: OSError) -> None:
