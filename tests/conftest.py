@@ -11,6 +11,7 @@ os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
 import ray
+import torch
 from hypothesis import settings
 
 from tests.support.archives import write_tiny_checkpoint
@@ -21,6 +22,11 @@ settings.register_profile("trapline", deadline=None, derandomize=True)
 settings.load_profile("trapline")
 
 _bucket_numbers = count(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="session")

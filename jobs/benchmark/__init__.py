@@ -37,10 +37,13 @@ def model(
     model: Annotated[str | None, Parameter(help="A trained checkpoint; default: Hiera-Base of random weights.")] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_size: Annotated[
-        tuple[int, ...], Parameter(help="May be given several times; default: 8, or 16, 64 and 256 on a GPU.")
+        tuple[int, ...], Parameter(help="May be given several times; default: 8, or 64 on a GPU.")
     ] = (),
     rounds: Rounds = 5,
     compiled: Annotated[bool, Parameter(help="With compiled networks: 1 to 2 minutes more for each.")] = True,
+    tuned: Annotated[
+        bool, Parameter(help="On a GPU, compiled with kernels that are tried out too: many minutes.")
+    ] = False,
     json: Json = None,
 ) -> int:
     """The network alone, against birder's, by precision; how fast, and how far its answers are from float32's."""
@@ -49,7 +52,7 @@ def model(
     loaded = checkpoint.load(model) if model else random_model()
     pixels = decoding.pixels(decoding.photographs(folder), loaded.size) if folder else None
     sizes = batch_size or model_benchmark.BATCH_SIZES[where]
-    rows, peaks = model_benchmark.measure(console, loaded, pixels, where, sizes, rounds, compiled)
+    rows, peaks = model_benchmark.measure(console, loaded, pixels, where, sizes, rounds, compiled, tuned)
     table = new_table("network", "batch", "images/s", f"× {rows[0].name}", "of peak", "top-1", "cosine ≥", "|Δp| ≤")
     for row in rows:
         table.add_row(

@@ -50,7 +50,7 @@ class Contender:
 
 
 def contenders(
-    model: Model, device: Device, precisions: Sequence[Precision], size: int, compiled: bool
+    model: Model, device: Device, precisions: Sequence[Precision], size: int, compiled: bool, tuned: bool = False
 ) -> dict[str, Callable[[], Contender]]:
     """All of them, by name, birder's in float32 first; each is made when it is called for.
 
@@ -60,6 +60,7 @@ def contenders(
         precisions: of ours.
         size: of a batch.
         compiled: whether those are among them that `torch.compile` makes fast.
+        tuned: whether ours is there once more, with kernels that torch tries out.
     """
     found: dict[str, Callable[[], Contender]] = {}
     if find_spec("birder") and VARIANTS.get(model.variant) == model.architecture:
@@ -75,9 +76,10 @@ def contenders(
         if compiled:
             found |= {
                 "trapline bf16 compiled": partial(network, "bf16", compiled=True),
-                "trapline bf16 compiled, tuned": partial(network, "bf16", compiled=True, mode=_TUNED),
                 "trapline bf16 compiled, from the host": partial(fed, compiled=True),
             }
+        if tuned:
+            found["trapline bf16 compiled, tuned"] = partial(network, "bf16", compiled=True, mode=_TUNED)
     return found
 
 

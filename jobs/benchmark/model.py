@@ -16,12 +16,13 @@ from jobs.benchmark.rounds import Spread, take_turns
 from trapline.errors import in_one_line
 from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
+from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.hiera import Hiera
 from trapline.model.predict import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 
-BATCH_SIZES: dict[Device, tuple[int, ...]] = {"cpu": (8,), "cuda": (16, 64, 256)}
+BATCH_SIZES: dict[Device, tuple[int, ...]] = {"cpu": (8,), "cuda": (64,)}
 
 _MEAN, _STD = (0.5, 0.45, 0.4), (0.25, 0.2, 0.3)
 _PASSES: dict[Device, int] = {"cpu": 1, "cuda": 8}  # of a round: a GPU has the next one at hand while it is at work
@@ -83,6 +84,7 @@ def measure(
     batch_sizes: Sequence[int],
     rounds: int,
     compiled: bool,
+    tuned: bool = False,
 ) -> tuple[list[Row], dict[Precision, float]]:
     """All contenders, in turn, at one size of batch after the other.
 
@@ -94,6 +96,7 @@ def measure(
         batch_sizes: images in a pass.
         rounds: that count, of each contender.
         compiled: whether compiled networks are among them; each takes a minute or two, and a C++ compiler.
+        tuned: whether ours is also compiled with kernels that are tried out, which takes many minutes.
 
     Returns:
         A row each; and the measured peaks, GFLOP/s by precision.
@@ -110,13 +113,13 @@ def measure(
         firsts: list[Row] = []
         work: dict[str, Callable[[], int]] = {}
         precision_of: dict[str, Precision] = {}
-        for name, make in contenders(model, device, ours, size, compiled).items():
+        for name, make in contenders(model, device, ours, size, compiled, tuned).items():
             try:
                 with console.status(f"first pass: {name}, batches of {size}"):
                     row, contender = _first_pass(Row(name, size), make, images, answers)
                     work[name], precision_of[name] = _round(contender, images, size, device), contender.precision
             except Exception as error:  # noqa: BLE001 - the others go on
-                out = isinstance(error, torch.OutOfMemoryError)
+                out = is_device_out_of_memory(error)
                 row = Row(name, size, trouble="out of memory" if out else in_one_line(error))
             firsts.append(row)
         timings = take_turns(console, work, rounds)

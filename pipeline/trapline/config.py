@@ -143,7 +143,7 @@ class Options(BaseModel):
         default="auto", description="Where inference runs. auto: on GPUs if the cluster has any, else on CPUs."
     )
     batch_size: Annotated[int | None, CLUSTER] = Field(
-        default=None, ge=1, le=4096, description="Images per inference batch; default: 64 on a GPU, 8 on a CPU."
+        default=None, ge=1, le=4096, description="Images per inference batch; default: 256 on a GPU, 8 on a CPU."
     )
     decode_workers: Annotated[int | None, CLUSTER] = Field(
         default=None, ge=1, description="Number of parallel decode tasks; default: chosen from the cluster's cores."

@@ -107,10 +107,10 @@ def test_a_network_that_has_no_memory_is_a_row_that_says_so(monkeypatch: pytest.
     assert rows_by_name["trapline fp32"].cosine == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_our_network_is_measured_in_every_way_that_it_is_used(tiny_model: Path) -> None:
     model = checkpoint.load(str(tiny_model))
-    rows, _ = measure_model(QUIET, model, None, "cuda", (4, 16), 1, compiled=True)
+    rows, _ = measure_model(QUIET, model, None, "cuda", (4, 16), 1, compiled=True, tuned=True)
     assert [row.trouble for row in rows] == [None] * len(rows)
     ways = [
         "fp32",

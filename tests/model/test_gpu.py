@@ -3,22 +3,22 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
-from torch.nn.attention import SDPBackend
 
 from jobs.benchmark.model import random_model
 from tests.support.numerics import assert_as_exact, assert_same_images
 from trapline.model import blocks, checkpoint, gpu
+from trapline.model.attention_kernels import choose_kernels
 from trapline.model.gpu import MOST_WINDOWS, Busy, Gpu
 from trapline.model.hiera import Output
 from trapline.model.predict import Predictor
-
-with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+from trapline.model.predictions import Predictions
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -93,7 +93,7 @@ def test_a_predictor_answers_several_threads_as_it_does_one(tiny_model: Path) ->
             assert_same_images(found, expected)
 
 
-@with_gpu
+@pytest.mark.gpu
 class TestOnAGpu:
     """Hiera-Base, as it is used."""
 
@@ -101,17 +101,16 @@ class TestOnAGpu:
     def predictor(self) -> Predictor:
         return Predictor(random_model(), "cuda", "bf16", 4)
 
-    def test_attention_is_the_flash_kernel(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-        chosen = set()
-        attend = torch.nn.functional.scaled_dot_product_attention
-
-        def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            chosen.add(SDPBackend(torch._fused_sdp_choice(q, k, v)))
-            return attend(q, k, v)
-
-        monkeypatch.setattr(blocks.F, "scaled_dot_product_attention", watched)
-        predictor(random_pixels(4))
-        assert chosen == {SDPBackend.FLASH_ATTENTION}
+    @pytest.mark.parametrize(("over_images", "expected"), [("flash", {"flash"}), ("cudnn", {"flash", "cudnn"})])
+    def test_attention_is_the_kernel_of_its_place(self, over_images: Any, expected: set[str]) -> None:
+        predictor = Predictor(random_model(), "cuda", "bf16", 4)
+        before = predictor(random_pixels(4))
+        choose_kernels(predictor.network, "flash", over_images)
+        with torch.profiler.profile() as profile:
+            found = predictor(random_pixels(4))
+        names = {event.key for event in profile.key_averages() if "_scaled_dot_product_" in event.key}
+        assert names == {f"aten::_scaled_dot_product_{kernel}_attention" for kernel in expected}
+        assert least_cosine(found, before) >= 0.9995
 
     def test_as_many_windows_as_may_be_are_attended_to_in_one_pass(self) -> None:
         predictor = Predictor(random_model("hiera_abswin_tiny", (1024, 1024)), "cuda", "bf16", 10_000)
@@ -131,9 +130,7 @@ class TestOnAGpu:
                 assert predictor.gpu.answer.compile(torch.from_numpy(random_pixels(size)).cuda())
         with ThreadPoolExecutor(2) as threads:
             for found in threads.map(predictor, [random_pixels(4)] * 4 + [random_pixels(1)] * 4):
-                cosine = (found.embedding * before.embedding[: len(found.embedding)]).sum(1)
-                cosine /= np.linalg.norm(found.embedding, axis=1)
-                assert (cosine / np.linalg.norm(before.embedding[: len(cosine)], axis=1)).min() >= 0.9995
+                assert least_cosine(found, before) >= 0.9995
         assert counters["stats"]["unique_graphs"] == 2
 
     def test_pixels_are_copied_while_another_batch_is_computed(self) -> None:
@@ -150,6 +147,11 @@ class TestOnAGpu:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(lambda seed: device(images(2, seed), 2), range(6)))
         assert any(meanwhile)
+
+
+def least_cosine(found: Predictions, expected: Predictions) -> float:
+    pairs = (torch.from_numpy(each.embedding[: len(found.embedding)]) for each in (found, expected))
+    return float(torch.cosine_similarity(*pairs).min())
 
 
 def random_pixels(count: int) -> np.ndarray:

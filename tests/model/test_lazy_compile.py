@@ -1,9 +1,10 @@
 """When something is compiled, and that it then says the same. Most of it holds for whatever compiles."""
 
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ class TestWhatIsCompiled:
         double = self.double()
         for compiled in (0, 0, 1, 1):
             assert double(torch.ones(4)).tolist() == [2] * 4
+            double.wait()
             assert graphs() == compiled
             double.took(4, WORTHWHILE / 2)
 
@@ -86,6 +88,7 @@ class TestWhatIsCompiled:
         double.took(4, WORTHWHILE)
         for size in (1, 2, 4, 3, 4):
             assert double(torch.ones(size)).tolist() == [2] * size
+            double.wait()
         assert graphs() == 1
 
     def test_is_compiled_once(self) -> None:
@@ -93,7 +96,57 @@ class TestWhatIsCompiled:
         for size in (8, 4, 2, 8, 4, 2):
             double.took(size, WORTHWHILE)
             double(torch.ones(size))
+            double.wait()
         assert graphs() == 3
+
+    def test_is_compiled_while_batches_go_on(self) -> None:
+        go_on, calls = Event(), []
+
+        def slow(graph: Any, _: object) -> Any:
+            assert go_on.wait(60)
+            return lambda batch: calls.append(threading.current_thread()) or graph(batch)
+
+        double = Compiled(lambda batch: batch * 2, fail, backend=slow)  # type: ignore[arg-type]
+        double.took(4, WORTHWHILE)
+        for _ in range(3):
+            assert double(torch.ones(4)).tolist() == [2] * 4
+            assert double.is_compiling
+        assert calls == []
+        go_on.set()
+        double.wait()
+        assert double(torch.ones(4)).tolist() == [2] * 4
+        assert calls[-1] is threading.current_thread()
+        assert (graphs(), double.is_compiling) == (1, False)
+
+    @pytest.mark.parametrize("inference", [True, False])
+    def test_is_used_in_the_mode_that_it_was_compiled_in(self, inference: bool) -> None:
+        double = self.double()
+        double.took(4, WORTHWHILE)
+        with torch.inference_mode(inference):
+            for _ in range(3):
+                double(torch.ones(4))
+                double.wait()
+        assert graphs() == 1
+
+    def test_that_has_no_memory_beside_other_work_is_compiled_alone(self) -> None:
+        errors = [torch.OutOfMemoryError("CUDA out of memory.") for _ in range(2)]
+        threads = []
+
+        def full(graph: Any, _: object) -> Any:
+            threads.append(threading.current_thread())
+            if errors:
+                raise errors.pop()
+            return graph
+
+        double = Compiled(lambda batch: batch * 2, fail, backend=full)  # type: ignore[arg-type]
+        double.took(4, WORTHWHILE)
+        assert double(torch.ones(4)).tolist() == [2] * 4
+        double.wait()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            double(torch.ones(4))
+        assert double(torch.ones(4)).tolist() == [2] * 4
+        here = threading.current_thread()
+        assert [thread is here for thread in threads] == [False, True, True]
 
     def test_is_not_given_up_when_another_size_is_one_too_many_for_torch(self) -> None:
         notes: list[str] = []
@@ -116,6 +169,7 @@ class TestWhatIsCompiled:
         for size in (4, 4, 8):
             double.took(size, WORTHWHILE)
             assert double(torch.ones(size)).tolist() == [2] * size
+            double.wait()
         assert calls == 1
         (note,) = notes
         assert note.startswith("the network could not be compiled, and runs as it is, slower: ")

@@ -104,7 +104,7 @@ def test_bf16_changes_the_class_of_few_images_and_only_between_almost_equals(
     assert changed.max(initial=0) < 0.03
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_bf16_on_a_gpu_changes_the_class_of_few_images_and_only_between_almost_equals(
     model: Model, drawn: NDArray[np.uint8], exact: Predictions, autocast: Predictions, compiled: bool

@@ -14,12 +14,11 @@ from tests.support.numerics import assert_same_images, birders, smooth_pixels
 from trapline.errors import FatalError, UsageError
 from trapline.model import checkpoint
 from trapline.model.architecture import STAGES
+from trapline.model.gpu import Gpu
 from trapline.model.hiera import Output
 from trapline.model.predict import Predictor, multiplies_in_bf16, resolve_precision
 
 Pixels = npt.NDArray[np.uint8]
-
-with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -175,20 +174,32 @@ def test_a_gpu_that_is_not_there_is_said(predictor: Callable[..., Predictor]) ->
         predictor(device="cuda")
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [2]), (3, [2, 2]), (6, [2, 2, 2]), (7, [8]), (8, [8]), (9, [8, 2]), (11, [8, 2, 2])]
+)
+def test_passes_of_a_gpu_are_of_two_sizes(
+    predictor: Callable[..., Predictor], pixels: Pixels, count: int, sizes: list[int]
+) -> None:
+    padded = predictor()
+    padded.gpu, padded.batch_size = Gpu(padded.answer, padded.device, pytest.fail), 8
+    found = TestOutOfMemory.refuse(padded, repeat(8), TestOutOfMemory.of_a_gpu)
+    assert_same_images(padded(pixels[:count]), predictor()(pixels[:count]))
+    assert found == sizes
+
+
+@pytest.mark.gpu
 class TestOnAGpu:
-    @with_gpu
     @pytest.mark.parametrize("count", [1, 3, 8, 9, 11])
-    def test_padding_to_a_power_of_two_changes_no_answer(
+    def test_padding_to_two_sizes_changes_no_answer(
         self, predictor: Callable[..., Predictor], pixels: Pixels, count: int
     ) -> None:
         gpu = predictor(batch_size=8, device="cuda", stages=("stage4",))
         sizes = TestOutOfMemory.refuse(gpu, repeat(8), TestOutOfMemory.of_a_gpu)
         found = gpu(pixels[:count])
         assert_same_images(found, predictor(stages=("stage4",))(pixels[:count]))
-        assert sizes == {1: [1], 3: [4], 8: [8], 9: [8, 1], 11: [8, 4]}[count]
+        assert sizes == {1: [2], 3: [2, 2], 8: [8], 9: [8, 2], 11: [8, 2, 2]}[count]
         assert {len(getattr(found, field.name)) for field in fields(found) if field.name != "features"} == {count}
 
-    @with_gpu
     def test_memory_that_is_really_used_up_halves_the_batch(
         self, predictor: Callable[..., Predictor], pixels: Pixels
     ) -> None:

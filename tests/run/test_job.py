@@ -104,6 +104,16 @@ def test_options_of_crops_reach_the_rows_where_there_are_detections(model: Model
     assert one.differences(fingerprint(config(), model, "fp32", "cd" * 32)) != []
 
 
+def test_a_gpu_in_bf16_computes_rows_that_no_other_device_does(model: Model) -> None:
+    digests = {
+        (precision, device): fingerprint(config(), model, precision, device=device).digest
+        for precision in ("fp32", "bf16")
+        for device in ("cpu", "cuda")
+    }
+    assert digests["fp32", "cpu"] == digests["fp32", "cuda"]
+    assert digests["bf16", "cpu"] != digests["bf16", "cuda"]
+
+
 def test_of_every_option_it_is_known_whether_it_reaches_the_rows() -> None:
     known = {name for options in REACH_THE_ROWS for name in options} | THROUGH_THE_MODEL | set(WITHOUT_EFFECT)
     known |= set(THROUGH_DETECTIONS) | {"video"}

@@ -22,7 +22,7 @@ import ray
 from ray._private import internal_api
 
 from jobs.benchmark.growth import held_alone
-from tests.scaling.simulation import Scenario, Seen
+from tests.scaling.simulation import BATCH, Scenario, Seen
 from tests.scaling.stand_ins import SleepingReader, sleeping_actor
 from trapline.config import RunConfig
 from trapline.results import layout, ledger
@@ -116,7 +116,7 @@ def run(scenario: Scenario) -> Seen:
     """Run it, in this process, on a Ray of its own."""
     config = RunConfig(
         inputs=(scenario.archive,), output=scenario.output, model=scenario.model, device="cuda",
-        decode_workers=scenario.decode_workers,
+        decode_workers=scenario.decode_workers, batch_size=BATCH,
     )  # fmt: skip
     # Cores and a GPU that need not be there: who sleeps takes none.
     ray.init(

@@ -20,17 +20,16 @@ from jobs.benchmark.growth import write_archive
 from jobs.benchmark.model import SIZE, random_model
 from trapline.errors import UsageError
 from trapline.model import checkpoint
-from trapline.model.predict import DEFAULT_BATCH
 
 # With the reference model's classes and embedding; stand-ins never ask its network.
 _VARIANT = "hiera_abswin_tiny"
-_BATCH = DEFAULT_BATCH["cuda"]
+BATCH = 64  # images in a chunk
 # Of a photograph nothing is used but its name and its length.
 _STUB = bytes(1000)
 # Two readers keep two cores busy; what the driver does for an image does not depend on their number.
 _READERS = 2
 # Shards per decode worker, and images in each: half a minute at the rates of real decoding.
-_SHARDS_A_WORKER, _IMAGES_A_SHARD = 10, 4 * _BATCH
+_SHARDS_A_WORKER, _IMAGES_A_SHARD = 10, 4 * BATCH
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Size:
     @property
     def chunks(self) -> int:
         """In all."""
-        return self.shards * max(1, ceil(self.images / _BATCH))
+        return self.shards * max(1, ceil(self.images / BATCH))
 
     @property
     def terms(self) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from trapline.analysis import sql
-from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.errors import OutputConflict, UsageError
 from trapline.results import footer, ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY, Footer
@@ -47,6 +47,13 @@ class Results:
         while "rescored" in facts:
             facts = facts["rescored"]
         return facts
+
+    def classifier(self, name: str | None = None) -> str:
+        """Return what named the species: a name, or that of the network, with digests of the weights and of a head."""
+        named = name or self.computed.get("architecture", {}).get("variant") or "Hiera"
+        head = self.fingerprint.facts.get("head_sha256")
+        head = f", head sha256:{head}" if head else ""
+        return f"{named} (weights sha256:{self.computed.get('weights_sha256', 'unknown')}{head})"
 
     def refuse_crops(self, job: str) -> None:
         """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
@@ -94,15 +101,6 @@ def shard_folder(result: str, output: str) -> str:
     """Return the path of the folder that holds a shard, below the input: for loose images, of the shard itself."""
     path = shard_path(result, output)
     return path if result.endswith(f"/{FOLDER_OUTPUT}") else path.rpartition("/")[0]
-
-
-def check_count(results: Results, images: int) -> None:
-    """Raise TransientError where another number of images was read than the footers of the result files name."""
-    expected = sum(file.images for file in results.files)
-    if images != expected:
-        raise TransientError(
-            f"{results.output}: has {expected:,} images, and {images:,} were read; run it again when `classify` is done"
-        )
 
 
 def columns(results: Results) -> list[str]:

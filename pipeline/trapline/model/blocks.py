@@ -4,9 +4,14 @@ Tokens are [B, windows, tokens, C], the tokens of a window in unrolled order: wh
 merges is the slowest index (see `hiera`). Parameters are named as birder names them.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values [N, heads, tokens, C / heads] to what is attended to, of the queries' shape."""
 
 
 class Block(nn.Module):
@@ -41,12 +46,14 @@ class MaskUnitAttention(nn.Module):
         self.heads = heads
         self.pool = pool
         self.windowed = windowed
+        self.kernel: Kernel | None = None
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, windows, queries, C_out] of [B, windows, tokens, C]."""
-        out: Tensor = self.proj(attend(self.qkv(x), self.heads, pool=self.pool, windowed=self.windowed))
+        attended = attend(self.qkv(x), self.heads, pool=self.pool, windowed=self.windowed, kernel=self.kernel)
+        out: Tensor = self.proj(attended)
         return out
 
 
@@ -86,7 +93,7 @@ def mlp(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Identity(), nn.Linear(4 * dim, dim))
 
 
-def attend(qkv: Tensor, heads: int, *, pool: bool, windowed: bool) -> Tensor:
+def attend(qkv: Tensor, heads: int, *, pool: bool, windowed: bool, kernel: Kernel | None = None) -> Tensor:
     """Compute what lies between the two products of `MaskUnitAttention`.
 
     Args:
@@ -94,12 +101,13 @@ def attend(qkv: Tensor, heads: int, *, pool: bool, windowed: bool) -> Tensor:
         heads: of the attention.
         pool: reduce the queries to a quarter by max-pooling.
         windowed: attend within windows, rather than over the image.
+        kernel: the attention itself; by default torch's choice.
 
     Returns:
         [B, windows, queries, C].
     """
     q, k, v = sequences(qkv, pool=pool, windowed=windowed)
-    return _attend(q, k, v, heads).reshape(*qkv.shape[:2], -1, q.shape[-1])
+    return _attend(q, k, v, heads, kernel).reshape(*qkv.shape[:2], -1, q.shape[-1])
 
 
 def sequences(qkv: Tensor, *, pool: bool, windowed: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,10 +122,10 @@ def sequences(qkv: Tensor, *, pool: bool, windowed: bool) -> tuple[Tensor, Tenso
     return q, k, v
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, kernel: Kernel | None = None) -> Tensor:
     """Return the multi-head attention of q [N, queries, C] to k and v [N, keys, C], as [N, queries, C]."""
     q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return (kernel or F.scaled_dot_product_attention)(q, k, v).transpose(1, 2).flatten(2)
 
 
 def max_pool(x: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 Compiling the network takes about a minute for each size, unless torch has it in its cache on disk. A run over a few
 thousand images would wait longer than it saves, and the number of images is not known beforehand. So a size is compiled
-once as much time has been spent on it as compiling takes: no run takes more than twice as long as it could have.
+once as much time has been spent on it as compiling takes: no run takes more than twice as long as it could have. It is
+compiled in a thread of its own, while batches go on through the function as it is.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from math import inf
+from threading import Thread
 from typing import Generic, TypeVar
 
 import torch
@@ -46,13 +48,41 @@ class Compiled(Generic[Out]):
         self._sizes: set[int] = set()
         self._seconds = Counter[int]()
         self._worthwhile = WORTHWHILE
+        self._beside: Thread | None = None
+        self._only_alone: set[int] = set()  # for want of memory
 
     def __call__(self, batch: Tensor) -> Out:
-        """Return what the function returns. One thread at a time; all batches made in inference mode, or none."""
+        """Return what the function returns. One thread at a time; all batches made in inference mode, or none.
+
+        Raises:
+            RuntimeError: of the function; or of `compile`, for a size that cannot be compiled beside other work.
+        """
         size = len(batch)
-        if size not in self._sizes and self._seconds[size] >= self._worthwhile:
-            self.compile(batch)
+        if size not in self._sizes and self._seconds[size] >= self._worthwhile and not self.is_compiling:
+            if size in self._only_alone:
+                self.compile(batch)
+            else:
+                self._beside = Thread(target=self._compile_beside, args=(batch.clone(),), daemon=True)
+                self._beside.start()
         return (self._compiled if size in self._sizes else self._function)(batch)
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a size is being compiled in the background."""
+        return self._beside is not None and self._beside.is_alive()
+
+    def wait(self) -> None:
+        """Wait until nothing is compiled in the background."""
+        if self._beside:
+            self._beside.join()
+
+    def _compile_beside(self, batch: Tensor) -> None:
+        # Both modes belong to a thread, and what is compiled in one is not used in another.
+        with torch.inference_mode(batch.is_inference()):
+            try:
+                self.compile(batch)
+            except RuntimeError:  # the next call compiles alone, and so meets what is wrong, if it is still there
+                self._only_alone.add(len(batch))
 
     def took(self, size: int, seconds: float) -> None:
         """Record the time that a batch of this size took."""

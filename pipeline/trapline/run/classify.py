@@ -133,7 +133,7 @@ def _prepare(config: RunConfig) -> _Prepared:
     precision = resolve_precision(config.precision, device)
     columns = columns_of(config, model)
     detections = _detections(config)
-    current = fingerprint(config, model, precision, detections.digest if detections else None)
+    current = fingerprint(config, model, precision, detections.digest if detections else None, device=device)
 
     since = parse_since(config.since, now) if config.since else None
     listed = discover(config.inputs, config.output, config.image_column)

@@ -61,7 +61,14 @@ def columns_of(config: RunConfig, model: Model) -> Columns:
     )
 
 
-def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha256: str | None = None) -> Fingerprint:
+def fingerprint(
+    config: RunConfig,
+    model: Model,
+    precision: str,
+    detections_sha256: str | None = None,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> Fingerprint:
     """Return the fingerprint of a run.
 
     Args:
@@ -69,6 +76,7 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
         model: the loaded checkpoint.
         precision: the type that inference really computes in, never `auto`.
         detections_sha256: of the content of the detector's output, in hex; None without detections.
+        device: where inference really runs; in bf16, a GPU's rows are computed by two programs that round differently.
     """
     facts = {
         "schema_version": SCHEMA_VERSION,
@@ -86,6 +94,8 @@ def fingerprint(config: RunConfig, model: Model, precision: str, detections_sha2
         "embedding": config.embedding,
         "features": config.features,
     }
+    if device == "cuda" and precision == "bf16":
+        facts["network"] = "as it is, and compiled once that is worthwhile"
     facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.image_column is not None:
         facts["image_column"] = config.image_column

@@ -71,8 +71,8 @@ class RayStream:
             label_selector=plan.decode_where,
             max_retries=_TASK_RETRIES,
         )
-        # A GPU works on one chunk while the pixels of another are copied to it; a CPU has no core to spare.
-        calls = 2 if self._job.device == "cuda" else 1
+        # A GPU works on one chunk while others are unpacked, copied to it, or packed; a CPU has no core to spare.
+        calls = 4 if self._job.device == "cuda" else 1
         predicted = chunks.map_batches(
             self._classes.predictor,
             fn_constructor_args=(self._job, partial(ray.get, self._model), _LostDevicesOfActor()),

@@ -18,6 +18,7 @@ from datetime import datetime
 import duckdb
 
 from trapline.analysis import dataset, deployments
+from trapline.analysis.deployment_periods import NOT_IN_TABLE, OUTSIDE, Periods
 from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
 from trapline.analysis.sql import literal
@@ -51,11 +52,13 @@ class Placing:
         sources: where deployments are looked up.
         latest: no image can be later: a clock that says so is wrong.
         corrections: of clocks that were wrong; the first that applies to an image is used.
+        periods: in which a name stands for a deployment; None: names are those of deployments at any time.
     """
 
     sources: tuple[Source, ...]
     latest: datetime
     corrections: tuple[Correction, ...] = ()
+    periods: Periods | None = None
 
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
@@ -70,13 +73,27 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Pl
         ), corrected as (
             select * replace ((captured_at + to_milliseconds(clock_correction_ms))::timestamp_ms as captured_at)
             from (select *, {correction_ms(placing.corrections)} as clock_correction_ms from placed)
-        )
+        ), dated as ({_dated(connection, placing)})
         select *, nullif(concat_ws(', ',
             case when captured_at is null then '{NO_TIME}' end,
-            case when captured_at < {_moment(EARLIEST)} or captured_at > {_moment(placing.latest)}
-                then '{IMPLAUSIBLE_TIME}' end,
-            case when deployment is null then '{NO_DEPLOYMENT}' end), '') as reason
-        from corrected""")
+            case when not plausible then '{IMPLAUSIBLE_TIME}' end,
+            case when deployment is null then '{NO_DEPLOYMENT}' else unlisted end), '') as reason
+        from dated""")
+
+
+def _dated(connection: duckdb.DuckDBPyConnection, placing: Placing) -> str:
+    """Return SQL that gives each image the deployment of its time, or says in `unlisted` why there is none."""
+    plausible = f"captured_at between {_moment(EARLIEST)} and {_moment(placing.latest)} as plausible"
+    if placing.periods is None:
+        return f"select *, {plausible}, null::varchar as unlisted from corrected"
+    placing.periods.define(connection)
+    return f"""
+        select corrected.* replace (
+                case when captured_at <= last then periods.deployment else corrected.deployment end as deployment),
+            {plausible},
+            case when corrected.deployment not in (select name from periods) then '{NOT_IN_TABLE}'
+                 when plausible and (last is null or captured_at > last) then '{OUTSIDE}' end as unlisted
+        from corrected asof left join periods on corrected.deployment = periods.name and captured_at >= first"""
 
 
 def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> None:
