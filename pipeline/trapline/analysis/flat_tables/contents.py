@@ -91,4 +91,4 @@ def _read(entry: Entry) -> TableFile | None:
         parts = tuple(Part(*row) for row in rows)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, zlib.error):
         return None
-    return origin and TableFile(entry.url, origin, parts)
+    return None if origin is None else TableFile(entry.url, origin, parts)
