@@ -18,6 +18,12 @@ from trapline.results.ledger import Result
 from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
+# What writes the columns that an option leaves out.
+_REMEDIES = {
+    "embedding": "run `trapline classify` over it with --embedding float32 --replace",
+    "probabilities": "run `trapline classify` over it with --probabilities full --replace",
+}
+
 
 @dataclass(frozen=True)
 class Results:
@@ -126,10 +132,13 @@ def require_columns(results: Results, names: Iterable[str]) -> None:
     """
     present = columns(results)
     if missing := [name for name in names if name not in present]:
-        raise UsageError(
-            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
-            "`trapline classify`, or `rescore`, again with --replace"
+        remedy = _REMEDIES.get(
+            missing[0],
+            "another version of Trapline wrote them: run `trapline classify`, or `rescore`, again with --replace",
         )
+        if missing[0] in _REMEDIES and results.computed is not results.fingerprint.facts:
+            remedy = f"they are rescored: give the results that they were made from ({results.files[0].shard})"
+        raise UsageError(f"{results.output}: its rows have no column {missing[0]}; {remedy}")
 
 
 def own_rows(columns: Iterable[str]) -> str:
@@ -192,10 +201,15 @@ def require_all(results: Results, images: Mapping[str, int]) -> None:
         images: file -> images that were read of it; a file without any need not be there.
     """
     for file in results.files:
-        if images.get(file.url, 0) != file.images:
-            raise OutputConflict(
-                f"{file.url}: {images.get(file.url, 0):,} images were read of it, and its footer says {file.images:,}; "
-                "if `classify` is writing there, try again later; `trapline verify` checks every file"
-            )
+        require_images(file.url, images.get(file.url, 0), file.images)
     if strangers := images.keys() - {file.url for file in results.files}:
         raise OutputConflict(f"{min(strangers)}: was read, and is none of the results in {results.output}")
+
+
+def require_images(url: str, found: int, said: int) -> None:
+    """Raise OutputConflict where another number of images was read of a result file than its footer says."""
+    if found != said:
+        raise OutputConflict(
+            f"{url}: {found:,} images were read of it, and its footer says {said:,}; if `classify` is writing there, "
+            "try again later; `trapline verify` checks every file"
+        )
