@@ -153,7 +153,7 @@ def memory_disk(tmp_path: Path) -> Iterator[Path]:
 def test_what_a_killed_program_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     left = [tmp_path / temporary_name(), tmp_path / "a" / temporary_name()]
-    mine = [tmp_path / "_mine.partial", tmp_path / "a" / f"{'0' * 32}.partial"]
+    mine = [tmp_path / "mine.partial", tmp_path / "a" / "_mine.parquet"]
     for path in left + mine:
         path.write_bytes(b"")
     store.remove_partial(str(tmp_path))

@@ -24,9 +24,9 @@ from trapline.cpu_count import usable_cpus
 from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
+from trapline.model.checked import predictor
 from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
-from trapline.model.predict import Predictor
 from trapline.results.footer import find
 from trapline.results.rows import with_predictions
 from trapline.run.chunks import read_chunks
@@ -98,7 +98,7 @@ class Reader:
     def _detected(self, task: Task) -> ShardBoxes | None:
         if self.job.cropping is None:
             return None
-        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
+        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping, self.job.all_matched)
 
 
 class LostDevices(Protocol):
@@ -139,7 +139,9 @@ class PredictorActor:
         self._ending = Lock()
         try:
             self._note_restarts(lost.earlier() if lost else [])
-            self.predictor = Predictor(load(), job.device, job.precision, job.batch_size, stages, self.notes.put)
+            self.predictor = predictor(
+                load(), job.device, job.precision, job.batch_size, stages, self.notes.put, bound=job.bound
+            )
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
             self.refusal = error
         except RuntimeError as error:

@@ -258,7 +258,7 @@ def remove(url: str) -> None:
 def remove_partial(url: str) -> None:
     """Delete what killed programs left in a folder of files that they were putting there; raise as `put` does."""
     for entry in list_files(url, missing_ok=True):
-        if is_temporary(entry.url.rpartition("/")[2]):
+        if is_temporary(entry.url):
             remove(entry.url)
 
 
