@@ -7,8 +7,8 @@ table, for DuckDB, R, pandas, Polars, Spark, Athena and BigQuery. `result` is th
 RESULTS, which has the rest; `folder` is the folder of its shard.
 
 Run it again after `classify`: it writes the files whose shards changed, and new shards fill the last file. A file is
-replaced whole, and a shard stays in its file, so that a reader never finds a row twice. On the cluster that RAY_ADDRESS
-names, if it is set, files are written in parallel.
+replaced whole, and a shard stays in its file, so that a reader never finds a row twice. With --iceberg a run is seen
+whole or not at all. On the cluster that RAY_ADDRESS names, if it is set, files are written in parallel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from trapline.cli.run_job import command, run
+from trapline.errors import UsageError
 
 app = command("tables", __doc__)
 
@@ -41,6 +42,20 @@ def main_tables(
     images_per_file: Annotated[
         int, Parameter(help="After so many images a file takes no more shards.", validator=Number(gte=1))
     ] = 1_000_000,
+    iceberg: Annotated[
+        str | None,
+        Parameter(
+            help="Make an Iceberg table of this name, such as archive.images, of which each run is one snapshot; "
+            "TABLES is then read through its catalogue alone. Needs the extra `iceberg`."
+        ),
+    ] = None,
+    catalog: Annotated[
+        str | None,
+        Parameter(
+            help="Name of a catalogue in pyiceberg's configuration, with --iceberg. Default: SQLite, in "
+            "TABLES/_trapline/catalog.db."
+        ),
+    ] = None,
     replace: Annotated[
         bool, Parameter(help="Overwrite tables that were made of other results or with other options.")
     ] = False,
@@ -48,13 +63,18 @@ def main_tables(
     """Write rows without vectors in few large files."""
     from trapline.analysis import dataset
     from trapline.analysis.flat_tables import build
+    from trapline.analysis.flat_tables.iceberg import IcebergName
 
     console = Console()
 
     def progress(answers: Iterable[int], total: int) -> Iterable[int]:
         return track(answers, "files", total, console=console, disable=not console.is_terminal, transient=True)
 
-    account = build.build(dataset.find(results_at), tables_at, deployment_from, images_per_file, replace, progress)
+    if catalog and not iceberg:
+        raise UsageError("tables: --catalog names the catalogue of an Iceberg table; give --iceberg, too")
+    name = IcebergName(iceberg, catalog) if iceberg else None
+    found = dataset.find(results_at)
+    account = build.build(found, tables_at, deployment_from, images_per_file, replace, name, progress)
     changes = f"{account.unchanged:,} unchanged, {account.removed:,} removed"
     console.print(f"files   {account.files:,} ({changes})", highlight=False)
     rows = f"{account.rows:,} of {account.images:,} images in {account.shards:,} shards"

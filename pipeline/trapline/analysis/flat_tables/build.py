@@ -9,6 +9,7 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.flat_tables import contents, packing
 from trapline.analysis.flat_tables.contents import Part, TableFile
 from trapline.analysis.flat_tables.flat_columns import flat_columns
+from trapline.analysis.flat_tables.iceberg import DATA, IcebergName, IcebergTable
 from trapline.analysis.flat_tables.packing import FilePlan
 from trapline.analysis.flat_tables.table_file import Writer
 from trapline.errors import OutputConflict, TransientError
@@ -49,6 +50,7 @@ def build(
     deployment_from: Sequence[str] = (),
     images_per_file: int = IMAGES_PER_FILE,
     replace: bool = False,
+    iceberg: IcebergName | None = None,
     progress: Callable[[Iterable[int], int], Iterable[int]] = lambda answers, total: answers,
 ) -> Account:
     """Write the files of the flat tables that are missing or out of date.
@@ -60,6 +62,7 @@ def build(
             `deployment` and `camera`.
         images_per_file: after so many a file takes no more shards.
         replace: overwrite tables that were made of other results or with other options.
+        iceberg: make an Iceberg table of this name, of which each run is one snapshot.
         progress: wraps the iterator over written files; its second argument is their number.
 
     Raises:
@@ -71,16 +74,21 @@ def build(
     output = store.absolute(output)
     tables.refuse_nested(source.output, output)
     sources = tuple(map(deployments.parse, deployment_from))
-    fingerprint = _fingerprint(source, deployment_from)
-    existing = _existing(output, fingerprint, replace)
-    wanted = [Part.of(file, source.output) for file in source.files]
-    plans = packing.assign(wanted, existing, output, images_per_file)
-    removed = existing.keys() - {plan.url for plan in plans}
-    for url in sorted(removed):
-        store.remove(url)
+    fingerprint = _fingerprint(source, deployment_from, iceberg)
     columns = flat_columns(dataset.schema(source), _top_k(source), sources)
     writer = Writer(source, columns, sources, fingerprint, threads=1 if on_shared_cluster() else None)
-    todo = [plan for plan in plans if not plan.complete]
+    found = _survey(output, fingerprint, replace)
+    table = IcebergTable(iceberg, output, writer.schema, may_create=replace or not found) if iceberg else None
+    if table:
+        table.expire()
+    existing = _tidied(output, found, fingerprint, table)
+    wanted = [Part.of(file, source.output) for file in source.files]
+    plans = packing.assign(wanted, existing, store.join(output, DATA) if table else output, images_per_file)
+    removed = existing.keys() - {plan.before for plan in plans}
+    todo = [plan.renamed(fingerprint.digest) if table else plan for plan in plans if not plan.complete]
+    if not table:
+        for url in sorted(removed):
+            store.remove(url)
     unfinished: list[str] = []
 
     def lost(plan: FilePlan, why: str) -> int:
@@ -91,18 +99,21 @@ def build(
     rows = sum(progress(parallel.each(writer, todo, threads=1, lost=lost), len(todo)))
     if unfinished:
         raise TransientError(f"{len(unfinished):,} files are not up to date, such as {unfinished[0]}; run it again")
+    complete = {plan.url for plan in plans if plan.complete}
+    if table:
+        table.commit(writer.schema, [plan.url for plan in todo], keep=complete)
     return Account(
         files=len(plans),
-        unchanged=len(plans) - len(todo),
+        unchanged=len(complete),
         removed=len(removed),
         shards=len(wanted),
         images=sum(part.images for part in wanted),
-        rows=rows + sum(existing[plan.url].origin.rows for plan in plans if plan.complete),
+        rows=rows + sum(existing[url].origin.rows for url in complete),
     )
 
 
-def _existing(output: str, fingerprint: Fingerprint, replace: bool) -> dict[str, TableFile]:
-    """Return the files that are made in this way; with `replace` others are removed."""
+def _survey(output: str, fingerprint: Fingerprint, replace: bool) -> dict[str, TableFile]:
+    """Return the files that there are, refusing foreign ones and, without `replace`, those made in another way."""
     found = contents.survey(output)
     if foreign := sorted(url for url, file in found.items() if file is None):
         raise OutputConflict(
@@ -111,23 +122,36 @@ def _existing(output: str, fingerprint: Fingerprint, replace: bool) -> dict[str,
     files = {url: file for url, file in found.items() if file}
     if not replace:
         tables.refuse_others({url: file.origin for url, file in files.items()}, fingerprint, output)
-    for url in [url for url, file in files.items() if file.origin.fingerprint != fingerprint]:
-        # Before anything is written: an image would be in two files.
-        store.remove(url)
-        del files[url]
-    store.remove_partial(output)
     return files
+
+
+def _tidied(
+    output: str, found: dict[str, TableFile], fingerprint: Fingerprint, table: IcebergTable | None
+) -> dict[str, TableFile]:
+    """Return the files that are made in this way and that readers see; remove what no reader is to see.
+
+    Files made in another way go before anything is written, since an image would be in two files; those of an Iceberg
+    table go after the snapshot without them.
+    """
+    store.remove_partial(output)
+    seen = table.files().keys() if table else found.keys()
+    mine = {url for url in seen & found.keys() if found[url].origin.fingerprint == fingerprint}
+    for url in sorted(found.keys() - (seen if table else mine)):
+        store.remove(url)
+    return {url: found[url] for url in sorted(mine)}
 
 
 def _top_k(source: Results) -> int:
     return min(int(source.fingerprint.facts.get("top_k", 5)), len(source.classes))
 
 
-def _fingerprint(source: Results, deployment_from: Sequence[str]) -> Fingerprint:
-    facts = {
+def _fingerprint(source: Results, deployment_from: Sequence[str], iceberg: IcebergName | None) -> Fingerprint:
+    facts: dict[str, object] = {
         "tables_version": TABLES_VERSION,
         "deployment_from": list(deployment_from),
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
+    if iceberg:
+        facts["iceberg"] = iceberg.table
     return Fingerprint.from_json(json.dumps(facts))

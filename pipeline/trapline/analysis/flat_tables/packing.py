@@ -6,15 +6,17 @@ night rewrites the last file and those that hold a shard whose result changed, a
 finds each shard's rows once, old or new.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from trapline.analysis.flat_tables.contents import Part, TableFile
+from trapline.analysis.flat_tables.contents import Part, TableFile, identity
 from trapline.errors import OutputConflict
 from trapline.storage import store
 
-_NAME = re.compile(r"images-(\d{5,})\.parquet")
+_NAME = re.compile(r"images-(\d{5,})(?:-[0-9a-f]+)?\.parquet")
+_DIGEST_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class FilePlan:
 
     Attributes:
         url: of the file.
-        kept: parts that it holds already.
+        before: of the file as it is; None where there is none.
+        kept: parts that this holds already.
         changed: parts whose rows are to be read from their results.
         complete: whether it needs no writing.
     """
 
     url: str
+    before: str | None
     kept: tuple[Part, ...]
     changed: tuple[Part, ...]
     complete: bool = False
@@ -37,6 +41,16 @@ class FilePlan:
     def parts(self) -> tuple[Part, ...]:
         """All parts, by the paths of their results."""
         return tuple(sorted((*self.kept, *self.changed), key=lambda part: part.result))
+
+    def renamed(self, way: str) -> "FilePlan":
+        """Return the plan of a file beside the one as it is, under a name that changes with what it holds.
+
+        Args:
+            way: digest of how the rows are made.
+        """
+        folder, name = self.url.rsplit("/", 1)
+        digest = hashlib.sha256(f"{way} {identity(self.parts)}".encode()).hexdigest()[:_DIGEST_LENGTH]
+        return replace(self, url=store.join(folder, f"images-{_number(name):05}-{digest}.parquet"))
 
 
 def assign(wanted: Sequence[Part], existing: Mapping[str, TableFile], folder: str, images: int) -> list[FilePlan]:
@@ -59,13 +73,11 @@ def assign(wanted: Sequence[Part], existing: Mapping[str, TableFile], folder: st
     for part in wanted:
         if part.shard in at:
             planned.setdefault(at[part.shard], []).append(part)
-    number = max((_number(url) for url in existing), default=0)
-    url = _url(folder, max(number, 1))
+    url = max(existing, key=_number, default=_url(folder, 1))
     size = sum(part.images for part in planned.get(url, []))
     for part in sorted((part for part in wanted if part.shard not in at), key=lambda part: part.result):
         if size >= images:
-            number, size = _number(url) + 1, 0
-            url = _url(folder, number)
+            url, size = _url(folder, _number(url) + 1), 0
         planned.setdefault(url, []).append(part)
         size += part.images
     return [_plan(url, parts, existing.get(url)) for url, parts in sorted(planned.items())]
@@ -75,7 +87,7 @@ def _plan(url: str, parts: Sequence[Part], file: TableFile | None) -> FilePlan:
     held = set(file.parts) if file else set()
     kept = tuple(part for part in parts if part in held)
     changed = tuple(part for part in parts if part not in held)
-    return FilePlan(url, kept, changed, complete=not changed and len(kept) == len(held))
+    return FilePlan(url, file.url if file else None, kept, changed, complete=not changed and len(kept) == len(held))
 
 
 def _refuse_twice(parts: Iterable[Part], message: str) -> None:

@@ -75,9 +75,9 @@ class Writer:
         relations = []
         if plan.changed:
             relations.append(select(self.columns, sql.read_parquet(urls), self.sources))
-        if plan.kept:
+        if plan.before and plan.kept:
             names = ", ".join(f'"{column.name}"' for column in self.columns)
-            relations.append(f"SELECT {names} FROM {sql.read_parquet([plan.url])} SEMI JOIN kept USING (result)")
+            relations.append(f"SELECT {names} FROM {sql.read_parquet([plan.before])} SEMI JOIN kept USING (result)")
         connection.execute(f"CREATE TABLE flat AS {' UNION ALL '.join(relations)}")
 
     def _check(self, connection: duckdb.DuckDBPyConnection, plan: FilePlan) -> None:
