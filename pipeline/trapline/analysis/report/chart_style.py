@@ -101,6 +101,8 @@ def _svg(drawing: Any) -> str:
     spec = drawing.to_dict()
     spec["config"] = _STYLE
     svg: str = vl_convert.vegalite_to_svg(drawable(spec), allowed_base_urls=[])
+    # What it shows is said by the sentence and the table around it; roles of single marks would be read aloud.
+    svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
     # Names of clip paths are good for one picture only; a page has many.
     mark = f"c{next(_numbers)}-"
     return re.sub(r'(<clipPath id="|url\(#)', rf"\g<1>{mark}", svg)
