@@ -91,6 +91,13 @@ def read_chunks(
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []
+    if detected and detected.all_matched and unmatched and not first.broken:
+        reason = (
+            f"{shard.uri}: lacks {len(unmatched):,} of the {len(detected.boxes):,} images that the detector's file has "
+            f"of it, such as {unmatched[0]}; correct the names, or run with --detections-unmatched warn"
+        )
+        yield Failure(shard, reason, transient=False)
+        return
     yield replace(builder.flush(), end=EndOfShard(first.broken, dict(ignored), unmatched))
 
 

@@ -33,6 +33,7 @@ from trapline.run.ray_watch import RayWatch, exit_now, patience
 from trapline.sources.selection import Part, newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
+from trapline.storage.store import Entry
 
 # `ray job submit --working-dir` unpacks the folder there, starts the job in it, and deletes it some time after the job.
 _JOB_FOLDER = "/runtime_resources/working_dir_files/"
@@ -94,7 +95,7 @@ def classify(
         raise
     manifest = closing(progress.verdict, f"--stop-at {config.stop_at}" if progress.out_of_time else None)
     try:
-        retention.tidy(config.output, config.keep_runs, progress.plan.run_id)
+        retention.tidy(config.output, config.keep_runs, progress.plan.run_id, prepared.unfinished)
     except TraplineError as error:
         observer.note(f"what old runs left could not be deleted: {error}")
     return manifest
@@ -111,6 +112,7 @@ class _Prepared:
         model: what they compute it with.
         detections: the detector's output; None without.
         results: all that OUTPUT holds.
+        unfinished: files among them that were never finished, or are being written.
     """
 
     plan: RunPlan
@@ -119,6 +121,7 @@ class _Prepared:
     model: Model
     detections: Detections | None
     results: list[Result]
+    unfinished: list[Entry]
 
 
 def _prepare(config: RunConfig) -> _Prepared:
@@ -131,7 +134,7 @@ def _prepare(config: RunConfig) -> _Prepared:
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
-    results = ledger.survey(config.output)
+    results, unfinished = ledger.survey_all(config.output)
     precision, bound = settle(config.precision, model, device, results)
     columns = columns_of(config, model)
     detections = _detections(config)
@@ -161,10 +164,11 @@ def _prepare(config: RunConfig) -> _Prepared:
         fingerprint=current.digest,
         decode=config.decode,
         cropping=cropping(config),
+        all_matched=config.detections_unmatched == "error",
         stop_at=stop_at,
         bound=bound,
     )
-    return _Prepared(plan, listed.shards, job, model, detections, compared.results)
+    return _Prepared(plan, listed.shards, job, model, detections, results, unfinished)
 
 
 def _refuse_job_folder(urls: Iterable[str]) -> None:

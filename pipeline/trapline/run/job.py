@@ -28,6 +28,7 @@ class Job:
         fingerprint: digest of this run's fingerprint.
         decode: how exactly JPEGs that are classified whole are decoded.
         cropping: how a detector's boxes are cut out; None where images are classified whole.
+        all_matched: whether a shard fails that lacks images which the detector saw.
         stop_at: when no further shard is begun; None for never.
     """
 
@@ -39,6 +40,7 @@ class Job:
     fingerprint: str
     decode: DecodeMode = "exact"
     cropping: Cropping | None = None
+    all_matched: bool = False
     stop_at: datetime | None = None
     bound: float | None = None
 

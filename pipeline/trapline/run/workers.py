@@ -98,7 +98,7 @@ class Reader:
     def _detected(self, task: Task) -> ShardBoxes | None:
         if self.job.cropping is None:
             return None
-        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
+        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping, self.job.all_matched)
 
 
 class LostDevices(Protocol):

@@ -30,6 +30,9 @@ _LISTINGS = 16
 # Keys of object stores may have path segments that a file system would follow out of OUTPUT.
 _ESCAPED_SEGMENTS = {".": "%2E", "..": "%2E%2E"}
 
+# Bytes of a file name that file systems allow; results have longer names than their shards.
+_LONGEST_NAME = 255
+
 # The file that a folder of loose images becomes, inside the mirrored folder, so that Hive partitions hold for it too.
 FOLDER_OUTPUT = "images.parquet"
 
@@ -174,7 +177,7 @@ def _shards(
         if found := junk(f"{folder.removeprefix(above)}/"):
             count_ignored(ignored, found)
         elif (kind := shard_format(name)) and not junk(name):
-            result = f"{_mirrored(entry.url, base, output)}.parquet"
+            result = _shortened(f"{_mirrored(entry.url, base, output)}.parquet")
             yield Shard(entry.url, kind, entry.size, entry.identity, result, entry.arrived, column)
         else:
             folders[folder].append(entry)
@@ -204,6 +207,17 @@ def _base(root: str, entries: list[Entry]) -> str:
 def _mirrored(url: str, base: str, output: str) -> str:
     segments = filter(None, url.removeprefix(base.rstrip("/")).split("/"))
     return store.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
+
+
+def _shortened(result: str) -> str:
+    """Return the URL of a result, whose name is replaced by its beginning and a digest where it is too long."""
+    folder, _, name = result.rpartition("/")
+    data = name.encode(errors="surrogateescape")
+    if len(data) <= _LONGEST_NAME:
+        return result
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    ending = f"-{digest}.parquet"
+    return f"{folder}/{data[: _LONGEST_NAME - len(ending)].decode(errors='ignore')}{ending}"
 
 
 def is_below(url: str, folder: str) -> bool:
