@@ -90,9 +90,9 @@ def test_a_null_cell_is_a_failed_row(tmp_path: Path) -> None:
 
 
 def test_what_is_ignored_is_told_once_with_the_last_chunk(tmp_path: Path) -> None:
-    others = {"Thumbs.db": b"x", "clip.mp4": b"x", "clip2.mp4": b"x"}
+    others = {"Thumbs.db": b"x", "call.mp3": b"x", "call2.mp3": b"x"}
     found = read(write_zip(tmp_path / "a.zip", others | pictures(9)))
-    assert [chunk.end and chunk.end.ignored for chunk in found] == [None, None, {"Thumbs.db": 1, ".mp4": 2}]
+    assert [chunk.end and chunk.end.ignored for chunk in found] == [None, None, {"Thumbs.db": 1, ".mp3": 2}]
 
 
 class TestABrokenShard:

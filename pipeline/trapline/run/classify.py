@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
+from trapline.decoding.clips import Sampling
 from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
@@ -141,7 +142,7 @@ def _prepare(config: RunConfig) -> _Prepared:
     current = fingerprint(config, model, precision, detections.digest if detections else None, bound, device=device)
 
     since = parse_since(config.since, now) if config.since else None
-    listed = discover(config.inputs, config.output, config.image_column)
+    listed = discover(config.inputs, config.output, config.image_column, config.video)
     found = select(listed, since, config.where, part_of(config.part), config.output)
     _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
     compared = ledger.plan(found.shards, config.output, current, config.replace, results)
@@ -164,6 +165,7 @@ def _prepare(config: RunConfig) -> _Prepared:
         fingerprint=current.digest,
         decode=config.decode,
         cropping=cropping(config),
+        sampling=Sampling(config.video_fps, config.video_frames),
         all_matched=config.detections_unmatched == "error",
         stop_at=stop_at,
         bound=bound,

@@ -5,7 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -13,7 +13,7 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.sources.file_types import (
     Format,
     count_ignored,
-    is_image,
+    is_media,
     is_wanted,
     junk,
     sample_stem,
@@ -50,6 +50,7 @@ class Shard:
         arrived: when it was added or changed, by the store's clock; of a folder, the latest of its files. None where
             the store does not date files.
         image_column: of a Parquet file, the column that the user names; None to find it.
+        clips: whether clips are read, besides images.
     """
 
     uri: str
@@ -59,6 +60,7 @@ class Shard:
     output: str
     arrived: datetime | None = field(default=None, compare=False)
     image_column: str | None = None
+    clips: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Discovery:
     excluded: int = 0
 
 
-def discover(inputs: Sequence[str], output: str, image_column: str | None = None) -> Discovery:
+def discover(inputs: Sequence[str], output: str, image_column: str | None = None, clips: bool = True) -> Discovery:
     """List every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
 
     The output name mirrors the path below the input: below the folder as given, below the last folder before a
@@ -88,6 +90,7 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
         inputs: what to list.
         output: where results go; what lies there is not listed.
         image_column: of Parquet files, the column that holds the images; None to find it.
+        clips: whether clips are read; those of a folder belong to its identity in each case.
 
     Raises:
         UsageError: input lies in output, names single images, bears a name that is no UTF-8, or holds nothing to
@@ -103,9 +106,11 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
         listings = threads.map(lambda root: _list(root[0], output), roots)
         for (url, base), entries in zip(roots, listings, strict=True):
             for shard in _shards(url, base, entries, output, image_column, ignored):
-                shards.setdefault(shard.uri, shard)
+                shards.setdefault(shard.uri, shard if clips else replace(shard, clips=False))
     if not shards:
-        raise UsageError(f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet) and no image")
+        raise UsageError(
+            f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet), no image and no clip"
+        )
     _refuse_unprintable(shards)
     _refuse_collisions(shards.values())
     return Discovery([shards[uri] for uri in sorted(shards)], dict(ignored.most_common()))
@@ -120,14 +125,14 @@ def list_loose(folder: str) -> list[Entry]:
 
 
 def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
-    """Return the images among a folder's files, and their `.json` sidecars; count what is neither."""
+    """Return the images and clips among a folder's files, and their `.json` sidecars; count what is neither."""
     images: list[Entry] = []
     sidecars = SidecarIndex[Entry]()
     for entry in entries:
         name = entry.url.rpartition("/")[2]  # the folder itself has been chosen
         if (shard_format(name) and not junk(name)) or not is_wanted(name, ignored):
             continue
-        if is_image(name):
+        if is_media(name):
             images.append(entry)
         else:
             sidecars.add(entry.url, entry)
@@ -159,8 +164,8 @@ def _list(root: str, output: str) -> list[Entry]:
         raise UsageError(f"{root}: lies in OUTPUT {output}; choose an OUTPUT outside of the input")
     if root.startswith(("http://", "https://")):
         raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
-    if is_image(root):
-        raise UsageError(f"{root}: names single images; give the folder that holds them")
+    if is_media(root):
+        raise UsageError(f"{root}: names single images or clips; give the folder that holds them")
     return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
 
 
