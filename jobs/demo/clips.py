@@ -36,6 +36,6 @@ def film(scene: Image.Image, began: datetime, burn_in: Callable[[Image.Image, da
                 left, top = (round((1 + np.sin(number / pace)) * margin) for pace, margin in ((3, 16), (5, 12)))
                 frame = scene.crop((left, top, left + SIZE[0], top + SIZE[1]))
                 burn_in(frame, began + timedelta(seconds=number // _FRAMES_PER_SECOND))
-                container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")))
             container.mux(stream.encode())
         return path.read_bytes()
