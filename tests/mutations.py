@@ -60,7 +60,7 @@ MUTATIONS = [
     Mutation("http-deadline", "storage/filesystems.py", "return _watched(fs), path", "return fs, path",
              "tests/storage/test_watched_loop.py -k stat-headers-silent --timeout 20"),
     Mutation("dribble", "storage/watched_loop.py", "ends = min(self.last, self.moved_at + self.silence)",
-             "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k stat-headers-dribble --timeout 20"),
+             "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k range-body-dribble --timeout 20"),
     Mutation("budget-of-retries", "storage/retry.py", "if time.monotonic() + pause > latest:", "if False:",
              "tests/storage/test_retry.py"),
     # A second opinion.
