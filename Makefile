@@ -28,9 +28,11 @@ lint: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) demo
 
-# uv installs the 5 GB of torch in seconds; pip itself would take minutes.
+# uv installs the 5 GB of torch in seconds; pip itself would take minutes. Unlike pip, uv compiles nothing: to import what
+# every process of a run does compiles 2,500 of 21,000 modules, in 8 s of one core where all would take 50.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[demo,test]'
+	$(BIN)/python -c "import trapline.monitoring.console, trapline.monitoring.monitored_run, trapline.run.workers"
 	touch $@

@@ -5,7 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import enumerate as enumerate_threads
+from time import sleep
 
 import pytest
 import ray
@@ -57,6 +61,65 @@ ray.shutdown()
     }  # fmt: skip
     assert done.stderr == ""
     assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.slow
+def test_a_command_has_ray_started_meanwhile_and_its_processes_end_with_it() -> None:
+    code = """
+import sys
+from trapline.ray_session import connect, run_command, start_in_background
+def command():
+    start_in_background()
+    print("while Ray starts", file=sys.stderr)
+    connect()
+    import ray
+    print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.get_runtime_context().gcs_address)
+    return 3
+run_command(command)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "while Ray starts\n")
+    answer, gcs = done.stdout.split()
+    assert answer == "42"
+    # Its agents look for their raylet every few seconds.
+    while any(gcs in path.read_text(errors="replace") for path in command_lines()):
+        sleep(0.5)
+
+
+def command_lines() -> Iterator[Path]:
+    """Those of the processes that there are."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes():
+                yield path
+
+
+def test_a_command_that_fails_meanwhile_does_not_wait_for_ray() -> None:
+    code = """
+from trapline.ray_session import run_command, start_in_background
+def command():
+    start_in_background()
+    return 2
+run_command(command)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
+
+
+def test_ray_starts_in_the_background_of_a_command_alone() -> None:
+    ray_session.start_in_background()
+    assert "ray start" not in [thread.name for thread in enumerate_threads()]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_python_says_while_ray_starts_arrives(fails: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.stderr
+    with suppress(RuntimeError), ray_session._silent_stderr():
+        os.write(2, b"by C++ code\n")
+        print("by Python code", file=sys.stderr)
+        if fails:
+            raise RuntimeError
+    assert sys.stderr is before
+    assert capfd.readouterr().err == "by Python code\n"
 
 
 @pytest.mark.parametrize("fails", [False, True])

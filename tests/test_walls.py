@@ -14,6 +14,7 @@ PACKAGE = Path(trapline.__file__).parent
 BASE = {"config", "cpu_count", "display_text", "errors"}
 # Each room, and the rooms that it may import besides itself.
 ROOMS = {
+    "bytecode": set[str](),
     "config": {"errors"},
     "cpu_count": set[str](),
     "display_text": set[str](),
@@ -28,7 +29,18 @@ ROOMS = {
     "run": {*BASE, "ray_session", "storage", "sources", "decoding", "detections", "model", "results"},
     "monitoring": {*BASE, "storage", "results", "run"},
     "analysis": {*BASE, "ray_session", "storage", "sources", "decoding", "model", "results"},
-    "cli": {*BASE, "storage", "sources", "model", "results", "run", "monitoring", "analysis"},
+    "cli": {
+        *BASE,
+        "bytecode",
+        "ray_session",
+        "storage",
+        "sources",
+        "model",
+        "results",
+        "run",
+        "monitoring",
+        "analysis",
+    },
 }
 WINGS = {"search", "events", "rescoring", "camtrapdp", "report"}
 RAY = {"ray_session", "run.ray_stream", "run.capacity", "monitoring.prometheus", "analysis.parallel"}

@@ -18,7 +18,7 @@ from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
 from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.hiera import Hiera
-from trapline.model.predict import multiplies_in_bf16
+from trapline.model.precision import multiplies_in_bf16
 
 VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trapline.decoding.decode import decode
 from trapline.model import checkpoint
-from trapline.model.predict import Predictor, resolve_precision
+from trapline.model.predict import Predictor
 
 
 class Photographs(Dataset[Tensor]):
@@ -68,7 +68,7 @@ def naive(model_path: str, folder: str, output: str) -> None:
 
 def _predictor(model: checkpoint.Model) -> Predictor:
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
-    return Predictor(model, device, resolve_precision("auto", device), 8 if device == "cpu" else 64)
+    return Predictor(model, "cpu", "fp32", 8) if device == "cpu" else Predictor(model, "cuda", "bf16", 64)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,14 @@ def after_the_night(folder: Path) -> list[list[str]]:
     output, rescored, package, page = (folder / name for name in ("output", "rescored", "package", "report.html"))
     events, rescored_events = folder / "events", folder / "rescored-events"
     where = ["--deployment-from", "site={site}/{camera}/…"]
+    periods: list[str | Path] = [*where, "--deployments", folder / study.DEPLOYMENTS]
     described: list[str | Path] = ["--metadata", folder / study.PROJECT, "--timezone", study.TIMEZONE]
     jobs: list[list[str | Path]] = [
-        ["events", output, events, *where],
+        ["events", output, events, *periods],
         ["rescore", output, rescored, "--species", folder / study.SPECIES_LIST],
-        ["events", rescored, rescored_events, *where],
+        ["events", rescored, rescored_events, *periods],
         ["export-camtrapdp", rescored, rescored_events, folder / study.DEPLOYMENTS, package, *described, "--replace"],
-        ["report", rescored, page, *where],
+        ["report", rescored, page, "--events", rescored_events],
     ]
     return [[str(argument) for argument in job] for job in jobs]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "checked"]
 DecodeMode = Literal["exact", "close", "fast", "fastest"]
 Stage = Literal["stage1", "stage2", "stage3", "stage4"]
 
@@ -40,7 +40,9 @@ class Options(BaseModel):
         default=None, ge=32, multiple_of=32, description="Side of the input in pixels; default: the checkpoint's."
     )
     precision: Annotated[Precision, MODEL] = Field(
-        default="auto", description="auto: fp32 on CPUs, bf16 on GPUs. bf16 keeps 8 significant bits."
+        default="auto",
+        description="bf16 keeps 8 significant bits. checked: bf16, and again in fp32 where bf16 leaves the species in "
+        "doubt. auto: as OUTPUT has it; else fp32 on CPUs, bf16 on GPUs.",
     )
     decode: Annotated[DecodeMode, MODEL] = Field(
         default="exact",
@@ -103,7 +105,9 @@ class Options(BaseModel):
         default="whole", description="Classify an image without boxes as a whole, or skip it."
     )
     detections_unmatched: Annotated[Literal["warn", "error"], DETECTIONS] = Field(
-        default="warn", description="What to do if names in the detector's file match no image of the input."
+        default="warn",
+        description="What to do if names in the detector's file match no image of the input. With error, a run does "
+        "not begin where a name is of no shard, and a shard fails that does not hold an image of a name.",
     )
     video: Annotated[bool, VIDEO, Parameter(negative="--no-video")] = Field(
         default=True, description="Classify clips by sampled frames, or leave them out, counted."

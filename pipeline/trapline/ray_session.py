@@ -1,14 +1,20 @@
-"""The Ray that this process works with: the cluster that RAY_ADDRESS names, or one of its own on this machine."""
+"""The Ray that this process works with: the cluster that RAY_ADDRESS names, or one of its own on this machine.
+
+A command on one machine starts Ray in the background while it imports torch and loads the model, and ends without
+waiting for Ray's processes to end one after another: some six of its seconds (`start_in_background`, `leave`). For a
+program that calls `trapline.classify`, Ray starts and ends as Ray does by itself.
+"""
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from secrets import token_hex
-from threading import current_thread, main_thread
-from typing import Any
+from threading import Event, Thread, current_thread, main_thread
+from typing import Any, NoReturn
 
 from trapline.cpu_count import usable_cpus
 from trapline.errors import ClusterError, in_one_line
@@ -18,6 +24,37 @@ from trapline.errors import ClusterError, in_one_line
 _CPP_LOG_LEVEL = ("RAY_BACKEND_LOG_LEVEL", "fatal")
 # A checkout's entry points name the package's folder here: on the nodes of a cluster it may be missing, or older.
 SOURCE_VARIABLE = "TRAPLINE_SOURCE"
+
+
+class _Background:
+    """A thread that starts Ray."""
+
+    def __init__(self) -> None:
+        self._started = Event()
+        self._error: Exception | None = None
+        Thread(target=self._run, name="ray start", daemon=True).start()
+
+    def wait(self) -> None:
+        """Block until Ray has started; raise what `connect` raises."""
+        self._started.wait()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            _connect()
+        except Exception as error:  # noqa: BLE001 - it is the caller of `wait` who needs it
+            self._error = error
+        self._started.set()
+        # Linux kills a process that was started to die with its parent when the parent's thread ends that started it.
+        Event().wait()
+
+
+# The thread that starts Ray, where there is one; and the folder of the Ray that this process has started.
+_background: _Background | None = None
+_session_folder: Path | None = None
+# Whether this process runs one command and ends: Ray may then be started before it is known to be needed.
+_is_command = False
 
 
 def on_shared_cluster() -> bool:
@@ -31,6 +68,49 @@ def connect() -> None:
     Raises:
         ClusterError: the cluster does not answer, or Ray does not start.
     """
+    if _background:
+        _background.wait()
+    else:
+        _connect()
+
+
+def run_command(command: Callable[[], int]) -> NoReturn:
+    """Run a command that is all of this process, and end the process with the exit code that it returns."""
+    global _is_command
+    _is_command = True
+    leave(command())
+
+
+def start_in_background() -> None:
+    """Begin to start Ray on this machine, which the next `connect` waits for; only in the process of a command.
+
+    The run may then turn out to have nothing to do, or to fail: nothing waits for Ray in that case.
+    """
+    global _background
+    if not _is_command or _background or on_shared_cluster():
+        return
+    import ray  # noqa: F401 - not in two threads at once
+
+    _background = _Background()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with this exit code.
+
+    Where the process has started Ray, at once: `ray.shutdown` ends Ray's processes one after another and gives each a
+    second, 3 s in all, and Linux ends them together when this one has ended. What Ray has spilled to disk is deleted
+    by `ray.shutdown` alone.
+    """
+    own = _background or _session_folder
+    spilled = _session_folder and any(_session_folder.glob("ray_spilled_objects*/*"))
+    if not own or spilled or not sys.platform.startswith("linux"):
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _connect() -> None:
     import ray
 
     if ray.is_initialized():
@@ -76,12 +156,15 @@ def _start() -> None:
 
 def _init(problem: str, remedy: str, **options: Any) -> None:
     """Call `ray.init`; a second time where it fails, as it does on a machine that is busy for half a minute."""
+    global _session_folder
     import ray
 
     for attempt in (1, 2):
         try:
             with _silent_stderr():
-                ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+                session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+            if options.get("address") == "local":
+                _session_folder = Path(session.address_info["session_dir"])
         # Ray has no class of its own for it: RuntimeError, ConnectionError, ValueError, TimeoutError, Exception …
         except Exception as error:
             ray.shutdown()
@@ -93,14 +176,19 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Discard the process's standard error: Ray's C++ code reports there that it has read RAY_BACKEND_LOG_LEVEL."""
+    """Discard the process's standard error: Ray's C++ code reports there that it has read RAY_BACKEND_LOG_LEVEL.
+
+    What Python code prints there meanwhile, in another thread, arrives.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
+    before, sys.stderr = sys.stderr, os.fdopen(kept, "w", buffering=1, closefd=False)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
         os.dup2(kept, 2)
+        sys.stderr = before
         os.close(kept)
         os.close(nowhere)

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, megadetector_file
 from trapline.analysis.megadetector_file import Account
+from trapline.cli import app
 from trapline.decoding.crops import Box
 from trapline.detections.megadetector import Detections
-from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.errors import OutputConflict, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
 CLASSES = ["owl", "robin", 'a "wren"']
+NIGHT = datetime(2024, 5, 17, 23)
 SURE = {"logits": np.log((0.75, 0.2, 0.05)), "embedding": (0, 0)}
 
 # The documented format, https://lila.science/megadetector-output-format
@@ -38,19 +41,21 @@ FORMAT = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["file"],
-                "oneOf": [{"required": ["detections"]}, {"required": ["failure"]}],
+                "required": ["file", "detections"],
                 "properties": {
                     "file": {"type": "string", "pattern": r"^[^/\\][^\\]*$"},
                     "failure": {"type": "string"},
+                    "frame_rate": {"type": "number"},
+                    "frames_processed": {"type": "array", "items": {"type": "integer", "minimum": 0}},
                     "detections": {
-                        "type": "array",
+                        "type": ["array", "null"],
                         "items": {
                             "type": "object",
                             "required": ["category", "conf", "bbox"],
                             "additionalProperties": False,
                             "properties": {
                                 "category": {"type": "string", "pattern": r"^\d+$"},
+                                "frame_number": {"type": "integer", "minimum": 0},
                                 "conf": {"type": "number", "minimum": 0, "maximum": 1},
                                 "bbox": {"type": "array", "minItems": 4, "maxItems": 4, "items": {"type": "number", "minimum": 0, "maximum": 1}},
                                 "classifications": {
@@ -74,7 +79,81 @@ def written(place: str) -> dict[str, Any]:
     (data,) = store.read_many([f"{place}/detections.json"])
     content: dict[str, Any] = json.loads(data)
     jsonschema.validate(content, FORMAT)
+    assert [image["failure"] for image in content["images"] if image["detections"] is None] == [
+        image["failure"] for image in content["images"] if "failure" in image
+    ]
     return content
+
+
+@pytest.fixture
+def validate() -> Callable[[str], dict[str, Any]]:
+    """MegaDetector's own check of a file."""
+    module = pytest.importorskip("megadetector.postprocessing.validate_batch_results", exc_type=ImportError)
+
+    def check(path: str) -> dict[str, Any]:
+        options = module.ValidateBatchResultsOptions()
+        options.raise_errors = True
+        found: dict[str, Any] = module.validate_batch_results(path, options)["validation_results"]
+        return found
+
+    return check
+
+
+def varied(place: str) -> None:
+    """Write results that have an entry of each kind: of clips, boxes, failures, and names with dots."""
+    clip: dict[str, Any] = {"media_type": "video", "format": "mp4", "frame_rate": 12.5, "duration_seconds": 3.0}
+    rows = [
+        Planted("a.jpg", facts={"captured_at": NIGHT}, **SURE),
+        Planted("b.jpg", facts={"captured_at": NIGHT}, logits=np.log((0.05, 0.9, 0.05)), embedding=(0, 0)),
+        Planted("bad.jpg", status="failed", error="truncated: x"),
+        Planted("clip.MTS", facts={**clip, "captured_at": NIGHT + timedelta(hours=1)}, **SURE),
+        *(Planted("clip.MTS", facts={**clip, "frame_seconds": float(second)}, **SURE) for second in range(3)),
+        Planted("bad.mp4", status="failed", error="no_frames: x", facts={"media_type": None}),
+        Planted("really a picture.mov", **SURE),
+    ]
+    write_result(f"{place}/results", "/in/fen/1.tar", "fen/1.tar", rows, columns(CLASSES, 2))
+
+
+def test_a_clip_has_the_boxes_of_its_frames(tmp_path: Path) -> None:
+    varied(str(tmp_path))
+    account = megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")
+    assert account == Account(images=6, boxes=6, failures=2)
+    entries = {image["file"].removeprefix("fen/1.tar/"): image for image in written(str(tmp_path))["images"]}
+    clip = entries["clip.MTS"]
+    assert (clip["frame_rate"], clip["frames_processed"]) == (12.5, [0, 12, 25])
+    assert [(box["frame_number"], box["classifications"][0]) for box in clip["detections"]] == [
+        (number, ["0", 0.75]) for number in (0, 12, 25)
+    ]
+    assert entries["bad.mp4"]["frame_rate"] == -1
+    assert entries["really a picture.mov"]["frames_processed"] == [0]
+    assert "frame_rate" not in entries["a.jpg"]
+
+
+def test_megadetectors_own_tools_find_the_file_valid(tmp_path: Path, validate: Callable[[str], dict[str, Any]]) -> None:
+    varied(str(tmp_path))
+    megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")
+    found = validate(f"{tmp_path}/detections.json")
+    assert (found["errors"], found["warnings"]) == ([], [])
+    assert found["detection_category_id_to_count"] == {"1": 6}
+
+
+def test_the_species_are_those_of_rescored_results_and_of_events(tmp_path: Path) -> None:
+    varied(str(tmp_path))
+    (tmp_path / "species.csv").write_text("species\nrobin\n")
+    results, rescored, events = (str(tmp_path / name) for name in ("results", "rescored", "events"))
+    for source, first, pooled in ((results, ["0", 0.75], ["1", 0.55]), (rescored, ["1", 1.0], ["1", 1.0])):
+        if source == rescored:
+            assert app.main(["rescore", results, rescored, "--species", f"{tmp_path}/species.csv"]) == 0
+        assert app.main(["events", source, events, "--deployment-from", "in/{deployment}", "--replace"]) == 0
+        for options, wanted in (([], first), (["--events", events], pooled)):
+            arguments = ["export-megadetector", source, f"{tmp_path}/detections.json", "--replace", *options]
+            assert app.main(arguments) == 0
+            image = written(str(tmp_path))["images"][0]
+            assert image["detections"][0]["classifications"][0] == wanted
+            assert image["detections"][0]["conf"] == wanted[1]
+    (tmp_path / "results/more.tar.parquet").write_bytes((tmp_path / "results/fen/1.tar.parquet").read_bytes())
+    with pytest.raises(UsageError, match="run `trapline events` again"):
+        megadetector_file.write(dataset.find(results), f"{tmp_path}/detections.json", True, events)
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
@@ -114,7 +193,7 @@ def test_boxes_and_their_classes_are_written_and_read_back(kind: str, tmp_path: 
             {"category": "1", "conf": 0.75, "bbox": [0.0, 0.0, 1.0, 1.0], "classifications": top},
         ]},
         {"file": "site=a/1.tar/DCIM/empty.jpg", "detections": []},
-        {"file": "site=a/1.tar/DCIM/bad.jpg", "failure": "truncated: x"},
+        {"file": "site=a/1.tar/DCIM/bad.jpg", "failure": "truncated: x", "detections": None},
     ]  # fmt: skip
     # What `classify --detections` reads is the same format.
     counts: Counter[str] = Counter()
@@ -153,7 +232,7 @@ def test_results_that_change_meanwhile_are_not_written(tmp_path: Path) -> None:
     found = dataset.find(f"{tmp_path}/results")
     images = [Planted("a.jpg", **SURE), Planted("b.jpg", **SURE)]
     write_result(f"{tmp_path}/results", "/in/1.tar", "1.tar", images, columns(CLASSES, 2))
-    with pytest.raises(TransientError, match="has 1 images, and 2 were read; run it again"):
+    with pytest.raises(OutputConflict, match="2 images were read of it, and its footer says 1"):
         megadetector_file.write(found, f"{tmp_path}/detections.json")
     assert not (tmp_path / "detections.json").exists()
 

@@ -141,7 +141,7 @@ def test_every_command_has_an_entry_point_of_the_same_name_in_a_checkout() -> No
     assert jobs == set(COMMANDS)
     for name in COMMANDS:
         module = name.replace("-", "_")
-        assert f'main(["{name}", *sys.argv[1:]])' in (ROOT / f"jobs/{module}.py").read_text()
+        assert f'run_process(["{name}", *sys.argv[1:]])' in (ROOT / f"jobs/{module}.py").read_text()
     arguments = ["verify", "--help"]
     shown = [
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout

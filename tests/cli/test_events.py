@@ -46,7 +46,13 @@ def test_each_reason_for_which_an_image_is_in_no_event_is_said_in_words(
         "deployments 1 (0 unchanged, 0 removed) events 1 of 2 images in no event 2 images "
         "1 with an impossible time (correct the clock with --corrections) 1 with no time"
     )
-    assert job._REASONS.keys() == {sessions.NO_TIME, sessions.IMPLAUSIBLE_TIME, sessions.NO_DEPLOYMENT}
+    assert job._REASONS.keys() == {
+        sessions.NO_TIME,
+        sessions.IMPLAUSIBLE_TIME,
+        sessions.NO_DEPLOYMENT,
+        sessions.NOT_IN_TABLE,
+        sessions.OUTSIDE,
+    }
 
 
 def test_a_second_run_leaves_what_is_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

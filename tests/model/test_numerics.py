@@ -18,7 +18,8 @@ from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, save, tra
 from trapline.decoding.decode import decode
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
-from trapline.model.predict import Predictor, multiplies_in_bf16
+from trapline.model.precision import multiplies_in_bf16
+from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -16,7 +16,7 @@ from trapline.model import checkpoint
 from trapline.model.architecture import STAGES
 from trapline.model.gpu import Gpu
 from trapline.model.hiera import Output
-from trapline.model.predict import Predictor, multiplies_in_bf16, resolve_precision
+from trapline.model.predict import Predictor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,6 +53,8 @@ class TestTheAnswer:
             found = predictor(precision=precision, stages=("stage3",))(pixels)
             assert {found.probabilities.dtype, found.energy.dtype, found.embedding.dtype} == {np.dtype(np.float32)}
             assert found.features["stage3"].dtype == np.float16
+            assert (found.in_bf16 is None) == (precision == "fp32")
+            assert found.in_bf16 is None or found.in_bf16.tolist() == [True] * len(pixels)
             assert {len(found.probabilities), len(found.energy), len(found.embedding)} == {len(pixels)}
             ulp = np.finfo(np.float32).eps  # each of five is rounded, and so are their sums
             np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=0, atol=10 * ulp)
@@ -146,21 +148,6 @@ class TestOutOfMemory:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("device", ["cpu", "cuda"])
-    def test_that_is_asked_for_is_what_one_gets(self, device: Any) -> None:
-        assert [resolve_precision(precision, device) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
-
-    def test_that_is_left_open_does_not_depend_on_the_machine_that_plans(self) -> None:
-        assert [resolve_precision("auto", device) for device in ("cpu", "cuda")] == ["fp32", "bf16"]
-
-    @pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
-    def test_of_bf16_is_known_to_be_native_or_emulated(
-        self, monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool
-    ) -> None:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        assert multiplies_in_bf16("cpu") == (avx512 or amx)
-
     def test_bf16_leaves_the_head_in_fp32(self, predictor: Callable[..., Predictor]) -> None:
         network = predictor(precision="bf16").network
         assert {parameter.dtype for parameter in network.body.parameters()} == {torch.bfloat16}

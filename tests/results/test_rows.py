@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -85,6 +86,7 @@ class TestWithPredictions:
                 continue
             place = next(prediction)
             best = int(made.probabilities[place].argmax())
+            assert row["precision"] == "fp32"
             assert row["species"] == COLUMNS.classes[best]
             assert row["probability"] == made.probabilities[place, best]
             assert row["top_k"][0] == {"species": row["species"], "probability": row["probability"]}
@@ -102,6 +104,11 @@ class TestWithPredictions:
             for entry in row["top_k"]:
                 assert entry["probability"] == row["probabilities"][COLUMNS.classes.index(entry["species"])]
             assert all(one != other for one, other in pairwise(entry["species"] for entry in row["top_k"]))
+
+    def test_each_row_says_in_which_precision_it_was_computed(self) -> None:
+        made = replace(predictions([[0.2, 0.5, 0.3]] * 3), in_bf16=np.array([True, False, True]))
+        found = with_predictions(batch([OK, OK, FAILED, OK]), made, COLUMNS).to_pylist()
+        assert [row["precision"] for row in found] == ["bf16", "fp32", None, "bf16"]
 
     def test_of_equals_the_first_class_wins(self) -> None:
         (row,) = with_predictions(batch([OK]), predictions([[0.2, 0.4, 0.4]]), COLUMNS).to_pylist()

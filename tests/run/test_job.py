@@ -143,12 +143,13 @@ def test_another_shape_of_the_network_changes_the_digest(model: Model) -> None:
 
 
 def test_precision_preprocessing_and_schema_change_the_digest(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = [fingerprint(config(), model, precision).digest for precision in ("fp32", "bf16")]
+    digests = [fingerprint(config(), model, precision).digest for precision in ("fp32", "bf16")]  # type: ignore[arg-type]
+    digests += [fingerprint(config(), model, "checked", bound=bound).digest for bound in (0.1, 0.2)]
     monkeypatch.setattr(module, "PREPROCESSING", module.PREPROCESSING | {"interpolation": "bilinear"})
     digests.append(fingerprint(config(), model, "fp32").digest)
     monkeypatch.setattr(module, "SCHEMA_VERSION", module.SCHEMA_VERSION + 1)
     digests.append(fingerprint(config(), model, "fp32").digest)
-    assert len(set(digests)) == 4
+    assert len(set(digests)) == 6
 
 
 def test_it_comes_back_from_json_equal(model: Model) -> None:
@@ -199,6 +200,7 @@ class TestColumns:
             "camera_serial": word,
             "metadata": "string",
             "identity": "string",
+            "precision": word,
             "species": word,
             "probability": "float",
             "top_k": "list<item: struct<species: string, probability: float>>",
@@ -225,12 +227,12 @@ class TestColumns:
     def test_what_is_not_asked_for_is_not_there(self, tiny_model: Path) -> None:
         columns = columns_of(config(probabilities="top-k", embedding="none"), checkpoint.load(str(tiny_model)))
         names = [field.name for field in columns.model_fields]
-        assert names == ["species", "probability", "top_k", "energy"]
+        assert names == ["precision", "species", "probability", "top_k", "energy"]
 
     def test_without_classes_the_embedding_remains(self, tmp_path: Path) -> None:
         model = checkpoint.load(str(write_tiny_checkpoint(tmp_path, classes=0)))
         columns = columns_of(config(), model)
-        assert [field.name for field in columns.model_fields] == ["embedding"]
+        assert [field.name for field in columns.model_fields] == ["precision", "embedding"]
         found = Predictor(model, "cpu", "fp32", 2)(np.zeros((1, 3, 64, 64), dtype=np.uint8))
         facts = [Facts("failed", "empty: the file has no bytes"), Facts("ok", None)]
         half = image_rows("s3://b/a.tar", [Record("0.jpg", None), Record("1.jpg", None)], facts)

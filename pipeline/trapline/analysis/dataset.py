@@ -9,13 +9,19 @@ from typing import Any
 import duckdb
 
 from trapline.analysis import sql
-from trapline.errors import OutputConflict, TransientError, UsageError
+from trapline.errors import OutputConflict, UsageError
 from trapline.results import footer, ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import CLASSES_KEY, Footer
 from trapline.results.ledger import Result
 from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
+
+# What writes the columns that an option leaves out.
+_REMEDIES = {
+    "embedding": "run `trapline classify` over it with --embedding float32 --replace",
+    "probabilities": "run `trapline classify` over it with --probabilities full --replace",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,13 @@ class Results:
         while "rescored" in facts:
             facts = facts["rescored"]
         return facts
+
+    def classifier(self, name: str | None = None) -> str:
+        """Return what named the species: a name, or that of the network, with digests of the weights and of a head."""
+        named = name or self.computed.get("architecture", {}).get("variant") or "Hiera"
+        head = self.fingerprint.facts.get("head_sha256")
+        head = f", head sha256:{head}" if head else ""
+        return f"{named} (weights sha256:{self.computed.get('weights_sha256', 'unknown')}{head})"
 
     def refuse_crops(self, job: str) -> None:
         """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
@@ -89,15 +102,6 @@ def shard_path(result: str, output: str) -> str:
     return path.removesuffix(FOLDER_OUTPUT).strip("/") if is_folder else path.removesuffix(".parquet")
 
 
-def check_count(results: Results, images: int) -> None:
-    """Raise TransientError where another number of images was read than the footers of the result files name."""
-    expected = sum(file.images for file in results.files)
-    if images != expected:
-        raise TransientError(
-            f"{results.output}: has {expected:,} images, and {images:,} were read; run it again when `classify` is done"
-        )
-
-
 def columns(results: Results) -> list[str]:
     """Return the names of the columns that the rows have.
 
@@ -116,10 +120,13 @@ def require_columns(results: Results, names: Iterable[str]) -> None:
     """
     present = columns(results)
     if missing := [name for name in names if name not in present]:
-        raise UsageError(
-            f"{results.output}: its rows have no column {missing[0]}; another version of Trapline wrote them: run "
-            "`trapline classify`, or `rescore`, again with --replace"
+        remedy = _REMEDIES.get(
+            missing[0],
+            "another version of Trapline wrote them: run `trapline classify`, or `rescore`, again with --replace",
         )
+        if missing[0] in _REMEDIES and results.computed is not results.fingerprint.facts:
+            remedy = f"they are rescored: give the results that they were made from ({results.files[0].shard})"
+        raise UsageError(f"{results.output}: its rows have no column {missing[0]}; {remedy}")
 
 
 def own_rows(columns: Iterable[str]) -> str:
@@ -182,10 +189,15 @@ def require_all(results: Results, images: Mapping[str, int]) -> None:
         images: file -> images that were read of it; a file without any need not be there.
     """
     for file in results.files:
-        if images.get(file.url, 0) != file.images:
-            raise OutputConflict(
-                f"{file.url}: {images.get(file.url, 0):,} images were read of it, and its footer says {file.images:,}; "
-                "if `classify` is writing there, try again later; `trapline verify` checks every file"
-            )
+        require_images(file.url, images.get(file.url, 0), file.images)
     if strangers := images.keys() - {file.url for file in results.files}:
         raise OutputConflict(f"{min(strangers)}: was read, and is none of the results in {results.output}")
+
+
+def require_images(url: str, found: int, said: int) -> None:
+    """Raise OutputConflict where another number of images was read of a result file than its footer says."""
+    if found != said:
+        raise OutputConflict(
+            f"{url}: {found:,} images were read of it, and its footer says {said:,}; if `classify` is writing there, "
+            "try again later; `trapline verify` checks every file"
+        )

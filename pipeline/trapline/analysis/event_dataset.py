@@ -3,8 +3,9 @@
     EVENTS/events/NAME.parquet       one row per event
     EVENTS/images/NAME.parquet       one row per image that is in an event
     EVENTS/unassigned/…              one row per image that is in no event, and why
+    EVENTS/deployments/…             where a table of deployments was given, its rows: where each stood and when
 
-Each of the three folders is one table, which every Parquet reader opens as a whole. NAME stands for a deployment, and
+Each of the folders is one table, which every Parquet reader opens as a whole. NAME stands for a deployment, and
 no reader takes it for a column: the tables name the deployment themselves, as text.
 """
 
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from trapline.analysis import tables
 from trapline.analysis.dataset import Results
 from trapline.errors import UsageError
+from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
 EVENTS = "events"
 IMAGES = "images"
 UNASSIGNED = "unassigned"
+DEPLOYMENTS = "deployments"
 
 # Of a deployment's name in a file name; with the digest well below the 255 bytes that file systems allow.
 _READABLE_LENGTH = 60
@@ -28,11 +31,23 @@ _READABLE_LENGTH = 60
 
 @dataclass(frozen=True)
 class EventFiles:
-    """The files of the three tables, by URL."""
+    """The files of the tables, by URL, and how they were made; of `deployments` none where no such table was given."""
 
     events: tuple[str, ...]
     images: tuple[str, ...]
     unassigned: tuple[str, ...]
+    deployments: tuple[str, ...]
+    fingerprint: Fingerprint
+
+    @property
+    def deployment_from(self) -> tuple[str, ...]:
+        """Return where deployments were looked up, as in `deployments.py`."""
+        return tuple(self.fingerprint.facts["deployment_from"])
+
+    @property
+    def corrects_clocks(self) -> bool:
+        """Return whether times in these tables may differ from those of the results."""
+        return "corrections_sha256" in self.fingerprint.facts
 
 
 def table_url(folder: str, table: str, deployment: str) -> str:
@@ -51,6 +66,11 @@ def unassigned_url(folder: str) -> str:
     return store.join(folder, UNASSIGNED, "unassigned.parquet")
 
 
+def deployments_url(folder: str) -> str:
+    """Return where the deployments are listed, if they were given as a table."""
+    return store.join(folder, DEPLOYMENTS, "deployments.parquet")
+
+
 def find(folder: str, results: Results) -> EventFiles:
     """Return the files of the events that were made of these results as they are now.
 
@@ -58,6 +78,7 @@ def find(folder: str, results: Results) -> EventFiles:
         UsageError: there are none, or the results have changed since.
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    folder = store.absolute(folder)
     known = {url: table for url, table in tables.survey(folder).items() if table}
     if not known:
         raise UsageError(f"{folder}: holds no events; `trapline events` writes them")
@@ -65,7 +86,10 @@ def find(folder: str, results: Results) -> EventFiles:
     last = known.get(unassigned_url(folder))
     if not last or last.identity != tables.identity(results.files):
         raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
-    found = EventFiles(*(_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED)))
+    events, images, unassigned, deployments = (
+        _below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS)
+    )
+    found = EventFiles(events, images, unassigned, deployments, last.fingerprint)
     if not found.events:
         raise UsageError(
             f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"

@@ -1,11 +1,15 @@
 """Write results in the batch output format of MegaDetector, which Timelapse, AddaxAI and MegaDetector's own tools open.
 
-Format 1.4: https://lila.science/megadetector-output-format. Each image has its boxes, each box the detector's category
+Format 1.6: https://lila.science/megadetector-output-format. Each image has its boxes, each box the detector's category
 and confidence, and the most probable classes with their probabilities. An image that was classified without boxes has
-one box around all of it, of the category `animal`, whose confidence is the probability of the first class.
+one box around all of it, of the category `animal`, whose confidence is the probability of the first class. A clip has
+the boxes of each frame that was sampled, with the frame's number.
+
+Where events are given, the classes of an image are those of its event.
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,18 +21,25 @@ from typing import Any
 
 import duckdb
 
-from trapline.analysis import dataset
+from trapline.analysis import dataset, event_dataset
 from trapline.analysis.dataset import Results
-from trapline.analysis.sql import connect, literal, stream, translated
+from trapline.analysis.event_dataset import EventFiles
+from trapline.analysis.sql import connect, read_parquet, stream, translated
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.storage import store
 
-FORMAT_VERSION = "1.4"
+FORMAT_VERSION = "1.6"
 
 _STANDARD_CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
 # Categories of a detector that classifiers of species are not asked about.
 _UNCLASSIFIED = ("person", "human", "vehicle")
+# What MegaDetector's tools take for a clip by its name, and ask for frames.
+_CLIP_SUFFIXES = (".mp4", ".avi", ".mpeg", ".mpg", ".mov", ".mkv", ".flv")
 _ROWS_AT_ONCE = 2**14
+_COLUMNS = (
+    *("image_uri", "key", "media_type", "frame_seconds", "frame_rate", "status", "error", "probability", "top_k"),
+    *("crop", "box", "detection_confidence", "detection_category"),
+)
 # MegaDetector writes three digits of a confidence and four of a coordinate; four are a third of a pixel in 3,000.
 _DIGITS = 4
 
@@ -38,9 +49,9 @@ class Account:
     """What was written.
 
     Attributes:
-        images: entries of the file.
+        images: entries of the file, which are images and clips.
         boxes: in all of them.
-        failures: images that could not be read.
+        failures: images and clips that could not be read.
     """
 
     images: int
@@ -48,31 +59,32 @@ class Account:
     failures: int
 
 
-def write(source: Results, url: str, replace: bool = False) -> Account:
+def write(source: Results, url: str, replace: bool = False, events: str | None = None) -> Account:
     """Write all images of the results to one JSON file; memory holds a batch of rows.
 
     Args:
         source: the results of `classify` or `rescore`.
         url: of the file.
         replace: overwrite a file that is there.
+        events: the events of these results, whose classes are written; None: each image has its own.
 
     Raises:
-        UsageError: the model has no classes.
-        OutputConflict: the file is there.
-        StorageError, TransientError: a store refuses, or does not answer; or the results changed meanwhile.
+        UsageError: the model has no classes, or the events are not of these results as they are now.
+        OutputConflict: the file is there, or the results changed meanwhile.
+        StorageError, TransientError: a store refuses, or does not answer.
     """
     url = store.absolute(url)
+    current = event_dataset.find(store.absolute(events), source) if events else None
     if not source.classes:
         raise UsageError(f"{source.output}: its model has no classes, so there are no classifications to write")
     if not replace and _is_there(url):
         raise OutputConflict(f"{url}: is there; choose another file, or overwrite it with --replace")
     with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
-        connection = connect()
-        connection.execute(f"set temp_directory = {literal(scratch)}")
-        _define_rows(connection, source)
+        connection = connect(scratch)
+        _define_rows(connection, source, current)
         path = Path(scratch, "detections.json")
-        account, found = _write(connection, source, path)
-        dataset.check_count(source, found)
+        account, found = _write(connection, source, path, current is not None)
+        dataset.require_all(source, found)
         store.put_file(url, str(path))
     return account
 
@@ -85,44 +97,53 @@ def _is_there(url: str) -> bool:
     return True
 
 
-def _define_rows(connection: duckdb.DuckDBPyConnection, source: Results) -> None:
-    crops = "crop, box, detection_confidence, detection_category"
-    none = "null as crop, null::float[] as box, null::float as detection_confidence, null as detection_category"
-    connection.execute(f"""
-        create temp view result_rows as
-        select image_uri, key, status, error, probability, top_k, {crops if source.has_crops else none},
-            filename, file_row_number
-        from {dataset.without_frames(connection, [file.url for file in source.files])}""")
+def _define_rows(connection: duckdb.DuckDBPyConnection, source: Results, current: EventFiles | None) -> None:
+    """Create the view `result_rows`: what is written of each row, and the classes of its event where there are any."""
+    rows = read_parquet(file.url for file in source.files)
+    present = {*dataset.columns(source)}
+    columns = ", ".join(name if name in present else f"null as {name}" for name in _COLUMNS)
+    own = f"select {columns}, filename, file_row_number from {rows}"
+    if current:
+        own = f"""
+            select rows.*, events.top_k as event_top_k, events.probability as event_probability from ({own}) as rows
+            left join {read_parquet(current.images)} as placed using (image_uri)
+            left join {read_parquet(current.events)} as events using (event_id)"""
+    connection.execute(f"create temp view result_rows as {own}")
 
 
-def _write(connection: duckdb.DuckDBPyConnection, source: Results, path: Path) -> tuple[Account, int]:
-    """Write the file; return what it holds, and the number of images that were read."""
-    found = connection.sql("select distinct detection_category from result_rows where crop is not null").fetchall()
-    numbers = _numbers([name for (name,) in found if name])
+def _write(
+    connection: duckdb.DuckDBPyConnection, source: Results, path: Path, pooled: bool
+) -> tuple[Account, Counter[str]]:
+    """Write the file; return what it holds, and how many images and clips were read of each result file."""
+    names = "select distinct detection_category from result_rows where detection_category is not null"
+    numbers = _numbers([name for (name,) in connection.sql(names).fetchall()])
     classes = {name: str(number) for number, name in enumerate(source.classes)}
-    images = boxes = failures = read = 0
+    images = boxes = failures = 0
+    read: Counter[str] = Counter()
     with path.open("w", encoding="utf-8") as file:
         head = {
-            "info": _info(source),
+            "info": _info(source, pooled),
             "detection_categories": {number: name for name, number in numbers.items()},
             "classification_categories": {number: name for name, number in classes.items()},
         }
         file.write(json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "images": [')
         for rows in _images(connection, source):
-            read += 1
-            if not rows[0]["key"]:  # the row that names the break of a shard
+            own = next(row for row in rows if row["crop"] is None and row["frame_seconds"] is None)
+            read[own["filename"]] += 1
+            if not own["key"]:  # the row that names the break of a shard
                 continue
-            entry = _entry(rows, dataset.shard_path(rows[0]["filename"], source.output), numbers, classes)
+            shard = dataset.shard_path(own["filename"], source.output)
+            entry = {"file": "/".join(filter(None, (shard, own["key"])))} | _seen(own, rows, numbers, classes)
             file.write(("," if images else "") + "\n  " + json.dumps(entry, ensure_ascii=False))
             images += 1
-            boxes += len(entry.get("detections", ()))
+            boxes += len(entry["detections"] or ())
             failures += "failure" in entry
         file.write("\n ]\n}\n")
     return Account(images, boxes, failures), read
 
 
 def _images(connection: duckdb.DuckDBPyConnection, source: Results) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of each image, its own first."""
+    """Yield the rows of each image or clip, which lie together in its file."""
     query = "from result_rows order by filename, file_row_number"
     batches = stream(connection, query, _ROWS_AT_ONCE, source.output)
     rows = (row for batch in batches for row in batch.to_pylist())
@@ -130,19 +151,43 @@ def _images(connection: duckdb.DuckDBPyConnection, source: Results) -> Iterator[
         yield list(group)
 
 
-def _entry(
-    rows: Sequence[dict[str, Any]], shard: str, numbers: dict[str, str], classes: dict[str, str]
+def _seen(
+    own: dict[str, Any], rows: Sequence[dict[str, Any]], numbers: dict[str, str], classes: dict[str, str]
 ) -> dict[str, Any]:
-    image, *crops = rows
-    entry: dict[str, Any] = {"file": "/".join(filter(None, (shard, image["key"])))}
-    if image["status"] == "failed":
-        return entry | {"failure": image["error"]}
+    """Return what an entry says besides its name."""
+    is_clip = own["media_type"] == "video" or own["key"].lower().endswith(_CLIP_SUFFIXES)
+    if own["status"] == "failed":
+        clip = {"frame_rate": -1, "frames_processed": []} if is_clip else {}
+        return clip | {"failure": own["error"], "detections": None}
+    if not is_clip:
+        return {"detections": _boxes(rows, numbers, classes)}
+    rate = own["frame_rate"] or 1
+    frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in [row for row in rows if row["frame_seconds"] is not None] or [own]:
+        frames[round((row["frame_seconds"] or 0) * rate)].append(row)
+    boxes = [
+        box | {"frame_number": number} for number in sorted(frames) for box in _boxes(frames[number], numbers, classes)
+    ]
+    return {"frame_rate": rate, "frames_processed": sorted(frames), "detections": boxes}
+
+
+def _boxes(rows: Sequence[dict[str, Any]], numbers: dict[str, str], classes: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the boxes of an image or of a frame, or one around all of it."""
+    crops = [row for row in rows if row["crop"] is not None]
     if crops:
-        return entry | {"detections": [_box(row, numbers, classes) for row in crops]}
-    if image["top_k"] is None:
-        return entry | {"detections": []}
-    whole = {"category": numbers["animal"], "conf": _rounded(image["probability"]), "bbox": [0.0, 0.0, 1.0, 1.0]}
-    return entry | {"detections": [whole | {"classifications": _classifications(image, classes)}]}
+        return [_box(row, numbers, classes) for row in crops]
+    top_k, probability = _named(rows[0])
+    if top_k is None:
+        return []
+    whole = {"category": numbers["animal"], "conf": _rounded(probability), "bbox": [0.0, 0.0, 1.0, 1.0]}
+    return [whole | {"classifications": _classifications(top_k, classes)}]
+
+
+def _named(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, float]:
+    """Return the most probable classes of a row, or of its event, and the probability of the first."""
+    if row["top_k"] is not None and row.get("event_top_k"):
+        return row["event_top_k"], row["event_probability"]
+    return row["top_k"], row["probability"]
 
 
 def _box(row: dict[str, Any], numbers: dict[str, str], classes: dict[str, str]) -> dict[str, Any]:
@@ -151,17 +196,18 @@ def _box(row: dict[str, Any], numbers: dict[str, str], classes: dict[str, str]) 
         "conf": _rounded(row["detection_confidence"]),
         "bbox": list(map(_rounded, row["box"])),
     }
-    if row["detection_category"] in _UNCLASSIFIED or row["top_k"] is None:
+    top_k, _ = _named(row)
+    if row["detection_category"] in _UNCLASSIFIED or top_k is None:
         return box
-    return box | {"classifications": _classifications(row, classes)}
+    return box | {"classifications": _classifications(top_k, classes)}
 
 
-def _classifications(row: dict[str, Any], classes: dict[str, str]) -> list[list[Any]]:
-    return [[classes[each["species"]], _rounded(each["probability"])] for each in row["top_k"]]
+def _classifications(top_k: list[dict[str, Any]], classes: dict[str, str]) -> list[list[Any]]:
+    return [[classes[each["species"]], _rounded(each["probability"])] for each in top_k]
 
 
 def _rounded(value: float) -> float:
-    return round(min(value, 1.0), _DIGITS)
+    return round(min(float(value), 1.0), _DIGITS)
 
 
 def _numbers(names: Sequence[str]) -> dict[str, str]:
@@ -172,13 +218,11 @@ def _numbers(names: Sequence[str]) -> dict[str, str]:
     return numbers
 
 
-def _info(source: Results) -> dict[str, Any]:
-    facts = source.computed
-    variant = facts.get("architecture", {}).get("variant", "Hiera")
-    digest = facts.get("detections_sha256")
+def _info(source: Results, pooled: bool) -> dict[str, Any]:
+    digest = source.computed.get("detections_sha256")
     return {
         "format_version": FORMAT_VERSION,
         "detector": f"detections sha256:{digest}" if digest else "none: one box around each image",
-        "classifier": f"{variant} (weights sha256:{facts.get('weights_sha256', 'unknown')})",
+        "classifier": source.classifier() + (", mean over each event" if pooled else ""),
         "classification_completion_time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App
 
@@ -19,6 +20,7 @@ from trapline.cli import (
     verify,
 )
 from trapline.cli.run_job import run
+from trapline.ray_session import run_command
 
 COMMANDS = {
     "classify": classify.app,
@@ -51,5 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(app, sys.argv[1:] if arguments is None else arguments)
 
 
+def run_process(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that the first argument names, and end this process with its exit code."""
+    run_command(lambda: main(arguments))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process()

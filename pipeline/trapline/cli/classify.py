@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Yaml
 
+from trapline.bytecode import bytecode_warning
 from trapline.cli.run_job import command, run
 from trapline.config import INPUT, Options, RunConfig
 from trapline.errors import UsageError
+from trapline.ray_session import start_in_background
 
 if TYPE_CHECKING:
     from trapline.run.ray_stream import WorkerClasses
@@ -39,7 +41,7 @@ app = command(
     {
         0: "complete, or --stop-at left shards for the next run.",
         2: "the command line, the model or a store is at fault; the message says what to do.",
-        3: "some shards failed; the next run tries them again.",
+        3: "some shards failed, and the next run tries them again; or broke off, and were committed as far as they go.",
         4: "more images failed than --max-failed-fraction allows.",
         130: "interrupted. Whatever the exit code, finished shards stay, and the same command carries on from there.",
     },
@@ -75,6 +77,9 @@ def classify(
 
 def run_config(config: RunConfig, workers: "WorkerClasses | None" = None) -> int:
     """Classify, show progress and a summary, and return the exit code; `workers` are those of `run.classify`."""
+    # Before these imports, which take as long: torch comes with them.
+    if not config.dry_run:
+        start_in_background()
     from rich.console import Console
 
     from trapline.monitoring.console import ConsoleObserver, print_plan, print_summary
@@ -83,12 +88,17 @@ def run_config(config: RunConfig, workers: "WorkerClasses | None" = None) -> int
     from trapline.run.manifest import latest
 
     console = Console()
+    warning = None if config.dry_run else bytecode_warning()
     if config.log == "json":
         log = JsonLog(console)
+        if warning:
+            log.note(warning)
         manifest = classify_monitored(config, log, workers)
         log.end(manifest)
         return EXIT_CODES[manifest.status]
     with ConsoleObserver(console) as observer:
+        if warning:
+            observer.note(warning)
         manifest = classify_monitored(config, observer, workers)
     if config.dry_run:
         print_plan(console, manifest, latest(config.output))

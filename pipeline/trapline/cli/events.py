@@ -12,6 +12,11 @@ deployments are processed in parallel.
 CORRECTIONS is a CSV that corrects clocks, one row per clock and period. `deployment` names whose clock it is, and
 optionally `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
 8766d 03:00:00) is added; or `image` names an image and `true_time` when it was really taken.
+
+DEPLOYMENTS is the CSV of `export-camtrapdp`: where each camera stood and when. With it an image belongs to the row that
+has the name of its deployment (as deploymentID, cameraID, locationID, locationName, or location/camera) and in whose
+period it was taken; several rows may name a camera that was moved. What is in no period is in no event, and OUTPUT gets
+a fourth table, `deployments`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +36,8 @@ _REASONS = {
     "no_time": "no time",
     "implausible_time": "an impossible time (correct the clock with --corrections)",
     "no_deployment": "no deployment",
+    "deployment_not_in_table": "a place or camera that DEPLOYMENTS does not name",
+    "outside_deployment": "a time outside of their deployment (correct DEPLOYMENTS, or the clock with --corrections)",
 }
 
 
@@ -60,6 +67,16 @@ def main_events(
     corrections: Annotated[
         str | None, Parameter(help="CSV with corrections of clocks, described above; path or URL.")
     ] = None,
+    deployments: Annotated[
+        str | None, Parameter(help="CSV with the periods of deployments, described above; path or URL.")
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        Parameter(
+            help="Time zone of the cameras' clocks (Europe/Berlin, +01:00), where clips or DEPLOYMENTS have times in "
+            "UTC: times that say their offset are put on that clock."
+        ),
+    ] = None,
     replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,
 ) -> int:
     """Group images into events."""
@@ -74,7 +91,7 @@ def main_events(
         return track(answers, "deployments", total, console=console, disable=not console.is_terminal, transient=True)
 
     found = dataset.find(results_at)
-    options = Options(Gap(gap, max_frames), deployment_from, corrections)
+    options = Options(Gap(gap, max_frames), deployment_from, corrections, deployments, timezone)
     account = build.build(found, output, options, replace, progress)
     changes = f"{account.unchanged:,} unchanged, {account.removed:,} removed"
     console.print(f"deployments  {account.deployments:,} ({changes})", highlight=False)

@@ -104,7 +104,7 @@ def rescore_(
     tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
-    rescore.refuse_lacking(found, "embedding" if labels or head_ else "probabilities")
+    dataset.require_columns(found, ["embedding" if labels or head_ else "probabilities"])
     if labels or calibrate:
         found.refuse_crops("learning from labels of images")
     given = head.load(head_) if head_ else None

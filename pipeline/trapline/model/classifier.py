@@ -17,8 +17,11 @@ from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model import checkpoint as checkpoints
 from trapline.model.architecture import STAGES
-from trapline.model.predict import DEFAULT_BATCH, Predictor, resolve_precision
-from trapline.model.predictions import Predictions
+from trapline.model.checked import predictor
+from trapline.model.precision import resolve_precision
+from trapline.model.predict import DEFAULT_BATCH
+from trapline.model.predictions import Predictions, joined
+from trapline.model.rounding import measure_bound
 from trapline.storage import store
 
 Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -38,7 +41,8 @@ class Classifier:
     Args:
         checkpoint: path, URL or name on the Hugging Face hub, as `trapline classify --model` takes it.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        precision: "fp32", "bf16", or "auto" for bf16 on a GPU and fp32 on a CPU.
+        precision: "fp32"; "bf16"; "checked" for bf16, and again in fp32 where that leaves the class in doubt; or
+            "auto" for bf16 on a GPU and fp32 on a CPU.
         size: height and width that images are resized to, multiples of 32; default: the checkpoint's.
         stages: feature maps to return, among "stage1" to "stage4".
         batch_size: images in one pass; default: 8 on a CPU, 256 on a GPU.
@@ -70,7 +74,9 @@ class Classifier:
         self.classes = model.classes
         self.size = model.size
         self._batch_size = batch_size or DEFAULT_BATCH[device]
-        self._predictor = Predictor(model, device, resolve_precision(precision, device), self._batch_size, stages)
+        computed = resolve_precision(precision, device, model)
+        bound = measure_bound(model) if computed == "checked" else None
+        self._predictor = predictor(model, device, computed, self._batch_size, stages, bound=bound)
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Return the probability of each class, float32 [N, classes]; arguments and errors as of `predict`."""
@@ -102,12 +108,7 @@ class Classifier:
             parts.append(self._predictor(np.stack(batch)))
         if not parts:
             raise UsageError("no images: give at least one")
-        return Predictions(
-            probabilities=np.concatenate([part.probabilities for part in parts]),
-            energy=np.concatenate([part.energy for part in parts]),
-            embedding=np.concatenate([part.embedding for part in parts]),
-            features={stage: np.concatenate([part.features[stage] for part in parts]) for stage in parts[0].features},
-        )
+        return joined(parts)
 
     def _pixels(self, images: Picture | Sequence[Picture]) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield uint8 [3, H, W] of each picture at the model's size."""

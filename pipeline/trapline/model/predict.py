@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trapline.config import Precision
 from trapline.errors import FatalError, UsageError
 from trapline.model import cpu_kernels
 from trapline.model.architecture import PATCH, WINDOW
@@ -82,13 +81,26 @@ class Predictor:
         Raises:
             FatalError: the device has no memory for even one image.
         """
-        outputs = list(self._passes(torch.from_numpy(pixels)))
-        logits = torch.cat([output.logits for output in outputs])
+        logits, embedding, features = self.outputs(pixels)
         return Predictions(
             probabilities=logits.softmax(dim=1).numpy(),
             energy=logits.logsumexp(dim=1).numpy(),
-            embedding=torch.cat([output.embedding for output in outputs]).numpy(),
-            features={stage: torch.cat([o.features[stage] for o in outputs]).numpy() for stage in self.stages},
+            embedding=embedding.numpy(),
+            features={stage: map_.numpy() for stage, map_ in features.items()},
+            in_bf16=np.full(len(pixels), True) if self.dtype == torch.bfloat16 else None,
+        )
+
+    def outputs(self, pixels: npt.NDArray[np.uint8]) -> Output:
+        """Return logits, embeddings and features for pixels uint8 [N, 3, H, W], in the host's memory.
+
+        Raises:
+            FatalError: the device has no memory for even one image.
+        """
+        outputs = list(self._passes(torch.from_numpy(pixels)))
+        return Output(
+            torch.cat([output.logits for output in outputs]),
+            torch.cat([output.embedding for output in outputs]),
+            {stage: torch.cat([output.features[stage] for output in outputs]) for stage in self.stages},
         )
 
     def answer(self, pixels: Tensor) -> Output:
@@ -135,20 +147,3 @@ class Predictor:
         """
         quarter = max(1, self.batch_size // 4)
         return quarter if self.gpu and left <= 3 * quarter else self.batch_size
-
-
-def resolve_precision(precision: Precision, device: Literal["cpu", "cuda"]) -> Literal["fp32", "bf16"]:
-    """Return the precision that `auto` means on a device: fp32 on a CPU, bf16 on a GPU.
-
-    On a CPU that multiplies in bf16, it is twice as fast, and gives 5 of 3,000 images another class, where two were
-    within 0.014 of each other (`tests/model/test_numerics.py`; autocast does the same to as many). That is for the
-    user to decide.
-    """
-    if precision != "auto":
-        return precision
-    return "bf16" if device == "cuda" else "fp32"
-
-
-def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
-    """Return whether the hardware multiplies in bf16, as every GPU since 2020; emulated, it is far slower than fp32."""
-    return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

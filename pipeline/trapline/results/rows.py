@@ -157,9 +157,11 @@ def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k
 
 
 def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, pa.Array]:
-    arrays = {}
+    count = len(predictions.energy)
+    in_bf16 = np.zeros(count, bool) if predictions.in_bf16 is None else predictions.in_bf16
+    arrays: dict[str, pa.Array] = {"precision": pa.array(np.where(in_bf16, "bf16", "fp32"), pa.string())}
     if columns.classes:
-        arrays = {
+        arrays |= {
             **ranked(predictions.probabilities, columns.classes, columns.top_k),
             "energy": pa.array(predictions.energy),
             "probabilities": vectors(predictions.probabilities),
@@ -167,7 +169,7 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
     if columns.embedding != "none":
         arrays["embedding"] = vectors(predictions.embedding.astype(columns.embedding))
     for stage in columns.feature_shapes:
-        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(len(predictions.energy), -1))
+        arrays[f"features_{stage}"] = vectors(predictions.features[stage].reshape(count, -1))
     return arrays
 
 

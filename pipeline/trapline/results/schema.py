@@ -102,7 +102,7 @@ class Columns:
     @property
     def model_fields(self) -> list[pa.Field]:
         """The model's half of the schema."""
-        columns = []
+        columns = [_column("precision", _WORD, "in which the model computed this row: fp32 or bf16")]
         if self.classes:
             columns += [
                 _column("species", _WORD, "the most probable class"),

@@ -3,12 +3,14 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from trapline.config import DecodeMode, RunConfig
+from trapline.decoding.clips import Sampling
 from trapline.decoding.crops import Cropping
 from trapline.decoding.decode import PREPROCESSING
 from trapline.model.checkpoint import Model
+from trapline.model.precision import Computed
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.schema import SCHEMA_VERSION, Columns
 
@@ -22,22 +24,28 @@ class Job:
         batch_size: images per chunk and per inference batch.
         device: where inference runs.
         precision: the type that inference computes in.
+        bound: of `checked`, see `model.checked`; None in other precisions.
         columns: of the result.
         fingerprint: digest of this run's fingerprint.
         decode: how exactly JPEGs that are classified whole are decoded.
         cropping: how a detector's boxes are cut out; None where images are classified whole.
+        sampling: which frames of clips are classified; None for the default.
+        all_matched: whether a shard fails that lacks images which the detector saw.
         stop_at: when no further shard is begun; None for never.
     """
 
     size: tuple[int, int]
     batch_size: int
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
+    precision: Computed
     columns: Columns
     fingerprint: str
     decode: DecodeMode = "exact"
     cropping: Cropping | None = None
+    sampling: Sampling | None = None
+    all_matched: bool = False
     stop_at: datetime | None = None
+    bound: float | None = None
 
 
 def cropping(config: RunConfig) -> Cropping | None:
@@ -64,8 +72,9 @@ def columns_of(config: RunConfig, model: Model) -> Columns:
 def fingerprint(
     config: RunConfig,
     model: Model,
-    precision: str,
+    precision: Computed,
     detections_sha256: str | None = None,
+    bound: float | None = None,
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Fingerprint:
@@ -76,9 +85,10 @@ def fingerprint(
         model: the loaded checkpoint.
         precision: the type that inference really computes in, never `auto`.
         detections_sha256: of the content of the detector's output, in hex; None without detections.
+        bound: of the precision `checked`.
         device: where inference really runs; in bf16, a GPU's rows are computed by two programs that round differently.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "weights_sha256": model.weights_sha256,
         "architecture": {"variant": model.variant, **asdict(model.architecture)},
@@ -94,7 +104,9 @@ def fingerprint(
         "embedding": config.embedding,
         "features": config.features,
     }
-    if device == "cuda" and precision == "bf16":
+    if bound is not None:
+        facts["checked_bound"] = bound
+    if device == "cuda" and precision != "fp32":
         facts["network"] = "as it is, and compiled once that is worthwhile"
     facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.image_column is not None:

@@ -116,6 +116,17 @@ def test_a_camera_that_moved_has_the_deployment_of_its_time(name: str, tmp_path:
     assert [each for (each,) in found] == ["d1", "d1", "d2", "d2", "outside_deployment", "d2"]
 
 
+def test_between_two_deployments_of_a_camera_an_event_has_none_and_an_end_without_a_time_includes_its_day(
+    tmp_path: Path,
+) -> None:
+    table = ["d1,52,13,2024-01-01,2024-06-02,c3,", "d2,53,13,2024-06-04T12:00:00,2024-12-30,c3,"]
+    times = ["2023-12-31 23:59", "2024-06-02 23:59", "2024-06-03 00:01", "2024-06-04 11:59", "2024-06-04 12:01"]
+    connection, _ = placed(tmp_path, table, *(("c3", time, 0) for time in times))
+    found = connection.sql("select coalesce(deploymentID, reason) from assigned order by event_id").fetchall()
+    out = "outside_deployment"
+    assert [each for (each,) in found] == [out, "d1", out, out, "d2"]
+
+
 def test_a_name_of_two_deployments_at_the_same_time_is_refused(tmp_path: Path) -> None:
     table = ["d1,52,13,2024-01-01,2024-06-02T00:00:00,c3,", "d2,53,13,2024-06-01T00:00:00,2024-12-31,c3,"]
     with pytest.raises(UsageError, match=r"d\.csv: deployments d1 and d2 are both of c3 and overlap in time"):

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.checkout import ROOT
@@ -146,6 +147,18 @@ def test_rescored_results_can_be_rescored(here: str, tmp_path: Path) -> None:
     assert report(f"{here}/calibrated")["temperature"] == pytest.approx(TEMPERATURE / 2, rel=0.25)
 
 
+def test_a_file_with_other_rows_than_its_footer_says_is_named(here: str, capsys: Any) -> None:
+    stored, output = f"{here}/results", f"{here}/again"
+    archive(stored, range(2))
+    path = Path(stored) / "site=1/cam1/a.tar.parquet"
+    file = pq.ParquetFile(path)
+    pq.write_table(file.read().slice(1).replace_schema_metadata(file.metadata.metadata), path)
+    assert main([stored, output, "--temperature", "2"]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{PER_CAMERA} images were read of it, and its footer says {PER_CAMERA + 1}" in said
+    assert set(versions(output)) == {f"{output}/site=0/cam0/a.tar.parquet"}
+
+
 def test_a_damaged_file_is_named_and_the_others_are_done(here: str, capsys: Any) -> None:
     stored, output = f"{here}/results", f"{here}/again"
     archive(stored, range(3))
@@ -167,12 +180,12 @@ def test_a_damaged_file_is_named_and_the_others_are_done(here: str, capsys: Any)
         (
             ["--labels", "kind.csv"],
             {"embedding": "none"},
-            "its rows hold no embedding; classify with --embedding float32",
+            "its rows have no column embedding; run `trapline classify` over it with --embedding float32",
         ),
         (
             ["--temperature", "2"],
             {"probabilities": False},
-            "its rows hold no probabilities; classify with --probabilities full",
+            "its rows have no column probabilities; run `trapline classify` over it with --probabilities full",
         ),
         ([], {}, "nothing to change"),
         (["--labels", "a", "--head", "b"], {}, "give one of them"),

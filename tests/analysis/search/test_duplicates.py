@@ -132,5 +132,5 @@ def test_a_clock_that_stood_still_costs_no_more_than_its_reach_and_is_told(
 
 def test_results_without_embeddings_say_how_to_have_them(tmp_path: Path) -> None:
     write_result(str(tmp_path), "s3://in/1.tar", "1.tar", [image("a")], columns(["owl", "robin"], 2, embedding="none"))
-    with pytest.raises(UsageError, match="have no embedding"):
+    with pytest.raises(UsageError, match="have no column embedding"):
         pairs(str(tmp_path))

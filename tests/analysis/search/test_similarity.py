@@ -15,6 +15,7 @@ from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
 from trapline.analysis.search import similarity
+from trapline.cli import app
 from trapline.config import RunConfig
 from trapline.decoding.decode import decode
 from trapline.errors import CheckpointError, UsageError
@@ -127,7 +128,7 @@ def test_a_model_without_classes_has_neighbours_too(tmp_path: Path) -> None:
 def test_results_without_embeddings_say_how_to_have_them(tmp_path: Path) -> None:
     write_result(str(tmp_path), "s3://in/a.tar", "a.tar", [at(0)], columns(["owl", "robin"], 2, embedding="none"))
     with pytest.raises(
-        UsageError, match=r"have no embedding; run `trapline classify` over it with --embedding float32"
+        UsageError, match=r"have no column embedding; run `trapline classify` over it with --embedding float32"
     ):
         neighbours(str(tmp_path), "s3://in/a.tar#0.jpg")
 
@@ -164,6 +165,11 @@ class TestPictures:
         assert rows[0]["image_uri"] == "s3://in/a.tar#1.jpg"
         assert rows[0]["cosine"] == pytest.approx(1, abs=1e-5)
         assert rows[1]["cosine"] < 0.9999
+
+    def test_rescored_results_name_those_that_have_the_embeddings(self, output: str, tmp_path: Path) -> None:
+        assert app.main(["rescore", output, f"{tmp_path}/again", "--temperature", "2"]) == 0
+        with pytest.raises(UsageError, match=r"give the results that they were made from \(/.*/out/a\.tar\.parquet\)"):
+            neighbours(f"{tmp_path}/again", "s3://in/a.tar#1.jpg")
 
     def test_another_model_is_refused(self, output: str, tmp_path: Path, mark: Fingerprint) -> None:
         (tmp_path / "1.jpg").write_bytes(jpeg(1))

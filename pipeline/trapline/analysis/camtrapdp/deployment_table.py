@@ -24,7 +24,9 @@ create or replace macro stamp(local, minutes) as strftime(local, '%Y-%m-%dT%H:%M
 
 
 def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) -> None:
-    """Create the table `deployments`, the standard's columns as text and `zone`, and macros for times.
+    """Create the table `deployments`, the standard's columns as text, `zone` and `whole_day`, and macros for times.
+
+    `whole_day` says that the end was written as a date, and so includes that day.
 
     Args:
         connection: that gets the table; its TimeZone is set to UTC.
@@ -47,11 +49,13 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     zone = f"coalesce(timezone, {literal(timezone or '')})"
     connection.execute(f"""
         create or replace temp table zoned as
-        select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone from given""")
+        select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone,
+            not contains(deploymentEnd, ':') as whole_day
+        from given""")
     _check_zones(connection, url)
     _check_times(connection, url, [field["name"] for field in fields if field["type"] == "datetime"])
     selected = ", ".join(_column(field) for field in fields)
-    connection.execute(f"create or replace temp table deployments as select {selected}, zone from zoned")
+    connection.execute(f"create or replace temp table deployments as select {selected}, zone, whole_day from zoned")
     validation.check(connection, "deployments", {"deployments": "deployments"}, url)
     _check_order(connection, url)
 

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, event_dataset, tables
+from trapline.analysis import dataset, deployment_periods, event_dataset, tables
 from trapline.analysis.camtrapdp import deployment_table, descriptor, placement, taxa, validation
 from trapline.analysis.camtrapdp.descriptor import TABLES, Description
 from trapline.analysis.dataset import Results
@@ -137,9 +137,12 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
     paths = [dataset.shard_path(name, source.output) for name in names]
     connection.register("written", pa.table({"filename": names, "classified_at": moments, "shard_path": paths}))
     crops = _CROP_COLUMNS if source.has_crops else _NO_CROPS
+    present = dataset.columns(source)
+    media_type, seconds = (name if name in present else "null" for name in ("media_type", "duration_seconds"))
     connection.execute(f"""
         create temp view stored as
-        select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path
+        select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path, {media_type}::varchar as media_type,
+            to_milliseconds(round(coalesce({seconds}, 0) * 1000)::bigint) as lasts
         from {dataset.without_frames(connection, names)}
         join written using (filename);
         create temp view images as from stored where crop is null;
@@ -158,21 +161,13 @@ def _define_package(
         unassigned=read_parquet(current.unassigned),
         # Where there are several methods, images do not say which of them it was.
         capture_method=literal(*methods) if len(methods) == 1 else "null",
-        model=literal(_classifier(source, how.model_name)),
+        model=literal(source.classifier(how.model_name)),
         detector=literal(f"detector (detections sha256:{source.computed.get('detections_sha256')})"),
         threshold=how.threshold,
         file_path=_file_path(how.media_url),
         file_public="true" if how.media_url else "false",
     )
     connection.execute(sql)
-
-
-def _classifier(source: Results, name: str | None) -> str:
-    computed = source.computed
-    named = name or computed.get("architecture", {}).get("variant") or "Hiera"
-    head = source.fingerprint.facts.get("head_sha256")
-    head = f", head sha256:{head}" if head else ""
-    return f"{named} (weights sha256:{computed.get('weights_sha256', 'unknown')}{head})"
 
 
 def _file_path(media_url: str | None) -> str:
@@ -190,7 +185,7 @@ def _refuse_unplaced(connection: duckdb.DuckDBPyConnection, events: str, deploym
         return
     outside = connection.sql(f"""
         select deployment, strftime(started_at, '%Y-%m-%d %H:%M') from assigned join events using (event_id, deployment)
-        where reason = '{placement.OUTSIDE}' order by all limit 1""").fetchall()
+        where reason = '{deployment_periods.OUTSIDE}' order by all limit 1""").fetchall()
     for deployment, time in outside:
         raise UsageError(
             f"{deployments}: no event lies between deploymentStart and deploymentEnd of its deployment, such as one of "

@@ -8,23 +8,23 @@ Tables and views in SQL:
 
 An event belongs to the deployment whose deploymentID it names. Where it names none, the table may describe a camera or
 a place that was in use several times: then the rows whose cameraID, locationID or locationName it names count (or
-locationID/cameraID, locationName/cameraID), and of these the one in whose period it lies.
+locationID/cameraID, locationName/cameraID), and of these the one in whose period it lies: between two periods of a
+camera, none.
 
 An event is a start and a duration. All times in it have the offset that its start has, so that it is as long as the
 camera's clock says, also over a change to or from summer time.
 """
 
+from collections import Counter
+
 import duckdb
+import pyarrow as pa
 
-from trapline.errors import UsageError
-
-NOT_IN_TABLE = "deployment_not_in_table"
-OUTSIDE = "outside_deployment"
+from trapline.analysis import deployment_periods
+from trapline.analysis.deployment_periods import NOT_IN_TABLE, OUTSIDE
 
 # Days are often written without a time, and clocks are some hours wrong.
 _TOLERANCE_S = 86_400
-
-_PLACES = "[cameraID, locationID, locationName, locationID || '/' || cameraID, locationName || '/' || cameraID]"
 
 
 def place(connection: duckdb.DuckDBPyConnection, deployments: str) -> list[str]:
@@ -36,35 +36,26 @@ def place(connection: duckdb.DuckDBPyConnection, deployments: str) -> list[str]:
         deployments: URL of the deployments table, for messages.
 
     Raises:
-        UsageError: two deployments share a name and overlap in time.
+        UsageError: a deploymentID is repeated, or two deployments share a name and overlap in time.
     """
-    connection.execute(f"""
-        create or replace temp table periods as
-        select deploymentID, zone, deploymentStart::timestamptz as starts, deploymentEnd::timestamptz as ends,
-            {_PLACES} as places
-        from deployments;
-        create or replace temp table names as
-        select distinct unnest(places) as name, deploymentID, zone, starts, ends from periods;
-        delete from names where name is null or name in (select deploymentID from periods)
-            or name not in (select deployment from events);
-        insert into names select deploymentID, deploymentID, zone, starts, ends from periods""")
-    _refuse_overlaps(connection, deployments)
+    _define_names(connection, deployments)
     connection.execute(f"""
         create or replace temp table assigned as
         with matched as (
-            select event_id, deployment, deploymentID,
-                epoch(timezone(zone, started_at::timestamp)) as moment,
-                greatest(epoch(starts) - moment, moment - epoch(ends), 0) as distance
+            select event_id, deployment, names.*, epoch(timezone(zone, started_at::timestamp)) as moment,
+                moment between starts and last as inside,
+                single and moment between starts - {_TOLERANCE_S} and last + {_TOLERANCE_S} as near
             from events left join names on name = deployment
         )
         select event_id, any_value(deployment) as deployment,
-            arg_min(deploymentID, distance) filter (distance <= {_TOLERANCE_S}) as deploymentID,
-            case when count(deploymentID) = 0 then '{NOT_IN_TABLE}'
-                 when min(distance) > {_TOLERANCE_S} then '{OUTSIDE}' end as reason
+            coalesce(arg_max(deploymentID, starts) filter (inside), any_value(deploymentID) filter (near))
+                as deploymentID,
+            case when count(name) = 0 then '{NOT_IN_TABLE}' when not bool_or(inside or near) then '{OUTSIDE}' end
+                as reason
         from matched group by event_id;
         create or replace temp table clocks as
         select deploymentID, zone, skipped, case when skipped is not null then
-            datediff('minute', timezone('UTC', starts), timezone(zone, starts)) end as fixed
+            datediff('minute', timezone('UTC', start), timezone(zone, start)) end as fixed
         from periods left join (
             select deploymentID, min(captured_at) filter (is_skipped(captured_at::timestamp, zone)) as skipped
             from mapping join assigned using (event_id) join periods using (deploymentID) group by deploymentID
@@ -85,13 +76,25 @@ def place(connection: duckdb.DuckDBPyConnection, deployments: str) -> list[str]:
     ]
 
 
-def _refuse_overlaps(connection: duckdb.DuckDBPyConnection, deployments: str) -> None:
-    found = connection.sql("""
-        select one.name, one.deploymentID, two.deploymentID from names as one join names as two using (name)
-        where one.deploymentID < two.deploymentID and one.starts < two.ends and two.starts < one.ends limit 1
-    """).fetchall()
-    for name, one, two in found:
-        raise UsageError(
-            f"{deployments}: deployments {one} and {two} are both of {name} and overlap in time, so events of {name} "
-            "belong to either; correct deploymentStart or deploymentEnd"
-        )
+def _define_names(connection: duckdb.DuckDBPyConnection, deployments: str) -> None:
+    """Create `periods`, a row per deployment, and `names`, one per deployment and name; times are seconds since 1970.
+
+    `last` ends a period in which an event may begin, and `single` says that a name is that of one row only.
+    """
+    connection.execute("""
+        create or replace temp table periods as
+        select deploymentID, cameraID, locationID, locationName, zone, deploymentStart::timestamptz as start,
+            epoch(start) as starts, epoch(deploymentEnd::timestamptz) as ends,
+            ends + case when whole_day then 86399.999 else 0 end as last
+        from deployments""")
+    periods = connection.sql("select * exclude (start) from periods").to_arrow_table().to_pylist()
+    used = {name for (name,) in connection.sql("select distinct deployment from events").fetchall()}
+    rows = deployment_periods.by_name(periods, used, deployments)
+    counts = Counter(row["name"] for row in rows)
+    plain = [{**row, "single": counts[row["name"]] == 1} for row in rows]
+    fields = [
+        *((name, pa.string()) for name in ("name", "deploymentID", "zone")),
+        *((name, pa.float64()) for name in ("starts", "last")),
+        ("single", pa.bool_()),
+    ]
+    connection.register("names", pa.Table.from_pylist(plain, pa.schema(fields)))

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployments, event_dataset, parallel, tables
+from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables
 from trapline.analysis.dataset import Results
 from trapline.analysis.events import corrections, sessions
-from trapline.analysis.events.corrections import Correction
 from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
-from trapline.analysis.sql import connect, literal, stream, translated
+from trapline.analysis.sql import connect, icu_name, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
@@ -73,11 +73,15 @@ class Options:
         gap: where one event ends and the next begins.
         deployment_from: where deployments are looked up, as in `deployments.py`.
         corrections: URL of a CSV with corrections of clocks, as in `corrections.py`; None for none.
+        deployments: URL of a CSV with the periods of deployments, as in `deployment_periods.py`; None for none.
+        timezone: of the cameras' clocks: times in that CSV and of clips that say their offset from UTC are put in it.
     """
 
     gap: Gap
     deployment_from: Sequence[str]
     corrections: str | None = None
+    deployments: str | None = None
+    timezone: str | None = None
 
 
 def build(
@@ -116,15 +120,20 @@ class _Builder:
         self.source, self.output, self.options, self.scratch = source, output, options, scratch
         self.files = {file.url: file for file in source.files}
         latest = datetime.now(UTC).replace(tzinfo=None) + _AHEAD
-        self.placing = Placing(tuple(map(deployments.parse, options.deployment_from)), latest)
-        table = options.corrections and store.absolute(options.corrections)
-        self.connection = connect()
-        self.connection.execute(f"set temp_directory = {literal(scratch)}")
+        sources = tuple(map(deployments.parse, options.deployment_from))
+        self.placing = Placing(sources, latest, timezone=options.timezone)
+        clocks, periods = (url and store.absolute(url) for url in (options.corrections, options.deployments))
+        self.connection = connect(scratch)
+        _refuse_unknown_zone(self.connection, options.timezone)
         sessions.read(self.connection, list(self.files), self.placing)
-        if table:
-            self.placing = replace(self.placing, corrections=corrections.read(table, self.connection))
+        if clocks:
+            self.placing = replace(self.placing, corrections=corrections.read(clocks, self.connection))
+        if periods:
+            found = deployment_periods.read(periods, options.timezone, self.connection)
+            self.placing = replace(self.placing, periods=found)
+        if clocks or periods:
             sessions.read(self.connection, list(self.files), self.placing)
-        self.fingerprint = _fingerprint(source, options, self.placing.corrections)
+        self.fingerprint = _fingerprint(source, options, self.placing)
         self.unfinished: list[str] = []
         names = self.connection.sql("from located limit 0").columns
         self.column = "probabilities" if "probabilities" in names else "top_k"
@@ -135,7 +144,8 @@ class _Builder:
             tables.refuse_others(known, self.fingerprint, self.output)
         account, files = self._look()
         unassigned = event_dataset.unassigned_url(self.output)
-        wanted = {url for name in files for url in self._urls(name)}
+        periods = event_dataset.deployments_url(self.output)
+        wanted = {url for name in files for url in self._urls(name)} | ({periods} if self.placing.periods else set())
         for url in sorted(wanted | {unassigned}):
             if url in known and known[url] is None:
                 raise OutputConflict(f"{url}: not written by `trapline events`, and in the way; move it")
@@ -156,6 +166,7 @@ class _Builder:
             raise TransientError(
                 f"{len(self.unfinished):,} deployments have no events yet, such as {self.unfinished[0]}; run it again"
             )
+        self._write_deployments(periods, periods in existing)
         self._write_unassigned(unassigned, existing.get(unassigned))
         return account
 
@@ -218,6 +229,12 @@ class _Builder:
         tables = [existing.get(url) for url in self._urls(name)]
         return all(table is not None and table.made(self.fingerprint, identity) for table in tables)
 
+    def _write_deployments(self, url: str, there: bool) -> None:
+        if self.placing.periods and not there:
+            rows = self.placing.periods.deployments
+            origin = Origin(self.fingerprint, "")
+            tables.publish(url, deployment_periods.SCHEMA, rows.to_batches(), origin, self.scratch)
+
     def _write_unassigned(self, url: str, existing: Origin | None) -> None:
         everything = list(self.files)
         origin = Origin(self.fingerprint, self._identity(everything))
@@ -242,6 +259,17 @@ class _Builder:
         return tables.identity(self.files[url] for url in files)
 
 
+def _refuse_unknown_zone(connection: duckdb.DuckDBPyConnection, timezone: str | None) -> None:
+    try:
+        connection.execute(
+            "select timezone(?, timestamp '2024-01-01')::varchar", [icu_name(timezone or "UTC")]
+        ).fetchall()
+    except duckdb.Error as error:
+        raise UsageError(
+            f"--timezone {timezone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
+        ) from error
+
+
 def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:
     images: Counter[str] = Counter()
     for file, _, _, count in rows:
@@ -249,7 +277,7 @@ def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:
     return images
 
 
-def _fingerprint(source: Results, options: Options, clocks: Sequence[Correction]) -> Fingerprint:
+def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerprint:
     facts = {
         "events_version": EVENTS_VERSION,
         "gap": options.gap.seconds,
@@ -260,6 +288,11 @@ def _fingerprint(source: Results, options: Options, clocks: Sequence[Correction]
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
-    if clocks:
-        facts["corrections_sha256"] = hashlib.sha256(repr(clocks).encode()).hexdigest()
+    if placing.timezone:
+        facts["timezone"] = placing.timezone
+    if placing.corrections:
+        facts["corrections_sha256"] = hashlib.sha256(repr(placing.corrections).encode()).hexdigest()
+    if placing.periods:
+        table = repr(placing.periods.rows) + repr(placing.periods.deployments.to_pylist())
+        facts["deployments_sha256"] = hashlib.sha256(table.encode()).hexdigest()
     return Fingerprint.from_json(json.dumps(facts))

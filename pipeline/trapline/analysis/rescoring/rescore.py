@@ -13,12 +13,12 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trapline.analysis import parallel
+from trapline.analysis import dataset, parallel
 from trapline.analysis.dataset import Results
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.analysis.rescoring.species_list import SpeciesList
 from trapline.analysis.rescoring.taxonomy import Taxonomy
-from trapline.errors import OutputConflict, PermanentError, TransientError, UsageError, in_one_line
+from trapline.errors import OutputConflict, PermanentError, TransientError, in_one_line
 from trapline.results import ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer, find
@@ -68,15 +68,6 @@ def fingerprint(
         "top_k": scorer.top_k,
     }
     return Fingerprint({name: value for name, value in facts.items() if value is not None})
-
-
-def refuse_lacking(results: Results, column: str) -> None:
-    """Raise UsageError where the results lack a column: `embedding` or `probabilities`."""
-    with store.open_tail(results.files[0].url) as stream:
-        names = pq.ParquetFile(stream).schema_arrow.names
-    if column not in names:
-        option = {"embedding": "--embedding float32", "probabilities": "--probabilities full"}[column]
-        raise UsageError(f"{results.output}: its rows hold no {column}; classify with {option}")
 
 
 def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> Plan:
@@ -141,6 +132,7 @@ def _rows(
             images += len(of_images(table))
             species.update(without_frames(table).column("species").drop_null().to_pylist())
             writer.write_table(table)
+        dataset.require_images(shard.uri, images, sum(before.images.values()))
         after = replace(
             before,
             uri=shard.uri,

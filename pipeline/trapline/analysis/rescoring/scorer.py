@@ -63,7 +63,7 @@ class Scorer:
     def reads(self) -> list[str]:
         """Return the columns of the stored rows that it needs."""
         keys = [field.name for field in self._keys]
-        return [*keys, *(["embedding"] if self.head else ["probabilities", "energy"])]
+        return [*keys, "precision", *(["embedding"] if self.head else ["probabilities", "energy"])]
 
     @property
     def schema(self) -> pa.Schema:
@@ -94,7 +94,10 @@ class Scorer:
             taxa = self.roll_up(probabilities, list(species), self.threshold)
             remarks.update(f"named by {rank}" for rank in taxa[1].to_pylist())
             added += taxa
-        predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {})
+        in_bf16 = pc.equal(usable.column("precision").cast(pa.string()), "bf16").to_numpy(
+            zero_copy_only=False
+        )  # so it was computed from
+        predictions = Predictions(probabilities, energy, np.empty((len(usable), 0), np.float32), {}, in_bf16)
         place = pa.array(np.cumsum(mask) - 1, mask=~mask)
         arrays = [
             *(rows.column(field.name) for field in self._keys),

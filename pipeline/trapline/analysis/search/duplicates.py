@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
-from trapline.analysis.search.similarity import require_embeddings
 from trapline.analysis.sql import translated
 
 # Rows that are compared at once, with each other and with the window before them. Windows mostly hold a handful, so
@@ -94,7 +94,7 @@ def near(connection: duckdb.DuckDBPyConnection, results: Results, threshold: flo
         UsageError: the results have no embeddings.
         StorageError: DuckDB cannot read the results.
     """
-    require_embeddings(connection, results)
+    dataset.require_columns(results, ["embedding"])
     window_ms = round(window * 1000)
     tail: _Rows | None = None
     images = cut = 0

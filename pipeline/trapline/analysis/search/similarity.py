@@ -54,7 +54,7 @@ def examples(
         CheckpointError: the model is not the one of the results, or cannot be used.
         TransientError: the store did not answer, after retries.
     """
-    require_embeddings(connection, results)
+    dataset.require_columns(results, ["embedding"])
     found: list[Example] = []
     loaded: Model | None = None
     for name in names:
@@ -72,15 +72,6 @@ def examples(
         if not 0 < norm < np.inf:
             raise UsageError(f"{name}: its embedding has length {norm}, and no direction to compare; choose another")
     return found
-
-
-def require_embeddings(connection: duckdb.DuckDBPyConnection, results: Results) -> None:
-    """Raises `UsageError` where the view `images` has none."""
-    if "embedding" not in connection.table("images").columns:
-        raise UsageError(
-            f"{results.output}: its rows have no embedding; run `trapline classify` over it with --embedding float32 "
-            "--replace"
-        )
 
 
 def nearest(
