@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object], device: Device) -> float:
     until = perf_counter() + SECONDS
     while len(taken) < 3 or (perf_counter() < until and len(taken) < 200):
         if device == "cuda":
-            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             before.record()
             work()
             after.record()
@@ -130,7 +130,9 @@ def _sdpa(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+    scores: Tensor = q @ k.mT * q.shape[-1] ** -0.5
+    likely: Tensor = scores.softmax(dim=-1)
+    return likely @ v
 
 
 def stem(device: Device, width: int, size: tuple[int, int], batch: int) -> Iterator[Figures]:
@@ -158,9 +160,13 @@ def gelu(device: Device, width: int, tokens: int, batch: int) -> Iterator[Figure
         row: Figures = {"batch": batch, "rows": rows, "width": inner}
         rates = {"TFLOP/s": lambda taken, flops=8 * rows * inner**2: flops / taken / 1e12}
         ways: dict[str, Callable[[], Tensor]] = {
-            "addmm": lambda x=x, w=weight, b=bias: torch.addmm(b, x, w.t()),
-            "addmm, then GELU": lambda x=x, w=weight, b=bias: F.gelu(torch.addmm(b, x, w.t())),
-            "GELU in the epilogue": lambda x=x, w=weight, b=bias: torch._addmm_activation(b, x, w.t(), use_gelu=True),
+            "addmm": partial(torch.addmm, bias, x, weight.t()),
+            "addmm, then GELU": partial(_then_gelu, bias, x, weight.t()),
+            "GELU in the epilogue": partial(torch._addmm_activation, bias, x, weight.t(), use_gelu=True),
         }
         for name, work in ways.items():
             yield tried(row | {"way": name}, work, device, **rates)
+
+
+def _then_gelu(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return F.gelu(torch.addmm(bias, x, weight))

@@ -17,6 +17,7 @@ from time import monotonic, perf_counter
 import numpy as np
 import torch
 from rich.console import Console
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from jobs.benchmark import gpu_kernels
@@ -37,7 +38,7 @@ _CHECKOUT = Path(__file__).parents[2]
 _KINDS = {
     "attention": ("flash", "fmha", "attention", "cudnn_sdp"),
     "stem": ("conv", "dgrad", "nchw", "nhwc"),
-    "product": ("gemm", "nvjet", "cutlass", "xmma", "mm"),
+    "product": ("gemm", "nvjet", "cutlass", "xmma", "mm", "linear"),
     "copy": ("memcpy", "memset", "copy"),
     "GELU": ("gelu",),
     "normalise, add": ("layer_norm", "add", "triton"),
@@ -57,7 +58,6 @@ _CHANGES: dict[str, Callable[[Hiera], Hiera]] = {
     "windows as one kernel": partial(fuse, fusions=Fusions(windows=True)),
     "all of it": lambda network: fuse(_with_cudnn(network), Fusions(gelu=True, residual=True, windows=True)),
 }
-_ONLY_ON_A_GPU = ("cuDNN over images", "windows as one kernel", "all of it")
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,9 @@ def _networks(scope: Scope) -> Iterator[Part]:
         for compiled in (False, True)[: 1 + scope.compiled]:
             name = f"trapline {scope.precision}{' compiled' if compiled else ''}"
             yield "Ours alone", partial(_ours, scope, name, size, compiled)
-    for name, change in _CHANGES.items():
-        if scope.device == "cuda" or name not in _ONLY_ON_A_GPU:
-            for size in scope.batches:
-                yield "Ours, changed", partial(_ours, scope, name, size, scope.compiled, change)
+    for name, change in _CHANGES.items() if scope.device == "cuda" else ():  # a CPU has blocks of its own
+        for size in scope.batches:
+            yield "Ours, changed", partial(_ours, scope, name, size, scope.compiled, change)
 
 
 def _beside_birder(scope: Scope) -> list[Figures]:
@@ -237,7 +236,7 @@ def _kernels(scope: Scope, size: int, compiled: bool) -> Iterator[Figures]:
             torch.cuda.synchronize()
     taken, calls = defaultdict[str, float](float), Counter[str]()
     for event in found.key_averages():
-        of_gpu = event.device_type == torch.autograd.DeviceType.CUDA
+        of_gpu = event.device_type == DeviceType.CUDA
         if of_gpu == on_gpu:
             taken[event.key] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / passes / size
             calls[event.key] += event.count // passes

@@ -52,8 +52,7 @@ class TestAStepWithoutRay:
         names = {row["name"]: row for row in tables["Networks, batches of 2"]}
         assert {"birder fp32", "trapline fp32"} <= names.keys()
         assert [row["batch"] for row in tables["Ours alone"]] == [2, 3]
-        assert [row["batch"] for row in tables["Ours, changed"]] == [2, 4] * 2
-        assert all(row["images/s"] > 0 for title in ("Ours alone", "Ours, changed") for row in tables[title])
+        assert all(row["images/s"] > 0 for row in tables["Ours alone"])
 
     def test_measures_where_time_goes(self, tmp_path: Path) -> None:
         tables = run(3, tmp_path)
