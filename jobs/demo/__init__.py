@@ -84,7 +84,7 @@ def after_the_night(folder: Path) -> list[list[str]]:
         ["rescore", output, rescored, "--species", folder / study.SPECIES_LIST],
         ["events", rescored, rescored_events, *periods],
         ["export-camtrapdp", rescored, rescored_events, folder / study.DEPLOYMENTS, package, *described, "--replace"],
-        ["report", rescored, page, *where],
+        ["report", rescored, page, "--events", rescored_events],
     ]
     return [[str(argument) for argument in job] for job in jobs]
 

@@ -105,7 +105,9 @@ class Options(BaseModel):
         default="whole", description="Classify an image without boxes as a whole, or skip it."
     )
     detections_unmatched: Annotated[Literal["warn", "error"], DETECTIONS] = Field(
-        default="warn", description="What to do if names in the detector's file match no image of the input."
+        default="warn",
+        description="What to do if names in the detector's file match no image of the input. With error, a run does "
+        "not begin where a name is of no shard, and a shard fails that does not hold an image of a name.",
     )
     video: Annotated[bool, VIDEO, Parameter(negative="--no-video")] = Field(
         default=True, description="Classify clips by sampled frames, or leave them out, counted."

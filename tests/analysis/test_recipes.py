@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ FEN = [
     seen("1", "owl", MAY),
     seen("2", "owl", JUNE),
     seen("3", "robin", JUNE),
+    replace(seen("3", "owl", MAY), facts={"captured_at": MAY, "media_type": "video", "frame_seconds": 1.0}),
     seen("4", "robin", MAY, sure=False, energy=2),  # not sure enough to have been seen in May
     failed("5", "empty"),
     failed("6", "corrupt", "HP2X"),

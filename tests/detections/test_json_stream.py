@@ -31,3 +31,18 @@ def test_every_encoding_becomes_utf_8_and_what_is_no_number_null(encoding: str, 
 
 def test_nothing_is_nothing() -> None:
     assert read(b"", 10) == ""
+
+
+NAMES = ["a, NaN ,b.jpg", ": -Infinity]", 'q"[NaN]"', "back\\", "\\\\ NaN", "NaN", "Infinity", "-", "tail NaN"]
+
+
+@pytest.mark.parametrize("size", [*range(1, 30), 1000])
+def test_names_stay_as_they_are_wherever_a_block_ends(size: int) -> None:
+    content = {name: [name, float("nan"), {"x": float("-inf"), name: float("inf")}] for name in NAMES}
+    expected = {name: [name, None, {"x": None, name: None}] for name in NAMES}
+    assert json.loads(read(json.dumps(content).encode(), size)) == expected
+    plain = {name.replace("NaN", "N").replace("Infinity", "I"): [1.5, True, None] for name in NAMES}
+    assert json.loads(read(json.dumps(plain).encode(), size)) == plain
+    # Blocks with and without numbers follow each other.
+    mixed = [plain, content, plain, content]
+    assert json.loads(read(json.dumps(mixed).encode(), size)) == [plain, expected, plain, expected]

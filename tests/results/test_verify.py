@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.archives import pictures, sidecar, write_folder, write_tar, write_zip
+from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_tar, write_zip
+from tests.support.clips import clip
 from tests.support.progress import Silent
 from trapline.cli.verify import main
 from trapline.config import RunConfig
@@ -28,6 +30,7 @@ def first_night(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ray_
     write_tar(folder / "archive/a.tar", pictures(4) | {"bad.jpg": b"", "DCIM/IMG_0003.json": sidecar(a=1)})
     write_zip(folder / "archive/b.zip", pictures(3))
     write_folder(folder / "archive/loose", pictures(3, prefix=""))
+    write_zip(folder / "archive/clips.zip", {"a.mp4": clip(frames=25), "b.jpg": jpeg(1), "c.avi": b"", "d.jpg": clip()})
     cut = write_tar(folder / "archive/cut.tar", pictures(5))
     cut.write_bytes(cut.read_bytes()[:7000])
     output = str(folder / "output")
@@ -57,9 +60,38 @@ def tamper(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def test_an_untouched_result_is_good(night: Path) -> None:
     found = findings(night)
-    assert set(found) == {"a.tar.parquet", "b.zip.parquet", "cut.tar.parquet", "loose/images.parquet"}
+    names = {"a.tar.parquet", "b.zip.parquet", "clips.zip.parquet", "cut.tar.parquet", "loose/images.parquet"}
+    assert set(found) == names
     assert all(finding.good for finding in found.values())
+    clips = found["clips.zip.parquet"]
+    assert (clips.images, clips.clips, clips.frames) == (4, 3, 6)  # one of them is empty, one named like an image
     assert found["a.tar.parquet"].images == 5
+
+
+def test_a_clip_is_a_row_with_the_mean_of_its_frames(night: Path) -> None:
+    rows = pq.read_table(night / "output/clips.zip.parquet", partitioning=None).to_pylist()
+    assert [(row["key"], row["frame_seconds"]) for row in rows] == [
+        *[("a.mp4", seconds) for seconds in (None, 0.0, 1.0, 2.0)],
+        ("b.jpg", None),
+        ("c.avi", None),
+        *[("d.jpg", seconds) for seconds in (None, 0.0, 1.0, 2.0)],
+    ]
+    clip, *frames = rows[:4]
+    shared = ("status", "content_sha256", "format", "duration_seconds", "frame_rate", "media_type")
+    assert all(frame[name] == clip[name] for frame in frames for name in shared)
+    assert (clip["status"], clip["format"], clip["duration_seconds"], clip["frame_rate"]) == ("ok", "mp4", 2.5, 10.0)
+    for name in ("probabilities", "embedding", "energy"):
+        mean = np.mean([frame[name] for frame in frames], axis=0)
+        np.testing.assert_allclose(clip[name], mean, rtol=1e-6)
+    assert clip["probability"] == max(clip["probabilities"])
+    assert clip["top_k"][0] == {"species": clip["species"], "probability": clip["probability"]}
+    assert len({frame["energy"] for frame in frames}) == 3
+    assert (rows[5]["status"], rows[5]["error"], rows[5]["species"]) == ("failed", "empty: the file has no bytes", None)
+
+
+def test_a_frame_that_is_there_twice_is_counted(night: Path) -> None:
+    tamper(night / "output/clips.zip.parquet", lambda table: pa.concat_tables([table, table.slice(2, 1)]))
+    assert findings(night)["clips.zip.parquet"].duplicated == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +133,7 @@ def test_a_shard_that_changed_makes_all_its_rows_stale_and_one_that_went_leaves_
 def test_a_sample_reads_only_some_shards_but_misses_no_file(night: Path) -> None:
     (night / "output/b.zip.parquet").unlink()
     found = findings(night, sample=1)
-    assert len(found) == 4
+    assert len(found) == 5
     assert not found["b.zip.parquet"].good
 
 

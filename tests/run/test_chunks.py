@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.support.archives import jpeg, pictures, sidecar, write_parquet, write_tar, write_zip
+from trapline.decoding.crops import Cropping
+from trapline.detections.shard_boxes import ShardBoxes
 from trapline.results.rows import usable
 from trapline.run import chunks
 from trapline.run.chunks import read_chunks
@@ -88,9 +90,9 @@ def test_a_null_cell_is_a_failed_row(tmp_path: Path) -> None:
 
 
 def test_what_is_ignored_is_told_once_with_the_last_chunk(tmp_path: Path) -> None:
-    others = {"Thumbs.db": b"x", "clip.mp4": b"x", "clip2.mp4": b"x"}
+    others = {"Thumbs.db": b"x", "call.mp3": b"x", "call2.mp3": b"x"}
     found = read(write_zip(tmp_path / "a.zip", others | pictures(9)))
-    assert [chunk.end and chunk.end.ignored for chunk in found] == [None, None, {"Thumbs.db": 1, ".mp4": 2}]
+    assert [chunk.end and chunk.end.ignored for chunk in found] == [None, None, {"Thumbs.db": 1, ".mp3": 2}]
 
 
 class TestABrokenShard:
@@ -185,3 +187,29 @@ def test_the_bytes_of_one_image_at_a_time_are_held(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(chunks._Builder, "add", watched)
     read(write_tar(tmp_path / "a.tar", pictures(6)))
     assert held == [0] * 6
+
+
+class TestImagesThatTheDetectorSaw:
+    def boxes(self, *keys: str, all_matched: bool = True) -> ShardBoxes:
+        return ShardBoxes(dict.fromkeys(keys, ()), Cropping(0.1, square=True, whole=True), all_matched)
+
+    def test_and_the_shard_lacks_fail_it_where_that_was_asked_for(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar", pictures(3, prefix=""))
+        *_, last = read_chunks(shard(path), SIZE, 2, detected=self.boxes("0000.jpg", "gone.jpg"))
+        assert isinstance(last, Failure)
+        assert last.reason == (
+            f"{path}: lacks 1 of the 2 images that the detector's file has of it, such as gone.jpg; correct the names, "
+            "or run with --detections-unmatched warn"
+        )
+        assert not last.transient
+        for boxes in (self.boxes("0000.jpg", "gone.jpg", all_matched=False), self.boxes("0000.jpg")):
+            *_, last = read_chunks(shard(path), SIZE, 2, detected=boxes)
+            assert isinstance(last, DecodedChunk)
+
+    def test_and_lie_behind_its_break_do_not(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar", pictures(3, prefix=""))
+        path.write_bytes(path.read_bytes()[:4000])
+        *_, last = read_chunks(shard(path), SIZE, 2, detected=self.boxes("0000.jpg", "gone.jpg"))
+        assert isinstance(last, DecodedChunk)
+        assert last.end is not None
+        assert last.end.broken

@@ -81,7 +81,7 @@ class TestTheSum:
         run = run_progress(todo=1)
         run.commit(footer(run.plan.todo[0], broken="cut at byte 9000"))
         result = run.manifest(run.verdict)
-        assert (result.status, result.shards_committed) == ("complete", 1)
+        assert (result.status, result.shards_committed, result.shards_left) == ("incomplete", 1, 0)
         assert result.shards_broken == {run.plan.todo[0].uri: "cut at byte 9000"}
 
 

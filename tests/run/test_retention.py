@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.progress import run_progress
+from trapline.results.ledger import survey_all
 from trapline.run.retention import tidy
 from trapline.storage import store
+from trapline.storage.store import Entry
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -114,3 +116,35 @@ def test_a_manifest_that_is_dated_ahead_makes_no_active_run_old(tmp_path: Path) 
     tidy(output, 1, "20260103")
     assert kept(output) == ["20260101.json", "20260103.json"]
     assert kept(output, "detections") == ["20260101"]
+
+
+class TestAmongTheResults:
+    @pytest.fixture
+    def left(self, tmp_path: Path) -> list[Entry]:
+        """An old and a young file of killed writes, one that has gone since, and three that are not of that name."""
+        output = str(tmp_path)
+        write(output, "20260101")
+        write(output, "20260102")
+        for name in ("site=1/_old.partial", "_young.partial", "_gone.partial", "site=1/a.partial", "_b.parquet", "c"):
+            store.put(f"{output}/{name}", b"half of it")
+            age(f"{output}/{name}", 0 if "young" in name else 200)
+        _, found = survey_all(output)
+        (tmp_path / "_gone.partial").unlink()
+        return found
+
+    def rest(self, folder: Path) -> set[str]:
+        return {path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"}
+
+    def test_what_killed_writes_left_goes_once_it_is_old(self, tmp_path: Path, left: list[Entry]) -> None:
+        tidy(str(tmp_path), 10, "20260102", left)
+        assert self.rest(tmp_path) == {"_young.partial", "a.partial", "_b.parquet", "c"}
+
+    def test_it_stays_while_another_run_is_at_work(self, tmp_path: Path, left: list[Entry]) -> None:
+        write(str(tmp_path), "20260101", "running")
+        tidy(str(tmp_path), 10, "20260102", left)
+        assert self.rest(tmp_path) == {"_old.partial", "_young.partial", "a.partial", "_b.parquet", "c"}
+
+    def test_one_that_has_grown_since_it_was_listed_stays(self, tmp_path: Path, left: list[Entry]) -> None:
+        (tmp_path / "site=1/_old.partial").write_bytes(b"more of it")
+        tidy(str(tmp_path), 10, "20260102", left)
+        assert "_old.partial" in self.rest(tmp_path)

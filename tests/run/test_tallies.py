@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -43,6 +44,17 @@ def test_counts_of_a_plan_are_not_changed_by_what_is_counted_later() -> None:
     plan = run_progress(todo=1).plan
     Tallies(plan).commit(footer(plan.todo[0]))
     assert plan.found.ignored == {"Thumbs.db": 2}
+
+
+def test_a_manifest_names_no_more_kinds_of_ignored_files_than_a_footer() -> None:
+    progress = run_progress(todo=200, done=0)
+    for number, shard in enumerate(progress.plan.todo):
+        progress.commit(
+            footer(shard, ignored={f".kind-{number:03}-{kind:03}-of-some-length": 1 for kind in range(100)})
+        )
+    manifest = progress.manifest("complete")
+    assert sum(manifest.ignored.values()) == 200 * 100 + 2  # those of the plan
+    assert len(json.dumps(manifest.ignored)) < 10_000  # 740,000 before there was a limit
 
 
 class TestDetections:

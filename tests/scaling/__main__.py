@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -23,27 +23,28 @@ def scale(
     sizes: Annotated[tuple[str, ...], Parameter(help="SHARDSxIMAGES in each of them; the largest last.")] = (
         "100x1", "1000x1", "100x64", "300x64", "100x256", "3000x1", "1000x64",
     ),
+    batch_size: Annotated[int, Parameter(help="Images in a chunk.")] = simulation.BATCH,
     json: Json = None,
 ) -> int:  # fmt: skip
     """The flow with stand-ins for decoding and inference: what the rest costs, at sizes that no test can have."""
     console = Console()
-    shapes = [simulation.Size.parse(size) for size in sizes]
+    shapes = [simulation.Size.parse(size, batch_size) for size in sizes]
     with TemporaryDirectory() as scratch:
         runs = simulation.measure_sizes(console, Path(scratch), shapes)
     heads = "shards", "images", "seconds", "images a second", "driver CPU s", "driver MB", "KB a chunk"
-    table = new_table(*heads, "store MB", "spilled MB")
+    table = new_table(*heads, "store MB")
     for run in runs:
         took = f"{run.seconds:.1f}", f"{run.images_per_second:,.0f}", f"{run.driver_seconds:.2f}"
         memory = f"{run.driver_bytes / 1e6:,.0f}", f"{run.driver_bytes_a_chunk / 1e3:.1f}"
-        objects = f"{run.store_bytes / 1e6:,.0f}", f"{run.spilled_bytes / 1e6:,.0f}"
-        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory, *objects)
+        table.add_row(f"{run.shards:,}", f"{run.images:,}", *took, *memory, f"{run.store_bytes / 1e6:,.0f}")
     console.print(table)
     fits = simulation.fits(shapes, runs)
-    target = f"{simulation.TARGET.total:,} images in {simulation.TARGET.shards:,} shards"
-    table = new_table("cost", "fixed", "a shard", "a chunk", "an image", "error, largest run", target)
+    targets = [replace(target, batch_size=batch_size) for target in simulation.TARGETS]
+    names = [f"{target.total:,} images in {target.shards:,} shards" for target in targets]
+    table = new_table("cost", "fixed", "a shard", "a chunk", "an image", "error, largest run", *names)
     for name, fit in fits.items():
         each = (f"{cost:.3g}" for cost in (fit.fixed, fit.shard, fit.chunk, fit.image))
-        table.add_row(name, *each, f"{fit.held_out_error:+.0%}", f"{fit(simulation.TARGET):,.0f}")
+        table.add_row(name, *each, f"{fit.held_out_error:+.0%}", *(f"{fit(target):,.0f}" for target in targets))
     if fits:
         console.print(table)
         console.print("The error is that of the largest run's cost as foretold by the others.")

@@ -9,20 +9,16 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time, thread_time
-from typing import Any
-from unittest import mock
+from time import process_time, thread_time
 
 import ray
-from ray._private import internal_api
 
 from jobs.benchmark.growth import held_alone
-from tests.scaling.simulation import BATCH, Scenario, Seen
+from tests.scaling.simulation import Scenario, Seen
 from tests.scaling.stand_ins import SleepingReader, sleeping_actor
 from trapline.config import RunConfig
 from trapline.results import layout, ledger
@@ -69,34 +65,19 @@ class _Observer:
         return (after - before) / (end - start), (holds - held) / (len(steady) - 1)
 
 
-class _Timed:
-    """A function that notes how long it took."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self.seconds = 0.0
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        started = perf_counter()
-        result = self._function(*args, **options)
-        self.seconds += perf_counter() - started
-        return result
-
-
 class _Meter(Periodic):
     """Looks at this process and at Ray's object store, again and again."""
 
     def __init__(self) -> None:
         super().__init__(self._look, _EVERY)
-        self._ray = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+        self._store = ray.cluster_resources()["object_store_memory"]
         self._ticks: dict[tuple[int, str], int] = {}
-        self.driver_bytes = self.store_bytes = self.spilled_bytes = 0
+        self.driver_bytes = self.store_bytes = 0
 
     def _look(self) -> None:
         self.driver_bytes = max(self.driver_bytes, held_alone(_SELF))
-        store = internal_api.get_memory_info_reply(self._ray).store_stats
-        self.store_bytes = max(self.store_bytes, store.object_store_bytes_used)
-        self.spilled_bytes = store.spilled_bytes_total
+        free = ray.available_resources().get("object_store_memory", 0)
+        self.store_bytes = max(self.store_bytes, int(self._store - free))
         for thread in threading.enumerate():
             with suppress(OSError):  # it has ended
                 stat = (_SELF / f"task/{thread.native_id}/stat").read_text().rpartition(") ")[2].split()
@@ -116,7 +97,7 @@ def run(scenario: Scenario) -> Seen:
     """Run it, in this process, on a Ray of its own."""
     config = RunConfig(
         inputs=(scenario.archive,), output=scenario.output, model=scenario.model, device="cuda",
-        decode_workers=scenario.decode_workers, batch_size=BATCH,
+        decode_workers=scenario.decode_workers, batch_size=scenario.batch_size,
     )  # fmt: skip
     # Cores and a GPU that need not be there: who sleeps takes none.
     ray.init(
@@ -127,10 +108,9 @@ def run(scenario: Scenario) -> Seen:
         reader=partial(SleepingReader, seconds=scenario.decode_seconds),
         predictor=sleeping_actor(scenario.predict_seconds),
     )
-    handing = _Timed(ray.data.from_items)
     observer, meter = _Observer(), _Meter()
     process, thread = process_time(), thread_time()
-    with mock.patch.object(ray.data, "from_items", handing), meter:
+    with meter:
         manifest = classify(config, observer, workers=workers)
     cpu = meter.cpu(process_time() - process, thread_time() - thread)
     rate, growth = observer.steady()
@@ -140,13 +120,11 @@ def run(scenario: Scenario) -> Seen:
         shards=manifest.shards_committed,
         images=sum(manifest.images.values()),
         seconds=manifest.seconds,
-        handing_seconds=handing.seconds,
         images_per_second=rate,
         cpu=cpu,
         driver_bytes=meter.driver_bytes,
         driver_bytes_a_chunk=growth,
         store_bytes=meter.store_bytes,
-        spilled_bytes=meter.spilled_bytes,
         busy=manifest.busy,
         bound_by=manifest.bound_by,
         output_bytes=sum(path.stat().st_size for path in Path(scenario.output).rglob("*.parquet")),

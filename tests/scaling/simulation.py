@@ -39,13 +39,15 @@ class Size:
     Attributes:
         shards: how many.
         images: in each of them.
+        batch_size: images in a chunk, at most.
     """
 
     shards: int
     images: int
+    batch_size: int = BATCH
 
     @classmethod
-    def parse(cls, text: str) -> "Size":
+    def parse(cls, text: str, batch_size: int = BATCH) -> "Size":
         """Out of SHARDSxIMAGES.
 
         Raises:
@@ -54,7 +56,7 @@ class Size:
         shards, by, images = text.partition("x")
         if not (by and shards.isdecimal() and images.isdecimal() and int(shards) and int(images)):
             raise UsageError(f"--sizes {text}: is no size; write SHARDSxIMAGES, such as 100x64")
-        return cls(int(shards), int(images))
+        return cls(int(shards), int(images), batch_size)
 
     @property
     def total(self) -> int:
@@ -64,7 +66,7 @@ class Size:
     @property
     def chunks(self) -> int:
         """In all."""
-        return self.shards * max(1, ceil(self.images / BATCH))
+        return self.shards * max(1, ceil(self.images / self.batch_size))
 
     @property
     def terms(self) -> tuple[int, int, int, int]:
@@ -72,7 +74,7 @@ class Size:
         return 1, self.shards, self.chunks, self.total
 
 
-TARGET = Size(100_000, 1_000)
+TARGETS = Size(100_000, 1_000), Size(1_000_000, 1_000)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Scenario:
         decode_workers: so many tasks at a time, each on a core that need not be there.
         decode_seconds: that an image takes its decode worker.
         predict_seconds: that an image takes the one predictor.
+        batch_size: images in a chunk.
     """
 
     archive: str
@@ -94,6 +97,7 @@ class Scenario:
     decode_workers: int
     decode_seconds: float = 0.0
     predict_seconds: float = 0.0
+    batch_size: int = BATCH
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,12 @@ class Seen:
         shards: committed.
         images: in their rows.
         seconds: from the first shard handed out to the last commit, the start of the workers included.
-        handing_seconds: of these, until Ray Data had all shards.
         images_per_second: once all workers were at work.
         cpu: seconds of the driver, by its threads: `flow` (chunks are taken in and accounted for), `ray_data` (its
             executor), `writers` (files are encoded and put), `rest` (Ray's own, in C++).
         driver_bytes: most that it held for itself.
         driver_bytes_a_chunk: that it grew by with each chunk, meanwhile; tells little where chunks are few.
         store_bytes: most that lay in the object store.
-        spilled_bytes: that the object store wrote to disk.
         busy: share of the time that workers of each kind were.
         bound_by: what the run waited for.
         output_bytes: of all result files.
@@ -122,13 +124,11 @@ class Seen:
     shards: int
     images: int
     seconds: float
-    handing_seconds: float
     images_per_second: float
     cpu: dict[str, float]
     driver_bytes: int
     driver_bytes_a_chunk: float
     store_bytes: int
-    spilled_bytes: int
     busy: dict[str, float]
     bound_by: str
     output_bytes: int
@@ -145,7 +145,6 @@ COSTS: Mapping[str, Callable[[Seen], float]] = {
     "driver, CPU s": lambda seen: seen.driver_seconds,
     "of it its Python threads": lambda seen: seen.cpu["flow"] + seen.cpu["ray_data"],
     "of it writing files": lambda seen: seen.cpu["writers"],
-    "handing over shards, s": lambda seen: seen.handing_seconds,
     "results, MB": lambda seen: seen.output_bytes / 1e6,
     "ledger cache, MB": lambda seen: seen.ledger_bytes / 1e6,
 }
@@ -176,7 +175,7 @@ class Fit:
 
 def fits(sizes: Sequence[Size], runs: Sequence[Seen]) -> dict[str, Fit]:
     """Each of `COSTS`, fitted to what runs took; none where there are too few runs to tell."""
-    if len(runs) <= len(TARGET.terms):
+    if len(runs) <= len(sizes[0].terms):
         return {}
     return {name: fit(sizes, list(map(cost, runs))) for name, cost in COSTS.items()}
 
@@ -272,6 +271,9 @@ def _run(
         checkpoint.save(random_model(_VARIANT, SIZE), model)
     with console.status(f"{size.shards:,} shards of {size.images:,} images, {decode_workers} decode workers"):
         tars = write_archive(scratch / "archive", [_STUB], size.total, size.images)
-        seen = simulate(Scenario(str(tars), str(results), str(model), decode_workers, decode_seconds, predict_seconds))
+        scenario = Scenario(
+            str(tars), str(results), str(model), decode_workers, decode_seconds, predict_seconds, size.batch_size
+        )
+        seen = simulate(scenario)
     shutil.rmtree(results)
     return seen

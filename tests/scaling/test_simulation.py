@@ -83,7 +83,7 @@ def test_a_simulated_run_is_a_run_as_fast_as_its_workers_sleep(tmp_path: Path, t
     seen = simulate(Scenario(str(archive), str(output), str(tiny_model), decode_workers=2, decode_seconds=0.02))
     keys = "count(*), count(DISTINCT image_uri), count(embedding)"
     assert duckdb.sql(f"SELECT {keys} FROM read_parquet('{output}/**/*.parquet')").fetchall() == [(280, 280, 280)]
-    assert (seen.images, seen.shards, seen.spilled_bytes) == (280, 4, 0)
+    assert (seen.images, seen.shards) == (280, 4)
     assert seen.bound_by in ("decode", "start-up")  # which takes longer than the work on a busy machine
     assert seen.output_bytes == sum(file.stat().st_size for file in output.rglob("*.parquet"))
     assert seen.seconds > 280 * 0.02 / 2

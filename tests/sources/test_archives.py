@@ -34,5 +34,8 @@ def test_what_gives_no_row_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         Member("clip.AVI", 1, True, bytes),
     ]
     ignored: Counter[str] = Counter()
-    assert [member.name for member in wanted(found, ignored)] == ["a.jpg", "a.json"]
-    assert ignored == {"(link or device)": 1, limits.SIDECAR_TOO_LARGE: 1, ".Trash-1000": 1, ".avi": 1}
+    assert [member.name for member in wanted(found, ignored)] == ["a.jpg", "a.json", "clip.AVI"]
+    assert ignored == {"(link or device)": 1, limits.SIDECAR_TOO_LARGE: 1, ".Trash-1000": 1}
+    ignored.clear()
+    assert [member.name for member in wanted(found, ignored, clips=False)] == ["a.jpg", "a.json"]
+    assert ignored[".avi"] == 1

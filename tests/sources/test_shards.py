@@ -59,6 +59,18 @@ def test_a_file_is_mirrored_by_its_name(archive: Path, output: str) -> None:
     assert outputs([f"{archive}/site=12/a.tar"], output) == ["a.tar.parquet"]
 
 
+@pytest.mark.parametrize("letter", ["x", "鳥"])
+def test_a_name_that_would_be_too_long_is_cut_and_stays_unique(letter: str, archive: Path, output: str) -> None:
+    longest = letter * (250 // len(letter.encode()))
+    fill(archive, f"{longest}.tar", f"{longest}.zip", f"{longest[1:]}{'y' * len(letter.encode())}.tar", "a.tar")
+    found = outputs([str(archive)], output)
+    assert len(set(found)) == 4
+    assert "a.tar.parquet" in found
+    for name in found:
+        fill(Path(output), name)  # no name is longer than this file system allows
+    assert outputs([str(archive)], output) == found
+
+
 def test_a_pattern_is_mirrored_from_its_first_wildcard_on(archive: Path, output: str) -> None:
     fill(archive, "2023/cam1/a.tar", "2023/cam2/a.tar", "2024/cam1/a.tar", "2023/cam1/a.txt")
     assert outputs([f"{archive}/2023/*/*.tar"], output) == ["cam1/a.tar.parquet", "cam2/a.tar.parquet"]

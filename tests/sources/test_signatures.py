@@ -41,6 +41,11 @@ def test_images_look_like_images(kind: str) -> None:
     assert looks_like_image(sink.getvalue()[:16])
 
 
-@pytest.mark.parametrize("head", [b"", b"\1" * 32, b"PK\3\4", b"RIFF0000AVI ", b"\0\0\0\x18ftypmp42"])
+@pytest.mark.parametrize("head", [b"RIFF0000AVI ", b"\0\0\0\x18ftypmp42", b"\x1a\x45\xdf\xa3"])
+def test_clips_do_so_too(head: bytes) -> None:
+    assert looks_like_image(head)
+
+
+@pytest.mark.parametrize("head", [b"", b"\1" * 32, b"PK\3\4", b"RIFF0000WAVE"])
 def test_other_bytes_do_not(head: bytes) -> None:
     assert not looks_like_image(head)

@@ -435,7 +435,7 @@ def test_the_rest_of_a_file_from_another_volume_is_a_failed_row(scratch: Path) -
 
 def test_zeros_beyond_measure_are_not_unpacked(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_UNPACKED_BYTES", 2**20)
-    zeros = raw_header(b"clip.avi", 2**28) + bytes(2**28)
+    zeros = raw_header(b"notes.bin", 2**28) + bytes(2**28)
     outcome = read_bytes(scratch, "a.tar.gz", gzip.compress(BEFORE + zeros + AFTER, 1))
     assert isinstance(outcome.error, ShardBroken)
     assert "unpacks to more than" in str(outcome.error)

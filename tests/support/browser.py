@@ -76,6 +76,22 @@ class Browser:
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
 
+    async def run(self, library: str, expression: str) -> Any:
+        """What a promise of JavaScript becomes, once a library is loaded."""
+        await self.call("Runtime.evaluate", expression=library)
+        answer = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        return answer["result"].get("value")
+
+    async def print_on_a4(self) -> None:
+        """Lays the page out as for A4 paper with margins of 1 cm."""
+        await self.call("Emulation.setEmulatedMedia", media="print")
+        await self.call("Emulation.setDeviceMetricsOverride", width=718, height=1047, deviceScaleFactor=1, mobile=False)
+
+    async def close(self) -> None:
+        """Closes the tab."""
+        await self.call("Page.close")
+        await self.socket.close()
+
     async def screenshot(self, path: Path, full: bool = True) -> None:
         """A picture of the page, or of what fits on the screen."""
         answer = await self.call("Page.captureScreenshot", captureBeyondViewport=full)

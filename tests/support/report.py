@@ -12,9 +12,12 @@ import numpy as np
 
 from tests.support.archives import jpeg, write_tar
 from tests.support.result_files import Planted, columns, write_result
-from trapline.analysis import dataset, deployments, sql
-from trapline.analysis.report import image_table, queries
+from trapline.analysis import dataset, deployments, event_dataset, sql
+from trapline.analysis.events import build
+from trapline.analysis.events.sessions import Gap
+from trapline.analysis.report import image_table, queries, sightings, survey_effort
 from trapline.analysis.report.queries import Headline
+from trapline.analysis.report.sightings import Survey
 from trapline.results.schema import Columns
 
 CLASSES = ["owl", "robin", "wren"]
@@ -50,6 +53,21 @@ def ask(output: str, *sources: str, sure: float = 0.5) -> tuple[duckdb.DuckDBPyC
     connection = sql.connect()
     image_table.read(connection, found, [deployments.parse(source) for source in sources], sure)
     return connection, queries.headline(connection, found)
+
+
+def make_events(
+    output: str, events: str, source: str = "site={site}/{camera}/…", gap: float = 60, **values: Any
+) -> None:
+    build.build(dataset.find(output), events, build.Options(Gap(gap), (source,), **values))
+
+
+def survey(output: str, events: str, minutes: float = 30) -> tuple[duckdb.DuckDBPyConnection, Survey]:
+    """The tables of the events of these results, and their figures."""
+    files = event_dataset.find(events, dataset.find(output))
+    connection, _ = ask(output, *files.deployment_from)
+    sources = [deployments.parse(source) for source in files.deployment_from]
+    survey_effort.read(connection, files, sources)
+    return connection, sightings.from_events(connection, 0.5, minutes)
 
 
 def manifest(**values: Any) -> dict[str, Any]:

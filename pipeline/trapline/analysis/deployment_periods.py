@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from trapline.analysis import csv_input
+from trapline.analysis.sql import icu_name
 from trapline.errors import UsageError
 
 # Why an image belongs to no deployment of the table.
@@ -181,9 +182,8 @@ def _clock_time(
     except ValueError as error:
         raise ValueError(f"{column} {text!r} is no time; write 2024-05-01 or 2024-05-01T12:00:00") from error
     if moment.tzinfo and zone:
-        named = f"GMT{zone}" if zone[0] in "+-" else zone
         try:
-            found = connection.execute("select timezone(?, ?::timestamptz)", [named, text]).fetchall()
+            found = connection.execute("select timezone(?, ?::timestamptz)", [icu_name(zone), text]).fetchall()
         except duckdb.Error as error:
             raise ValueError(f"{zone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)") from error
         local: datetime = found[0][0]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from trapline.analysis import tables
 from trapline.analysis.dataset import Results
 from trapline.errors import UsageError
+from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
 EVENTS = "events"
@@ -30,12 +31,23 @@ _READABLE_LENGTH = 60
 
 @dataclass(frozen=True)
 class EventFiles:
-    """The files of the tables, by URL; of `deployments` none where no such table was given."""
+    """The files of the tables, by URL, and how they were made; of `deployments` none where no such table was given."""
 
     events: tuple[str, ...]
     images: tuple[str, ...]
     unassigned: tuple[str, ...]
-    deployments: tuple[str, ...] = ()
+    deployments: tuple[str, ...]
+    fingerprint: Fingerprint
+
+    @property
+    def deployment_from(self) -> tuple[str, ...]:
+        """Return where deployments were looked up, as in `deployments.py`."""
+        return tuple(self.fingerprint.facts["deployment_from"])
+
+    @property
+    def corrects_clocks(self) -> bool:
+        """Return whether times in these tables may differ from those of the results."""
+        return "corrections_sha256" in self.fingerprint.facts
 
 
 def table_url(folder: str, table: str, deployment: str) -> str:
@@ -66,6 +78,7 @@ def find(folder: str, results: Results) -> EventFiles:
         UsageError: there are none, or the results have changed since.
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    folder = store.absolute(folder)
     known = {url: table for url, table in tables.survey(folder).items() if table}
     if not known:
         raise UsageError(f"{folder}: holds no events; `trapline events` writes them")
@@ -73,9 +86,10 @@ def find(folder: str, results: Results) -> EventFiles:
     last = known.get(unassigned_url(folder))
     if not last or last.identity != tables.identity(results.files):
         raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
-    found = EventFiles(
-        *(_below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS))
+    events, images, unassigned, deployments = (
+        _below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS)
     )
+    found = EventFiles(events, images, unassigned, deployments, last.fingerprint)
     if not found.events:
         raise UsageError(
             f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"

@@ -41,7 +41,7 @@ app = command(
     {
         0: "complete, or --stop-at left shards for the next run.",
         2: "the command line, the model or a store is at fault; the message says what to do.",
-        3: "some shards failed; the next run tries them again.",
+        3: "some shards failed, and the next run tries them again; or broke off, and were committed as far as they go.",
         4: "more images failed than --max-failed-fraction allows.",
         130: "interrupted. Whatever the exit code, finished shards stay, and the same command carries on from there.",
     },

@@ -73,8 +73,8 @@ def main_events(
     timezone: Annotated[
         str | None,
         Parameter(
-            help="Time zone of the cameras' clocks (Europe/Berlin, +01:00), where DEPLOYMENTS has times in UTC and no "
-            "column timezone."
+            help="Time zone of the cameras' clocks (Europe/Berlin, +01:00), where clips or DEPLOYMENTS have times in "
+            "UTC: times that say their offset are put on that clock."
         ),
     ] = None,
     replace: Annotated[bool, Parameter(help="Overwrite events that were made with other options.")] = False,

@@ -29,10 +29,24 @@ def report(
         tuple[str, ...],
         Parameter(
             help="Where to find the site and the camera of an image, as for `trapline events`: a path pattern such as "
-            "`site={site}/{camera}/…`, `metadata:FIELD` or `serial`; repeat it for alternatives. Default: the folders "
-            "below the archive.",
+            "`site={site}/{camera}/…`, `metadata:FIELD` or `serial`; repeat it for alternatives. Default: where the "
+            "events found it, or else the folders below the archive.",
         ),
     ] = (),
+    events: Annotated[
+        str | None,
+        Parameter(
+            help="OUTPUT of `trapline events` on RESULTS; path or URL. The page then counts independent events, and "
+            "has rates, detection histories and a map."
+        ),
+    ] = None,
+    independent_after: Annotated[
+        float,
+        Parameter(
+            help="Minutes that must lie between two independent events of one species at one camera.",
+            validator=Number(gte=0),
+        ),
+    ] = 30,
     pictures: Annotated[
         int,
         Parameter(
@@ -59,13 +73,17 @@ def report(
     from trapline.storage import store
 
     console = Console()
-    options = Options(deployment_from, pictures, probability, silent_after, new_within)
+    options = Options(deployment_from, pictures, probability, silent_after, new_within, events, independent_after)
     with console.status("reading the results") as status:
         built = page.build(dataset.find(results_at), options, status.update)
         data = built.html.encode("utf-8", "replace")
         store.put(store.absolute(output), data)
     head = built.headline
     console.print(f"images    {head.images:,} of {head.cameras:,} cameras at {head.sites:,} sites", highlight=False)
+    if built.survey:
+        survey = built.survey
+        counted = f"{survey.independent:,} independent of {survey.events:,}, in {survey.days:,.0f} camera-days"
+        console.print(f"events    {counted}", highlight=False)
     missing = f", {built.missing:,} not to be had" if built.missing else ""
     console.print(f"pictures  {built.shown:,} fetched{missing}", highlight=False)
     if found := Counter(finding.rule for finding in built.findings):

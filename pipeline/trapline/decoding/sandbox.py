@@ -21,22 +21,26 @@ import numpy as np
 import torch
 
 from trapline.config import DecodeMode
+from trapline.decoding.clips import ClipFacts, ClipFile, Sampling
 from trapline.decoding.crops import Crops
-from trapline.decoding.decode import Facts, decode
+from trapline.decoding.decode import Facts
+from trapline.decoding.media import decode_media
 from trapline.errors import TransientError
 
 Decoded = tuple[torch.Tensor | None, Facts]
 
 
 class Decode(Protocol):
-    """`decode`, in some process."""
+    """`decode_media`, in some process."""
 
-    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
-        """As `decode`."""
+    def __call__(self, data: bytes | ClipFile, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
+        """As `decode_media`."""
 
 
 # Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
 DECODE_TIMEOUT = 120.0
+# How much longer a clip may take. A minute of 4K H.265 takes 60 to 90 s on one core.
+CLIP_TIMES = 5
 # Bytes for one image, beside what its process has already. The largest that we accept take 3 GB (`decode.MAX_PIXELS`).
 MEMORY = 4 * 2**30
 # A child imports torch: 4 s, and more where all cores are busy.
@@ -46,22 +50,25 @@ _STATM = Path("/proc/self/statm")
 
 
 def decode_with_limits(
-    data: bytes,
+    data: bytes | ClipFile,
     size: tuple[int, int],
     mode: DecodeMode = "exact",
     timeout: float = DECODE_TIMEOUT,
     crops: Crops | None = None,
+    sampling: Sampling | None = None,
 ) -> Decoded:
     """Decode in this process, and end it with exit code 1 when that takes longer than `timeout`, in seconds.
+
+    A clip may take `CLIP_TIMES` as long.
 
     Raises:
         MemoryError: the image takes more than `MEMORY`, or the machine has no more.
     """
     # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
-    faulthandler.dump_traceback_later(timeout, exit=True)
+    faulthandler.dump_traceback_later(timeout * (1 if isinstance(data, bytes) else CLIP_TIMES), exit=True)
     try:
         with _bounded_memory():
-            return decode(data, size, mode, crops)
+            return decode_media(data, size, mode, crops, sampling)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -89,21 +96,26 @@ class Sandbox:
 
     Args:
         mode: as `decode` takes it.
-        timeout: seconds for one image.
+        timeout: seconds for one image; a clip may take `CLIP_TIMES` as long.
+        sampling: as `decode_media` takes it.
 
     Raises (when called):
         TransientError: no child process starts.
     """
 
-    def __init__(self, mode: DecodeMode = "exact", timeout: float = DECODE_TIMEOUT) -> None:
+    def __init__(
+        self, mode: DecodeMode = "exact", timeout: float = DECODE_TIMEOUT, sampling: Sampling | None = None
+    ) -> None:
         self._mode = mode
+        self._sampling = sampling
         self._timeout = timeout
         self._child: Any = None
         self._pipe: Any = None
 
-    def __call__(self, data: bytes, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
-        """As `decode`."""
+    def __call__(self, data: bytes | ClipFile, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
+        """As `decode_media`."""
         error = ""
+        timeout = self._timeout * (1 if isinstance(data, bytes) else CLIP_TIMES)
         # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
         for _ in range(2):
             if not (self._child and self._child.is_alive()):
@@ -111,8 +123,8 @@ class Sandbox:
                 self._start()
             try:
                 self._pipe.send((data, size, crops))
-                if not self._pipe.poll(self._timeout):
-                    error = f"timeout: not decoded after {self._timeout:g} s"
+                if not self._pipe.poll(timeout):
+                    error = f"timeout: not decoded after {timeout:g} s"
                     break
                 pixels, facts = self._pipe.recv()
             except (EOFError, OSError):
@@ -120,7 +132,7 @@ class Sandbox:
             else:
                 return None if pixels is None else torch.from_numpy(pixels), facts
         self.close()
-        return None, Facts("failed", error, hashlib.sha256(data).digest())
+        return None, _failed(data, error)
 
     def close(self) -> int:
         """End the child, if there is one; return its exit code."""
@@ -138,7 +150,9 @@ class Sandbox:
         # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self._mode, 2 * self._timeout), daemon=True)
+        self._child = context.Process(
+            target=_serve, args=(theirs, self._mode, 2 * self._timeout, self._sampling), daemon=True
+        )
         self._child.start()
         theirs.close()  # so that its death is the end of the pipe
         try:
@@ -150,7 +164,7 @@ class Sandbox:
             raise TransientError(f"no process to decode in starts within {_START:g} s") from error
 
 
-def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
+def _serve(pipe: Connection, mode: DecodeMode, timeout: float, sampling: Sampling | None) -> None:
     """Decode what comes through the pipe; end when the parent is gone, even during an image that does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
@@ -160,11 +174,17 @@ def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
         except EOFError:
             return
         try:
-            pixels, facts = decode_with_limits(data, size, mode, timeout, crops)
+            pixels, facts = decode_with_limits(data, size, mode, timeout, crops, sampling)
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
-            pixels, facts = None, Facts("failed", error, hashlib.sha256(data).digest())
+            pixels, facts = None, _failed(data, error)
         pipe.send((None if pixels is None else np.asarray(pixels), facts))
+
+
+def _failed(data: bytes | ClipFile, error: str) -> Facts:
+    if isinstance(data, bytes):
+        return Facts("failed", error, hashlib.sha256(data).digest())
+    return ClipFacts("failed", error, data.content_sha256, media_type="video")
 
 
 def _cause(code: int) -> str:

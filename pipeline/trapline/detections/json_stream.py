@@ -3,11 +3,14 @@
 import codecs
 import gzip
 import re
+import string
 from typing import IO, cast
 
 _GZIP = b"\x1f\x8b"
 # Python writes numbers that JSON does not have.
-_NO_NUMBER = re.compile(rb"(?<=[\[,:\s])-?(?:NaN|Infinity)(?=[\s,\]}]|$)")
+_NO_NUMBER = re.compile(rb"-?(?:NaN|Infinity)")
+_IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_LETTERS = b"-" + string.ascii_letters.encode()
 
 
 class JsonStream:
@@ -26,21 +29,41 @@ class JsonStream:
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
         self._stream = codecs.EncodedFile(stream, "utf-8", _encoding(_beginning(stream)))
         self._rest = b""
+        self._in_string = False
 
     def read(self, size: int) -> bytes:
         """Return some bytes; none at the end."""
-        if not size:
-            return b""
-        data, cut = self._rest, 0
-        while cut < 1:
+        head = b""
+        while size and not head:
             more = self._stream.read(size)
-            data += more
+            data = self._rest + more
+            # Neither a word nor what stands behind a backslash is cut in two.
+            head = data.rstrip(_LETTERS).rstrip(b"\\") if more else data
+            self._rest = data[len(head) :]
             if not more:
-                cut = len(data)
                 break
-            cut = data.rfind(b",")  # before which no number goes on
-        head, self._rest = data[:cut], data[cut:]
-        return _NO_NUMBER.sub(b"null", head)
+        return self._with_numbers(head)
+
+    def _with_numbers(self, data: bytes) -> bytes:
+        """Write null for what is no number of JSON, outside of strings; `data` may begin and end within one."""
+        if b"NaN" not in data and b"Infinity" not in data:  # most files: a tenth of the time
+            quotes = data.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
+            self._in_string ^= bool(quotes % 2)
+            return data
+        parts, position = [], 0
+        while position < len(data):
+            if self._in_string:
+                end = cast(re.Match[bytes], _IN_STRING.match(data, position)).end()
+                parts.append(data[position:end])
+            else:
+                end = data.find(b'"', position)
+                end = len(data) if end < 0 else end
+                parts.append(_NO_NUMBER.sub(b"null", data[position:end]))
+            if end < len(data):
+                parts.append(b'"')
+                self._in_string = not self._in_string
+            position = end + 1
+        return b"".join(parts)
 
 
 def _beginning(stream: IO[bytes]) -> bytes:

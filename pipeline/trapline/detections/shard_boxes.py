@@ -15,11 +15,13 @@ class ShardBoxes:
     Attributes:
         boxes: by normalized key, of the images that the detector saw; those to be classified, in the detector's order.
         cropping: how boxes become crops.
+        all_matched: whether each of `boxes` must be an image of the shard.
         found: keys of `boxes` that the shard holds, as far as it has been read.
     """
 
     boxes: Mapping[str, tuple[Box, ...]]
     cropping: Cropping
+    all_matched: bool = False
     found: set[str] = field(default_factory=set)
 
     def crops(self, key: str) -> Crops | None:

@@ -19,6 +19,7 @@ from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.sources.shards import Shard
 from trapline.storage import store
+from trapline.storage.local import is_temporary
 from trapline.storage.store import Entry
 
 
@@ -130,6 +131,11 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    return survey_all(output, trust_cache)[0]
+
+
+def survey_all(output: str, trust_cache: bool = True) -> tuple[list[Result], list[Entry]]:
+    """Return what `survey` does, and the files in OUTPUT that are being written or whose writer was killed."""
     entries = store.list_files(output, missing_ok=True)
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}
@@ -137,7 +143,7 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
     def look(entry: Entry) -> Result:
         return known.get((entry.url, entry.identity)) or Result.of(entry, footer.read_footer(entry))
 
-    return footer.read_each(layout.data_files(entries), look)
+    return footer.read_each(layout.data_files(entries), look), [each for each in entries if is_temporary(each.url)]
 
 
 def remember(output: str, results: Iterable[Result]) -> None:

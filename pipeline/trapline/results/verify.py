@@ -3,7 +3,6 @@
 Nothing here trusts the code that wrote the rows: shards are listed and read again, keys and content hashes compared.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,8 +107,9 @@ def _compare_images(shard: Shard) -> Finding:
     with store.open_tail(shard.output) as stream:
         file = pq.ParquetFile(stream)
         footer = Footer.from_metadata(file.metadata.metadata or {})
-        column = footer.fingerprint.facts.get("image_column") if footer else None
-        images, broken = _hashes(replace(shard, image_column=column))
+        facts = footer.fingerprint.facts if footer else {}
+        shard = replace(shard, image_column=facts.get("image_column"), clips=facts.get("video", True))
+        images, broken = _hashes(shard)
         names = [name for name in _COMPARED if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=names):
             parts.update(zip(*(batch.column(name).to_pylist() for name in names if name in _UNIQUE), strict=True))
@@ -149,7 +149,7 @@ def _hashes(shard: Shard) -> tuple[dict[str, bytes | None], bool]:
     images: dict[str, bytes | None] = {}
     try:
         for record in read(shard, Counter()):
-            images[record.key] = None if record.data is None else hashlib.sha256(record.data).digest()
+            images[record.key] = record.sha256
     except ShardBroken:
         images[""] = None
         return images, True

@@ -36,7 +36,7 @@ PREDICT_CPUS = 0.9
 _NODE, _GROUP = "ray.io/node-id", "ray.io/node-group"
 
 # A node that has less to do than this is not worth its start: five minutes' work of a core that decodes 80 photographs
-# a second of 0.7 MB, of a small GPU (an L4 should predict 600 a second), and of a core that does both.
+# a second of 0.7 MB, of a small GPU (an L4 predicts at most 480 a second), and of a core that does both.
 _WORTH_A_CORE = {"cuda": 16e9, "cpu": 5e8}
 _WORTH_A_GPU = 100e9
 _MOST_PROBES = 1000

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from trapline.decoding import containers
+from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.decoding.sandbox import Decode, decode_with_limits
@@ -19,8 +22,10 @@ from trapline.results.rows import image_rows
 from trapline.run.messages import DecodedChunk, EndOfShard, Failure, PredictedChunk
 from trapline.run.reuse import PreviousResult
 from trapline.run.second_readings import FirstReading, is_worthwhile, read_again
+from trapline.sources.file_types import media_type
 from trapline.sources.records import Record, read
 from trapline.sources.shards import Shard
+from trapline.sources.spooled import SpooledFile
 
 # Rows that a chunk has at most for each image that it may have: those without pixels take little, but not nothing.
 _ROWS_PER_IMAGE = 4
@@ -91,6 +96,13 @@ def read_chunks(
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []
+    if detected and detected.all_matched and unmatched and not first.broken:
+        reason = (
+            f"{shard.uri}: lacks {len(unmatched):,} of the {len(detected.boxes):,} images that the detector's file has "
+            f"of it, such as {unmatched[0]}; correct the names, or run with --detections-unmatched warn"
+        )
+        yield Failure(shard, reason, transient=False)
+        return
     yield replace(builder.flush(), end=EndOfShard(first.broken, dict(ignored), unmatched))
 
 
@@ -101,14 +113,14 @@ class _Image:
     Attributes:
         record: the image, without its bytes, which have done their work.
         facts: what is known of it.
-        rows: number and box of each row's crop, None for the image itself; and the row's pixels, None without any.
+        rows: its own, and those of its crops or frames.
         encoded_bytes: of the image.
         seconds: that decoding took.
     """
 
     record: Record
     facts: Facts
-    rows: list[tuple[tuple[int, Box] | None, Tensor | None]]
+    rows: "list[_Row]"
     encoded_bytes: int
     seconds: float
 
@@ -121,6 +133,21 @@ class _Image:
     def error(self) -> str | None:
         """See `Facts`."""
         return self.facts.error
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row to be.
+
+    Attributes:
+        facts: of the image, the clip or the frame.
+        crop: number and box of a crop; None for what is no crop.
+        pixels: uint8 [3, H, W]; None for a row without prediction.
+    """
+
+    facts: Facts
+    crop: tuple[int, Box] | None = None
+    pixels: Tensor | None = None
 
 
 class _Builder:
@@ -158,34 +185,49 @@ class _Builder:
             yield item
 
     def decoded(self, record: Record) -> _Image:
-        """Decode an image, whole or its crops."""
+        """Decode an image, whole or its crops, or the frames of a clip."""
         started = perf_counter()
         cut = self.detected.crops(record.key) if self.detected else None
-        if record.data is None:
-            pixels, facts = None, Facts("failed", str(record.error))
+        data = self._encoded(record)
+        if data is None:
+            pixels, facts = None, Facts("failed", str(record.error), media_type=media_type(record.key))
         else:
-            pixels, facts = self.decode(record.data, self.size, crops=cut)
-        rows: list[tuple[tuple[int, Box] | None, Tensor | None]] = [(None, None)]
-        if cut and pixels is not None:
+            pixels, facts = self.decode(data, self.size, crops=cut)
+        whole = self.detected is None or self.detected.cropping.whole
+        rows = [_Row(facts)]
+        if isinstance(facts, ClipFacts):
             rows += [
-                ((number, box), image) for number, (box, image) in enumerate(zip(cut.boxes, pixels, strict=True), 1)
+                _Row(replace(facts, frame_seconds=seconds), pixels=frame if whole else None)
+                for seconds, frame in zip(facts.frames, () if pixels is None else pixels, strict=True)
             ]
-        elif self.detected is None or self.detected.cropping.whole:
-            rows = [(None, pixels)]
+        elif cut and pixels is not None:
+            rows += [
+                _Row(facts, (number, box), image)
+                for number, (box, image) in enumerate(zip(cut.boxes, pixels, strict=True), 1)
+            ]
+        elif whole:
+            rows = [_Row(facts, pixels=pixels)]
         seconds = perf_counter() - started
         self._decoding += seconds
-        return _Image(replace(record, data=None), facts, rows, len(record.data or b""), seconds)
+        return _Image(record.without_data(), facts, rows, record.size, seconds)
+
+    def _encoded(self, record: Record) -> bytes | ClipFile | None:
+        """Return what is to be decoded; what is a clip by its bytes, and not by its name, goes to a file first."""
+        clip = record.clip
+        if record.data and self.shard.clips and containers.recognise(record.data[: containers.HEAD_BYTES]):
+            clip = SpooledFile.copied(partial(_write, record.data))
+        return ClipFile(clip.path, clip.sha256, clip) if clip else record.data
 
     def add(self, image: _Image) -> Iterator[DecodedChunk]:
         """Add the rows of an image; yield the chunks that it fills."""
-        for crop, pixels in image.rows:
+        for row in image.rows:
             has_room = sum(other is not None for other in self.images) < self.most
             if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:
                 yield self.flush()
             self.records.append(image.record)
-            self.facts.append(image.facts)
-            self.crops.append(crop)
-            self.images.append(pixels)
+            self.facts.append(row.facts)
+            self.crops.append(row.crop)
+            self.images.append(row.pixels)
         self.encoded_bytes += image.encoded_bytes
         self.seconds["decode"] += image.seconds
 
@@ -209,3 +251,7 @@ class _Builder:
     def _next_index(self) -> int:
         self.index += 1
         return self.index - 1
+
+
+def _write(data: bytes, to: IO[bytes]) -> None:
+    to.write(data)

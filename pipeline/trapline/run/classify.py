@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
+from trapline.decoding.clips import Sampling
 from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
@@ -33,6 +34,7 @@ from trapline.run.ray_watch import RayWatch, exit_now, patience
 from trapline.sources.selection import Part, newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
+from trapline.storage.store import Entry
 
 # `ray job submit --working-dir` unpacks the folder there, starts the job in it, and deletes it some time after the job.
 _JOB_FOLDER = "/runtime_resources/working_dir_files/"
@@ -94,7 +96,7 @@ def classify(
         raise
     manifest = closing(progress.verdict, f"--stop-at {config.stop_at}" if progress.out_of_time else None)
     try:
-        retention.tidy(config.output, config.keep_runs, progress.plan.run_id)
+        retention.tidy(config.output, config.keep_runs, progress.plan.run_id, prepared.unfinished)
     except TraplineError as error:
         observer.note(f"what old runs left could not be deleted: {error}")
     return manifest
@@ -111,6 +113,7 @@ class _Prepared:
         model: what they compute it with.
         detections: the detector's output; None without.
         results: all that OUTPUT holds.
+        unfinished: files among them that were never finished, or are being written.
     """
 
     plan: RunPlan
@@ -119,6 +122,7 @@ class _Prepared:
     model: Model
     detections: Detections | None
     results: list[Result]
+    unfinished: list[Entry]
 
 
 def _prepare(config: RunConfig) -> _Prepared:
@@ -131,14 +135,14 @@ def _prepare(config: RunConfig) -> _Prepared:
     size = (config.size, config.size) if config.size else None
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
-    results = ledger.survey(config.output)
+    results, unfinished = ledger.survey_all(config.output)
     precision, bound = settle(config.precision, model, device, results)
     columns = columns_of(config, model)
     detections = _detections(config)
     current = fingerprint(config, model, precision, detections.digest if detections else None, bound, device=device)
 
     since = parse_since(config.since, now) if config.since else None
-    listed = discover(config.inputs, config.output, config.image_column)
+    listed = discover(config.inputs, config.output, config.image_column, config.video)
     found = select(listed, since, config.where, part_of(config.part), config.output)
     _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
     compared = ledger.plan(found.shards, config.output, current, config.replace, results)
@@ -161,10 +165,12 @@ def _prepare(config: RunConfig) -> _Prepared:
         fingerprint=current.digest,
         decode=config.decode,
         cropping=cropping(config),
+        sampling=Sampling(config.video_fps, config.video_frames),
+        all_matched=config.detections_unmatched == "error",
         stop_at=stop_at,
         bound=bound,
     )
-    return _Prepared(plan, listed.shards, job, model, detections, compared.results)
+    return _Prepared(plan, listed.shards, job, model, detections, results, unfinished)
 
 
 def _refuse_job_folder(urls: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from trapline.config import DecodeMode, RunConfig
+from trapline.decoding.clips import Sampling
 from trapline.decoding.crops import Cropping
 from trapline.decoding.decode import PREPROCESSING
 from trapline.model.checkpoint import Model
@@ -28,6 +29,8 @@ class Job:
         fingerprint: digest of this run's fingerprint.
         decode: how exactly JPEGs that are classified whole are decoded.
         cropping: how a detector's boxes are cut out; None where images are classified whole.
+        sampling: which frames of clips are classified; None for the default.
+        all_matched: whether a shard fails that lacks images which the detector saw.
         stop_at: when no further shard is begun; None for never.
     """
 
@@ -39,6 +42,8 @@ class Job:
     fingerprint: str
     decode: DecodeMode = "exact"
     cropping: Cropping | None = None
+    sampling: Sampling | None = None
+    all_matched: bool = False
     stop_at: datetime | None = None
     bound: float | None = None
 

@@ -30,8 +30,8 @@ class Manifest:
     Attributes:
         run_id: start time and a few random letters.
         status: planned (a dry run), running, complete, stopped (at the time of `--stop-at`, with shards left),
-            incomplete (shards failed), over_budget (too many images failed), interrupted (by a signal) or aborted (by
-            an error that concerns the whole run).
+            incomplete (shards failed, or broke off), over_budget (too many images failed), interrupted (by a signal) or
+            aborted (by an error that concerns the whole run).
         ended_by: that error, in one line, or the `--stop-at` that left shards; else None.
         started_at: UTC, ISO 8601.
         seconds: wall time from the first shard handed out to the last commit.

@@ -112,7 +112,10 @@ def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
 def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
     """Return the input as it is now, by URI; None where the store has stopped to answer."""
     try:
-        return {shard.uri: shard for shard in discover(config.inputs, config.output, config.image_column).shards}
+        return {
+            shard.uri: shard
+            for shard in discover(config.inputs, config.output, config.image_column, config.video).shards
+        }
     except UsageError:  # all of it is gone
         return {}
     except TraplineError:

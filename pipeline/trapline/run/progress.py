@@ -129,7 +129,7 @@ class Progress:
         """How the run ended."""
         if self.over_budget:
             return "over_budget"
-        if self.shards.failures:
+        if self.shards.failures or self.shards.broken:
             return "incomplete"
         return "stopped" if self.out_of_time else "complete"
 

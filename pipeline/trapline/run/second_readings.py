@@ -139,7 +139,7 @@ def _copied(shard: Shard) -> Iterator[tuple[Shard, bool]]:
 
 
 def _said(record: Record, decoded: Decoded) -> tuple[bytes | None, str | None]:
-    return None if record.data is None else hashlib.sha256(record.data).digest(), decoded.error
+    return record.sha256, decoded.error
 
 
 def _compare(

@@ -8,6 +8,7 @@ from trapline.results.footer import Footer
 from trapline.results.rows import of_images
 from trapline.run.messages import PredictedChunk
 from trapline.run.plan import STATUSES, RunPlan
+from trapline.sources.file_types import count_ignored
 
 
 class Tallies:
@@ -59,7 +60,8 @@ class Tallies:
         self._unmatched += footer.unmatched
         self.reasons.update(footer.reasons)
         self.species.update(footer.species)
-        self.ignored.update(footer.ignored)
+        for kind, number in footer.ignored.items():  # each shard may bring other kinds
+            count_ignored(self.ignored, kind, number)
 
     def done_by_another(self, footer: Footer) -> None:
         """Count the rows of a shard that another run has written."""

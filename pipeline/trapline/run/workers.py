@@ -30,6 +30,7 @@ from trapline.model.gpu import Busy
 from trapline.results.footer import find
 from trapline.results.rows import with_predictions
 from trapline.run.chunks import read_chunks
+from trapline.run.clip_pooling import sum_frames
 from trapline.run.job import Job
 from trapline.run.messages import (
     AlreadyDone,
@@ -65,7 +66,7 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.decode: Decode = partial(decode_with_limits, mode=job.decode)
+        self.decode: Decode = partial(decode_with_limits, mode=job.decode, sampling=job.sampling)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield a dataset row per item of the tasks, which come pickled in a column `task`."""
@@ -91,14 +92,14 @@ class Reader:
         except TraplineError as error:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))
             return
-        with closing(Sandbox(self.job.decode)) as sandbox:
+        with closing(Sandbox(self.job.decode, sampling=self.job.sampling)) as sandbox:
             decode = sandbox if task.isolate else self.decode
             yield from read_chunks(shard, self.job.size, self.job.batch_size, decode, previous, detected)
 
     def _detected(self, task: Task) -> ShardBoxes | None:
         if self.job.cropping is None:
             return None
-        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping)
+        return ShardBoxes(task.boxes.load() if task.boxes else {}, self.job.cropping, self.job.all_matched)
 
 
 class LostDevices(Protocol):
@@ -169,7 +170,8 @@ class PredictorActor:
             return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
         rows = with_predictions(item.rows, predictions, self.job.columns, item.with_pixels)
         seconds = {**item.seconds, "predict": self.busy.since(started)}
-        return PredictedChunk(item.shard, item.index, rows, item.encoded_bytes, seconds, end=item.end)
+        clips = sum_frames(item.rows, item.with_pixels, predictions)
+        return PredictedChunk(item.shard, item.index, rows, item.encoded_bytes, seconds, clips=clips, end=item.end)
 
     def _note_restarts(self, errors: list[str]) -> None:
         """Note why this process has taken the place of another; raise FatalError after too many."""

@@ -11,6 +11,7 @@ from trapline.results import parquet, rows
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.schema import Columns
+from trapline.run import clip_pooling
 from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Progress
 from trapline.sources.shards import Shard
@@ -117,7 +118,8 @@ def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fing
         TransientError: the store did not answer, after retries.
     """
     shard, end = chunks[0].shard, chunks[-1].end or EndOfShard()
-    table = rows.table([chunk.rows for chunk in chunks], columns)
+    clips = clip_pooling.total([chunk.clips for chunk in chunks])
+    table = rows.table([clip_pooling.fill_clips(chunk.rows, clips, columns) for chunk in chunks], columns)
     images = rows.of_images(table)
     frames = rows.of_frames(table)
     statuses = Counter(images.column("status").to_pylist())

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import IO
+from typing import IO, NoReturn
 
 from trapline.errors import ImageError
 from trapline.sources import limits
@@ -19,15 +19,15 @@ def image_members(stream: IO[bytes], format: str) -> Iterator[Member]:
     return (member for member in wanted(members, Counter()) if not is_sidecar(member.name))
 
 
-def wanted(members: Iterable[Member], ignored: Counter[str]) -> Iterator[Member]:
-    """Select what gives a row and sidecars of bearable size; count the rest.
+def wanted(members: Iterable[Member], ignored: Counter[str], clips: bool = True) -> Iterator[Member]:
+    """Select what gives a row and sidecars of bearable size; count the rest, and without `clips` those.
 
     An archive inside the archive gives a row, too, that says so.
     """
     for member in members:
         if member.is_file and is_nested_archive(member.name) and not junk(member.name):
             yield replace(member, size=0, read=_refuse_nested)
-        elif not is_wanted(member.name, ignored):
+        elif not is_wanted(member.name, ignored, clips):
             continue
         elif not member.is_file:
             count_ignored(ignored, "(link or device)")
@@ -37,5 +37,5 @@ def wanted(members: Iterable[Member], ignored: Counter[str]) -> Iterator[Member]
             yield member
 
 
-def _refuse_nested() -> bytes:
+def _refuse_nested() -> NoReturn:
     raise ImageError("nested_archive", "an archive inside an archive is not read; unpack the outer one")

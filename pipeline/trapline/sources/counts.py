@@ -13,7 +13,7 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from trapline.errors import TraplineError
-from trapline.sources.file_types import is_image, is_nested_archive, junk
+from trapline.sources.file_types import is_clip, is_image, is_nested_archive, junk
 from trapline.sources.shards import Shard, folder_members, list_loose
 from trapline.storage import store
 
@@ -31,17 +31,21 @@ def count_images(shard: Shard) -> int | None:
         StorageError, TransientError: the store refuses, or does not answer.
     """
     if shard.format == "folder":
-        return len(folder_members(list_loose(shard.uri), Counter())[0])
+        return sum(_gives_row(entry.url, shard) for entry in folder_members(list_loose(shard.uri), Counter())[0])
     try:
         with store.open_tail(shard.uri) as stream:
             if shard.format == "parquet":
                 return int(pq.ParquetFile(stream).metadata.num_rows)
             names = _tar_names(stream) if shard.format == "tar" else _zip_names(stream)
-            return sum(not junk(name) and (is_image(name) or is_nested_archive(name)) for name in names)
+            return sum(not junk(name) and (_gives_row(name, shard) or is_nested_archive(name)) for name in names)
     except TraplineError:
         raise
     except Exception:  # noqa: BLE001 - the parsers raise whatever they come upon
         return None
+
+
+def _gives_row(name: str, shard: Shard) -> bool:
+    return is_image(name) or (shard.clips and is_clip(name))
 
 
 def _zip_names(stream: IO[bytes]) -> Iterator[str]:

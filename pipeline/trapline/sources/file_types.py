@@ -1,4 +1,4 @@
-"""Tell from a file's name whether it is an image, a sidecar, a shard, or junk; and count what is none of these."""
+"""Tell from a file's name whether it is an image, a clip, a sidecar, a shard, or junk; count what is none of these."""
 
 import re
 from collections import Counter
@@ -9,6 +9,10 @@ Format = Literal["tar", "zip", "parquet", "folder"]
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
+)
+
+CLIP_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".asf", ".wmv", ".mpg", ".mpeg"}
 )
 
 SHARD_SUFFIXES: dict[str, Format] = {
@@ -52,6 +56,21 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def is_clip(name: str) -> bool:
+    """Return whether a file name is a clip's."""
+    return PurePosixPath(name).suffix.lower() in CLIP_SUFFIXES
+
+
+def is_media(name: str) -> bool:
+    """Return whether a file name is an image's or a clip's."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES | CLIP_SUFFIXES
+
+
+def media_type(name: str) -> Literal["image", "video"] | None:
+    """Return what a file is by its name; None where the name does not say."""
+    return "image" if is_image(name) else "video" if is_clip(name) else None
+
+
 def is_sidecar(name: str) -> bool:
     """Return whether a file name is that of an image's metadata."""
     return name.lower().endswith(".json")
@@ -70,7 +89,7 @@ def is_nested_archive(name: str) -> bool:
 
 def sample_stem(name: str) -> str:
     """Return what an image and its sidecar share: `a.jpg`, `a.json` and `a.jpg.json` are all of sample `a`."""
-    for known in (is_sidecar, is_image):
+    for known in (is_sidecar, is_media):
         name = name.rpartition(".")[0] if known(name) else name
     return name
 
@@ -85,10 +104,16 @@ def junk(path: str) -> str | None:
     return next((folder for folder in folders if _is_junk_folder(folder)), None)
 
 
-def is_wanted(path: str, ignored: Counter[str]) -> bool:
-    """Return whether a path is an image's or a sidecar's; count what is neither by suffix, junk by what shows it."""
+def is_wanted(path: str, ignored: Counter[str], clips: bool = True) -> bool:
+    """Return whether a path is an image's, a clip's or a sidecar's; count the others by suffix, junk by what shows it.
+
+    Args:
+        path: of the file.
+        ignored: counts what is not wanted.
+        clips: whether clips are.
+    """
     found = junk(path)
-    if not found and (is_image(path) or is_sidecar(path)):
+    if not found and (is_image(path) or is_sidecar(path) or (clips and is_clip(path))):
         return True
     count_ignored(ignored, found or PurePosixPath(path).suffix.lower() or "(no suffix)")
     return False

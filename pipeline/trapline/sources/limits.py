@@ -8,6 +8,8 @@ from trapline.errors import ImageError, ShardBroken
 
 # A 100-megapixel JPEG is about 50 MB, the largest TIFFs of survey cameras 200 MB: more than this is no photograph.
 MAX_IMAGE_BYTES = 256 * 2**20
+# Cameras write FAT, where a file ends at 4 GiB.
+MAX_CLIP_BYTES = 2**32
 # Sidecars with the output of detection models reach some 100 KB.
 MAX_SIDECAR_BYTES = 2**20
 
@@ -32,11 +34,11 @@ def max_metadata_bytes(size: int) -> int:
     return _METADATA_BYTES + _METADATA_PER_BYTE * size
 
 
-def image_error(size: int) -> ImageError | None:
-    """Return why a file of so many bytes is not read as an image; None where it is."""
-    if size <= MAX_IMAGE_BYTES:
+def image_error(size: int, most: int = MAX_IMAGE_BYTES) -> ImageError | None:
+    """Return why a file of so many bytes is not read as an image, or as a clip with its own limit; None where it is."""
+    if size <= most:
         return None
-    return ImageError("too_large", f"{size} bytes in one file; the limit is {MAX_IMAGE_BYTES}")
+    return ImageError("too_large", f"{size} bytes in one file; the limit is {most}")
 
 
 class Quota:
@@ -70,9 +72,9 @@ class Quota:
         self._metadata_bytes -= len(metadata)
         return True
 
-    def take_data(self, size: int) -> ImageError | None:
-        """Take the bytes of an image into account; return why they are not read, or None where they are."""
+    def take_data(self, size: int, most: int = MAX_IMAGE_BYTES) -> ImageError | None:
+        """Take the bytes of an image or a clip into account; return why they are not read, or None where they are."""
         if size > self._data_bytes:
             return ImageError("too_large", "the shard unpacks to many times its size, and this image is beyond it")
         self._data_bytes -= size
-        return image_error(size)
+        return image_error(size, most)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from trapline.errors import ImageError, ShardBroken, StorageError, TraplineError, in_one_line
 from trapline.sources import limits
 from trapline.sources.archives import image_members
-from trapline.sources.file_types import is_image, shard_format
+from trapline.sources.file_types import is_clip, is_media, shard_format
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.records import unique_key
 from trapline.sources.shards import list_loose
@@ -17,7 +17,7 @@ def read_images(uri: str, keys: Collection[str], image_column: str | None = None
     """Read images of a shard by the keys that their rows have; each as it is now, in the order of the shard.
 
     A tar is read up to the last of them, a zip and a folder only where they lie, and of Parquet the row groups that
-    have one. Keys that the shard does not hold, or whose bytes cannot be had, are left out.
+    have one. Keys that the shard does not hold, whose bytes cannot be had, or that are clips' are left out.
 
     Raises:
         ShardBroken: the shard breaks off before the last of them.
@@ -50,7 +50,7 @@ def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator
         with store.open_unchanged(uri, store.stat(uri).identity) as stream:
             for member in image_members(stream, kind):
                 key = unique_key(member.name, seen)
-                if key in keys and not limits.image_error(member.size):
+                if key in keys and not is_clip(member.name) and not limits.image_error(member.size):
                     try:
                         yield key, member.read()
                     except ImageError:
@@ -61,7 +61,7 @@ def _loose(urls: list[str], keys: Collection[str]) -> Iterator[tuple[str, bytes]
     seen: Counter[str] = Counter()
     for url in urls:
         name = url.rpartition("/")[2]
-        if is_image(name) and (key := unique_key(name, seen)) in keys:
+        if is_media(name) and (key := unique_key(name, seen)) in keys and not is_clip(name):
             try:
                 yield key, store.read_many([url])[0]
             except StorageError:

@@ -4,6 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
+from trapline.sources.spooled import COPIED_AT_ONCE
+
+
+def _copy_nothing(to: IO[bytes]) -> None:
+    """Copy what a link or a device holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -15,12 +21,23 @@ class Member:
         is_file: whether it has contents; a symbolic link or a device has none.
         read: gives the contents, of a tar's member only until the next is asked for. Raises ImageError where it is
             this member alone that cannot be read.
+        copy: writes the contents to a file, of which memory holds a part at a time; raises as `read` does.
     """
 
     name: str
     size: int
     is_file: bool
     read: Callable[[], bytes]
+    copy: Callable[[IO[bytes]], None] = _copy_nothing
+
+
+def copy_bytes(stream: IO[bytes], size: int, to: IO[bytes]) -> int:
+    """Copy up to `size` bytes from where a stream stands; return how many came."""
+    left = size
+    while left and (data := stream.read(min(left, COPIED_AT_ONCE))):
+        to.write(data)
+        left -= len(data)
+    return size - left
 
 
 class RationedStream:

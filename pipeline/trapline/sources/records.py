@@ -1,28 +1,36 @@
-"""Turn shards into records, one per image, streamed: memory is bounded by a few images and never by the shard.
+"""Turn shards into records, one per image or clip, streamed: memory is bounded by a few images, never by the shard.
+
+A clip is copied to a temporary file, but for one that is a file of this machine already, and for a cell of Parquet,
+which is one value in memory.
 
 What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
 off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
 `encrypted`, `unreadable`, `nested_archive`, `null`.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePosixPath
 from typing import IO
 
 from trapline.errors import ImageError, ShardBroken, StorageError, TransientError, TraplineError, in_one_line
 from trapline.sources import limits, signatures
 from trapline.sources.archives import wanted
-from trapline.sources.file_types import count_ignored, is_sidecar, sample_stem
+from trapline.sources.file_types import count_ignored, is_clip, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
-from trapline.sources.members import Member
+from trapline.sources.members import Member, copy_bytes
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
 from trapline.sources.sidecars import SidecarIndex, json_text, webdataset_key
+from trapline.sources.spooled import SpooledFile
 from trapline.sources.tar_archive import tar_members
 from trapline.sources.zip_archive import read_directory
 from trapline.storage import store
+from trapline.storage.retry import translated_errors
 from trapline.storage.store import Entry
 
 # An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
@@ -37,15 +45,16 @@ _NOTHING: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a shard, still encoded.
+    """One image or clip of a shard, still encoded.
 
     Attributes:
         key: path inside the shard, never empty; a name that repeats gets its ordinal (`a.jpg`, `a.jpg@2`).
-        data: the file's bytes; None where `error` says why there are none.
+        data: the file's bytes; None for a clip, and where `error` says why there are none.
         metadata: the `.json` sidecar as valid JSON; None without one.
         error: why the bytes could not be had.
         identity: of a loose image: size and etag of its file and of its sidecar's.
         unchanged: whether it was known in this identity, and so was not fetched; there is no data then.
+        clip: the file, of what is named like a clip.
     """
 
     key: str
@@ -54,6 +63,23 @@ class Record:
     error: ImageError | None = None
     identity: str | None = None
     unchanged: bool = False
+    clip: SpooledFile | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of bytes at hand."""
+        return self.clip.size if self.clip else len(self.data or b"")
+
+    @property
+    def sha256(self) -> bytes | None:
+        """Hash of the bytes at hand; None where there are none."""
+        if self.clip:
+            return self.clip.sha256
+        return None if self.data is None else hashlib.sha256(self.data).digest()
+
+    def without_data(self) -> "Record":
+        """Return the record without its bytes, which have done their work."""
+        return replace(self, data=None, clip=None)
 
 
 def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHING) -> Iterator[Record]:
@@ -102,7 +128,7 @@ def _read_tar(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Rec
         neighbours = _Neighbours(ignored)
         try:
             with _breaking(shard, stream, "the tar breaks off", "what came before is kept"):
-                for member in wanted(tar_members(stream), ignored):
+                for member in wanted(tar_members(stream), ignored, shard.clips):
                     yield from neighbours.add(_record(member, quota))
         except ShardBroken:
             yield from neighbours.flush()
@@ -121,7 +147,7 @@ class _Neighbours:
         """Take in an image or a sidecar; give the images that wait for nothing more."""
         if self._held and webdataset_key(self._held[0].key) != webdataset_key(member.key):
             yield from self.flush()
-        elif len(self._held) == _MAX_SAMPLE or sum(len(other.data or b"") for other in self._held) > _HELD_BYTES:
+        elif len(self._held) == _MAX_SAMPLE or sum(other.size for other in self._held) > _HELD_BYTES:
             stem = sample_stem(member.key)
             waiting = [other for other in self._held if sample_stem(other.key) == stem]
             yield from self.flush(waiting if len(waiting) < len(self._held) else [])
@@ -145,7 +171,7 @@ def _read_zip(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Rec
     with store.open_unchanged(shard.uri, shard.identity) as stream:
         with _breaking(shard, stream, "no readable zip directory", "upload it again"):
             directory = read_directory(stream)
-        members = list(wanted(directory.members, ignored))
+        members = list(wanted(directory.members, ignored, shard.clips))
         sidecars = SidecarIndex[Member]()
         for member in members:
             if is_sidecar(member.name):
@@ -161,10 +187,13 @@ def _read_zip(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Rec
 
 
 def _record(member: Member, quota: Quota) -> Record:
-    error = quota.take_data(member.size)
+    is_a_clip = is_clip(member.name)
+    error = quota.take_data(member.size, limits.MAX_CLIP_BYTES if is_a_clip else limits.MAX_IMAGE_BYTES)
     if error:
         return Record(member.name, None, error=error)
     try:
+        if is_a_clip:
+            return Record(member.name, None, clip=SpooledFile.copied(member.copy))
         return Record(member.name, member.read())
     except ImageError as error:
         return Record(member.name, None, error=error)
@@ -196,6 +225,11 @@ def _read_parquet(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator
 def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) -> Iterator[Record]:
     images, sidecars = _list_folder(shard, ignored)
     loose = [_Loose(entry, sidecars.find(entry.url)) for entry in images]
+    if not shard.clips:
+        for each in loose:
+            if is_clip(each.key):
+                count_ignored(ignored, PurePosixPath(each.key).suffix.lower())
+        loose = [each for each in loose if not is_clip(each.key)]
     sidecars.count_unmatched(ignored)
     try:
         for batch in _batches([image for image in loose if known.get(image.key) != image.identity]):
@@ -231,11 +265,16 @@ class _Loose:
     def identity(self) -> str:
         return f"{self.image.identity} {self.sidecar.identity}" if self.sidecar else self.image.identity
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes in memory, of an image that was fetched."""
+        return 0 if is_clip(self.key) else self.image.size
+
 
 def _batches(loose: list[_Loose]) -> Iterator[list[_Loose]]:
     batch: list[_Loose] = []
     for each in loose:
-        size = sum(other.image.size for other in batch) + each.image.size
+        size = sum(other.held_bytes for other in batch) + each.held_bytes
         if batch and (len(batch) == _FOLDER_FETCH or size > _HELD_BYTES):
             yield batch
             batch = []
@@ -244,7 +283,7 @@ def _batches(loose: list[_Loose]) -> Iterator[list[_Loose]]:
 
 
 def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
-    images = {each.image for each in batch if not limits.image_error(each.image.size)}
+    images = {each.image for each in batch if not is_clip(each.key) and not limits.image_error(each.image.size)}
     sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
     files = [*images, *sidecars]
     data = dict(zip(files, store.read_many([file.url for file in files]), strict=True))
@@ -254,7 +293,23 @@ def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
             metadata = _text(data[each.sidecar], ignored)
         elif each.sidecar:
             count_ignored(ignored, limits.SIDECAR_TOO_LARGE)
-        yield Record(each.key, data.get(each.image), metadata, limits.image_error(each.image.size), each.identity)
+        if is_clip(each.key):
+            yield _loose_clip(each, metadata)
+        else:
+            error = limits.image_error(each.image.size)
+            yield Record(each.key, data.get(each.image), metadata, error, each.identity)
+
+
+def _loose_clip(each: _Loose, metadata: str | None) -> Record:
+    url = each.image.url
+    if error := limits.image_error(each.image.size, limits.MAX_CLIP_BYTES):
+        return Record(each.key, None, metadata, error, each.identity)
+    if store.remote(url) is None:
+        with translated_errors(url):
+            return Record(each.key, None, metadata, identity=each.identity, clip=SpooledFile.at(url))
+    with store.open_unchanged(url, each.image.identity) as stream:
+        clip = SpooledFile.copied(partial(copy_bytes, stream, each.image.size))
+    return Record(each.key, None, metadata, identity=each.identity, clip=clip)
 
 
 def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:

@@ -5,7 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -13,7 +13,7 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.sources.file_types import (
     Format,
     count_ignored,
-    is_image,
+    is_media,
     is_wanted,
     junk,
     sample_stem,
@@ -29,6 +29,9 @@ _LISTINGS = 16
 
 # Keys of object stores may have path segments that a file system would follow out of OUTPUT.
 _ESCAPED_SEGMENTS = {".": "%2E", "..": "%2E%2E"}
+
+# Bytes of a file name that file systems allow; results have longer names than their shards.
+_LONGEST_NAME = 255
 
 # The file that a folder of loose images becomes, inside the mirrored folder, so that Hive partitions hold for it too.
 FOLDER_OUTPUT = "images.parquet"
@@ -47,6 +50,7 @@ class Shard:
         arrived: when it was added or changed, by the store's clock; of a folder, the latest of its files. None where
             the store does not date files.
         image_column: of a Parquet file, the column that the user names; None to find it.
+        clips: whether clips are read, besides images.
     """
 
     uri: str
@@ -56,6 +60,7 @@ class Shard:
     output: str
     arrived: datetime | None = field(default=None, compare=False)
     image_column: str | None = None
+    clips: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Discovery:
     excluded: int = 0
 
 
-def discover(inputs: Sequence[str], output: str, image_column: str | None = None) -> Discovery:
+def discover(inputs: Sequence[str], output: str, image_column: str | None = None, clips: bool = True) -> Discovery:
     """List every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
 
     The output name mirrors the path below the input: below the folder as given, below the last folder before a
@@ -85,6 +90,7 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
         inputs: what to list.
         output: where results go; what lies there is not listed.
         image_column: of Parquet files, the column that holds the images; None to find it.
+        clips: whether clips are read; those of a folder belong to its identity in each case.
 
     Raises:
         UsageError: input lies in output, names single images, bears a name that is no UTF-8, or holds nothing to
@@ -100,9 +106,11 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
         listings = threads.map(lambda root: _list(root[0], output), roots)
         for (url, base), entries in zip(roots, listings, strict=True):
             for shard in _shards(url, base, entries, output, image_column, ignored):
-                shards.setdefault(shard.uri, shard)
+                shards.setdefault(shard.uri, shard if clips else replace(shard, clips=False))
     if not shards:
-        raise UsageError(f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet) and no image")
+        raise UsageError(
+            f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet), no image and no clip"
+        )
     _refuse_unprintable(shards)
     _refuse_collisions(shards.values())
     return Discovery([shards[uri] for uri in sorted(shards)], dict(ignored.most_common()))
@@ -117,14 +125,14 @@ def list_loose(folder: str) -> list[Entry]:
 
 
 def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[list[Entry], SidecarIndex[Entry]]:
-    """Return the images among a folder's files, and their `.json` sidecars; count what is neither."""
+    """Return the images and clips among a folder's files, and their `.json` sidecars; count what is neither."""
     images: list[Entry] = []
     sidecars = SidecarIndex[Entry]()
     for entry in entries:
         name = entry.url.rpartition("/")[2]  # the folder itself has been chosen
         if (shard_format(name) and not junk(name)) or not is_wanted(name, ignored):
             continue
-        if is_image(name):
+        if is_media(name):
             images.append(entry)
         else:
             sidecars.add(entry.url, entry)
@@ -156,8 +164,8 @@ def _list(root: str, output: str) -> list[Entry]:
         raise UsageError(f"{root}: lies in OUTPUT {output}; choose an OUTPUT outside of the input")
     if root.startswith(("http://", "https://")):
         raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
-    if is_image(root):
-        raise UsageError(f"{root}: names single images; give the folder that holds them")
+    if is_media(root):
+        raise UsageError(f"{root}: names single images or clips; give the folder that holds them")
     return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
 
 
@@ -174,7 +182,7 @@ def _shards(
         if found := junk(f"{folder.removeprefix(above)}/"):
             count_ignored(ignored, found)
         elif (kind := shard_format(name)) and not junk(name):
-            result = f"{_mirrored(entry.url, base, output)}.parquet"
+            result = _shortened(f"{_mirrored(entry.url, base, output)}.parquet")
             yield Shard(entry.url, kind, entry.size, entry.identity, result, entry.arrived, column)
         else:
             folders[folder].append(entry)
@@ -204,6 +212,17 @@ def _base(root: str, entries: list[Entry]) -> str:
 def _mirrored(url: str, base: str, output: str) -> str:
     segments = filter(None, url.removeprefix(base.rstrip("/")).split("/"))
     return store.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
+
+
+def _shortened(result: str) -> str:
+    """Return the URL of a result, whose name is replaced by its beginning and a digest where it is too long."""
+    folder, _, name = result.rpartition("/")
+    data = name.encode(errors="surrogateescape")
+    if len(data) <= _LONGEST_NAME:
+        return result
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    ending = f"-{digest}.parquet"
+    return f"{folder}/{data[: _LONGEST_NAME - len(ending)].decode(errors='ignore')}{ending}"
 
 
 def is_below(url: str, folder: str) -> bool:

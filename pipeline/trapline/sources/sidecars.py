@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
-from trapline.sources.file_types import UNMATCHED_SIDECAR, count_ignored, is_image, sample_stem
+from trapline.sources.file_types import UNMATCHED_SIDECAR, count_ignored, is_media, sample_stem
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class SidecarIndex(Generic[T]):
         self._count += 1
         described = name[: -len(".json")]
         self._exact[described] = name, sidecar
-        if is_image(described):
+        if is_media(described):
             self._loose[sample_stem(described)] = name, sidecar
 
     def find(self, image: str) -> T | None:

@@ -31,6 +31,11 @@ OF_FORMAT = {
     "parquet": {"a Parquet file"},
 }
 
+_PICTURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    *(b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # Matroska, ASF
+)
+
 
 def describe(head: bytes) -> str | None:
     """Return what a file is that begins so, in words; None where that is not known."""
@@ -64,9 +69,9 @@ def _describe_gzip(head: bytes) -> str:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Return whether bytes begin as those of an image file do."""
+    """Return whether bytes begin as those of an image file or of a clip do."""
     return (
-        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
-        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"))
+        head.startswith(_PICTURES)
+        or (head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"AVI "))
+        or head[4:8] in (b"ftyp", b"moov", b"mdat")  # AVIF, HEIC, MP4, MOV
     )

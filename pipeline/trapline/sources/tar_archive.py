@@ -6,11 +6,11 @@ import re
 import tarfile
 from collections.abc import Iterator
 from functools import partial
-from typing import IO
+from typing import IO, NoReturn
 
 from trapline.errors import ImageError
 from trapline.sources.limits import max_unpacked_bytes
-from trapline.sources.members import Member, RationedStream
+from trapline.sources.members import Member, RationedStream, copy_bytes
 
 # What may stand before one member: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
 _MAX_HEADER_BYTES = 256 * 2**10
@@ -45,9 +45,10 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
                 yield targets.link(member)
             elif member.isreg():
                 targets.add(member)
-                yield Member(member.name, member.size, True, partial(_read_member, plain, member))
+                read, copy = partial(_read_member, plain, member), partial(_copy_member, plain, member)
+                yield Member(member.name, member.size, True, read, copy)
             elif member.type == _GNU_CONTINUED:
-                yield Member(member.name, 0, True, _read_continued)
+                yield Member(member.name, 0, True, _refuse_continued, _refuse_continued)
             elif not member.isdir() and member.type != _GNU_DUMP_FOLDER:
                 yield Member(member.name, 0, False, bytes)
             # tarfile keeps each member, and each attribute that claims to be for all of them.
@@ -68,7 +69,16 @@ def _read_member(plain: IO[bytes], member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def _read_continued() -> bytes:
+def _copy_member(plain: IO[bytes], member: tarfile.TarInfo, to: IO[bytes]) -> None:
+    if member.issparse():
+        raise ImageError("unreadable", "stored as a sparse file")
+    plain.seek(member.offset_data)
+    copied = copy_bytes(plain, member.size, to)
+    if copied < member.size:
+        raise tarfile.ReadError(f"{member.name!a} ends after {copied} of {member.size} bytes")
+
+
+def _refuse_continued(*_: object) -> NoReturn:
     raise ImageError("unreadable", "the end of a file that begins in another volume of the tar")
 
 
@@ -98,11 +108,23 @@ class _Targets:
         names = (name, f"./{name}", name.removeprefix("./"), name.lstrip("/"))
         place = next((self._places[name] for name in names if name in self._places), None)
         if place is None:
-            return Member(member.name, 0, True, partial(_refuse_link, name))
+            refuse = partial(_refuse_link, name)
+            return Member(member.name, 0, True, refuse, refuse)
         self._places[member.name] = place
-        return Member(member.name, place[1], True, partial(self._read, name, *place))
+        return Member(member.name, place[1], True, partial(self._read, name, *place), partial(self._copy, name, *place))
 
     def _read(self, name: str, offset: int, size: int) -> bytes:
+        data = self._at(offset).read(size)
+        if len(data) < size:
+            raise _cut_link(name, len(data), size)
+        return data
+
+    def _copy(self, name: str, offset: int, size: int, to: IO[bytes]) -> None:
+        copied = copy_bytes(self._at(offset), size, to)
+        if copied < size:
+            raise _cut_link(name, copied, size)
+
+    def _at(self, offset: int) -> IO[bytes]:
         file = self._stream
         if self._packed is not None:
             file = self._again = self._again or _Unpacked(_View(self._stream), self._packed)  # type: ignore[assignment]
@@ -110,13 +132,14 @@ class _Targets:
             if self._rewinds > _MAX_REWINDS:
                 raise ImageError("unreadable", "hard links lead back too often in this gzipped tar; unpack it")
         file.seek(offset)
-        data = file.read(size)
-        if len(data) < size:
-            raise ImageError("unreadable", f"a hard link to {name!a}, which ends after {len(data)} of {size} bytes")
-        return data
+        return file
 
 
-def _refuse_link(target: str) -> bytes:
+def _cut_link(target: str, there: int, size: int) -> ImageError:
+    return ImageError("unreadable", f"a hard link to {target!a}, which ends after {there} of {size} bytes")
+
+
+def _refuse_link(target: str, *_: object) -> NoReturn:
     raise ImageError("unreadable", f"a hard link to {target!a}, which the tar does not hold before it")
 
 

@@ -9,6 +9,7 @@ import lzma
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, Protocol
@@ -16,7 +17,9 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from trapline.errors import ImageError, TraplineError, in_one_line
+from trapline.sources.limits import image_error
 from trapline.sources.members import Member
+from trapline.sources.spooled import COPIED_AT_ONCE
 
 # Some 500,000 files.
 MAX_DIRECTORY_BYTES = 64 * 2**20
@@ -84,9 +87,11 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
     last = 0
     for entry in sorted(entries, key=lambda entry: entry.offset):
         if not (entry.name.endswith("/") or stat.S_ISDIR(entry.mode)):
-            read = partial(_read_member, stream, entry, end.shift, overlaps=entry.offset < last)
+            overlaps = entry.offset < last
+            read = partial(_read_member, stream, entry, end.shift, overlaps)
+            copy = partial(_copy_member, stream, entry, end.shift, overlaps)
             is_file = stat.S_IFMT(entry.mode) in (0, stat.S_IFREG)
-            members.append(Member(entry.name, entry.size, is_file, read))
+            members.append(Member(entry.name, entry.size, is_file, read, copy))
         last = max(last, entry.offset + entry.packed)
     return ZipDirectory(members, problem)
 
@@ -213,19 +218,9 @@ def _name(raw: bytes, flags: int, extra: bytes) -> str:
 
 
 def _read_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool) -> bytes:
-    if entry.flags & _ENCRYPTED or entry.method == 99:
-        raise ImageError("encrypted", "the zip member asks for a password")
-    if entry.flags & _PATCH:
-        raise ImageError("unreadable", "the zip member is a patch for another file")
-    if overlaps:  # as in the bombs of some MB that unpack to PB
-        raise ImageError("unreadable", "the zip member overlaps another")
+    _refuse(entry, overlaps)
     try:
-        stream.seek(entry.offset + shift)
-        header = stream.read(_LOCAL.size)
-        if len(header) < _LOCAL.size or header[:4] != b"PK\3\4":
-            raise ValueError("no member where the directory says")
-        *_, names, extras = _LOCAL.unpack(header)
-        stream.seek(entry.offset + shift + _LOCAL.size + names + extras)
+        _seek(stream, entry, shift)
         packed = stream.read(entry.packed)
         if len(packed) < entry.packed:
             raise ValueError(f"ends after {len(packed)} of {entry.packed} bytes")
@@ -234,12 +229,76 @@ def _read_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool) -
         raise
     except Exception as error:
         raise ImageError("unreadable", in_one_line(error)) from error
-    if len(data) != entry.size:
-        found = "more than the" if len(data) > entry.size else f"{len(data)} of the"
-        raise ImageError("unreadable", f"unpacks to {found} {entry.size} bytes that its header says")
-    if zlib.crc32(data) != entry.crc:
-        raise ImageError("unreadable", "the checksum of the zip member is wrong")
+    _check(entry, len(data), zlib.crc32(data))
     return data
+
+
+def _copy_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool, to: IO[bytes]) -> None:
+    """Write what a member holds to a file, a piece at a time where it is stored or deflated."""
+    if entry.method not in (0, 8):
+        if refusal := image_error(entry.size):  # such as one packed by LZMA is unpacked whole
+            raise refusal
+        to.write(_read_member(stream, entry, shift, overlaps))
+        return
+    _refuse(entry, overlaps)
+    size = crc = 0
+    try:
+        _seek(stream, entry, shift)
+        for data in _stored(stream, entry) if entry.method == 0 else _inflated(stream, entry):
+            size, crc = size + len(data), zlib.crc32(data, crc)
+            to.write(data)
+            if size > entry.size:
+                break
+    except TraplineError:
+        raise
+    except Exception as error:
+        raise ImageError("unreadable", in_one_line(error)) from error
+    _check(entry, size, crc)
+
+
+def _stored(stream: IO[bytes], entry: _Entry) -> Iterator[bytes]:
+    left = entry.packed
+    while left:
+        data = stream.read(min(left, COPIED_AT_ONCE))
+        if not data:
+            raise ValueError(f"ends after {entry.packed - left} of {entry.packed} bytes")
+        left -= len(data)
+        yield data
+
+
+def _inflated(stream: IO[bytes], entry: _Entry) -> Iterator[bytes]:
+    decompressor = zlib.decompressobj(-15)
+    for packed in _stored(stream, entry):
+        while packed and not decompressor.eof:
+            yield decompressor.decompress(packed, COPIED_AT_ONCE)
+            packed = decompressor.unconsumed_tail
+    yield decompressor.flush()
+
+
+def _refuse(entry: _Entry, overlaps: bool) -> None:
+    if entry.flags & _ENCRYPTED or entry.method == 99:
+        raise ImageError("encrypted", "the zip member asks for a password")
+    if entry.flags & _PATCH:
+        raise ImageError("unreadable", "the zip member is a patch for another file")
+    if overlaps:  # as in the bombs of some MB that unpack to PB
+        raise ImageError("unreadable", "the zip member overlaps another")
+
+
+def _seek(stream: IO[bytes], entry: _Entry, shift: int) -> None:
+    stream.seek(entry.offset + shift)
+    header = stream.read(_LOCAL.size)
+    if len(header) < _LOCAL.size or header[:4] != b"PK\3\4":
+        raise ValueError("no member where the directory says")
+    *_, names, extras = _LOCAL.unpack(header)
+    stream.seek(entry.offset + shift + _LOCAL.size + names + extras)
+
+
+def _check(entry: _Entry, size: int, crc: int) -> None:
+    if size != entry.size:
+        found = "more than the" if size > entry.size else f"{size} of the"
+        raise ImageError("unreadable", f"unpacks to {found} {entry.size} bytes that its header says")
+    if crc != entry.crc:
+        raise ImageError("unreadable", "the checksum of the zip member is wrong")
 
 
 class _Decompressor(Protocol):

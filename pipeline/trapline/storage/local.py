@@ -15,12 +15,19 @@ from uuid import uuid4
 from fsspec.implementations.local import LocalFileSystem
 
 _COPIED_AT_ONCE = 2**20
+_TEMPORARY_SUFFIX = ".partial"
 
 
 def temporary_name() -> str:
     """Return a file name that the globs of DuckDB (`*.parquet`) and pyarrow (which hides `_*`) do not match."""
     # Short, because the target's own name may already be as long as the file system allows.
-    return f"_{uuid4().hex}.partial"
+    return f"_{uuid4().hex}{_TEMPORARY_SUFFIX}"
+
+
+def is_temporary(url: str) -> bool:
+    """Return whether a file has such a name: it is being written, or its writer was killed."""
+    name = url.rpartition("/")[2]
+    return name.startswith("_") and name.endswith(_TEMPORARY_SUFFIX)
 
 
 def _raise_unless_gone(error: OSError) -> None:

@@ -264,6 +264,34 @@ def test_rescored_results_are_results(tmp_path: Path) -> None:
     assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
 
 
+def test_a_clip_is_one_medium_that_lasts_and_a_failed_one_has_the_type_of_its_name(tmp_path: Path) -> None:
+    kinds = {"mp4": "mp4", "mov": "quicktime", "avi": "x-msvideo", "mkv": "x-matroska", "mts": "mp2t", "3gp": "3gpp",
+             "asf": "x-ms-asf", "mpg": "mpeg", "webm": "webm"}  # fmt: skip
+    clips = []
+    for number, kind in enumerate(kinds):
+        facts = {"media_type": "video", "format": kind, "duration_seconds": 10.5, "frame_rate": 25.0,
+                 "captured_at": SUMMER + timedelta(hours=number)}  # fmt: skip
+        frames = [{}, {"frame_seconds": 0.0}, {"frame_seconds": 1.0}]
+        clips += [
+            Planted(f"{kind}.{kind}", np.log((0.75, 0.2, 0.05)), (0, 0), facts={**facts, **more}) for more in frames
+        ]
+    facts = {"media_type": None, "captured_at": SUMMER + timedelta(days=1)}
+    clips.append(Planted("bad.MOV", status="failed", error="no_frames: x", facts=facts))
+    write_result(f"{tmp_path}/results", "s3://in/at=d1/1.tar", "at=d1/1.tar", clips, COLUMNS, MARK)
+    prepare(str(tmp_path))
+    account = export(str(tmp_path))
+    assert account.rows == {"deployments": 2, "media": 10, "observations": 20}
+    assert packages.problems(f"{tmp_path}/package", tmp_path / "check") == []
+    media = {row["fileName"]: row["fileMediatype"] for row in packages.rows(f"{tmp_path}/package", "media")}
+    assert media == {f"{kind}.{kind}": f"video/{kinds[kind]}" for kind in kinds} | {"bad.MOV": "video/quicktime"}
+    lasts = {
+        (datetime.fromisoformat(row["eventEnd"]) - datetime.fromisoformat(row["eventStart"])).total_seconds()
+        for row in packages.rows(f"{tmp_path}/package", "observations")
+        if row["classificationMethod"]
+    }
+    assert lasts <= {10, 11}
+
+
 @pytest.mark.parametrize("root", ["s3://in", "/mnt/in"])
 def test_a_loose_photograph_has_its_own_path_and_published_media_have_a_url(root: str, tmp_path: Path) -> None:
     loose = [at(SUMMER, key=name) for name in ("IMG #1.JPG", "a..b.jpg", "nl\n.jpg")]

@@ -1,5 +1,7 @@
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -14,14 +16,54 @@ PLACING = Placing((deployments.parse("at={deployment}/{camera}"),), datetime(202
 
 
 def located(place: Path, *moments: datetime | None) -> duckdb.DuckDBPyConnection:
-    images = [
-        Planted(f"{number}.jpg", np.zeros(3), (0, 0), facts={} if moment is None else {"captured_at": moment})
-        for number, moment in enumerate(moments)
+    return read(place, [{} if moment is None else {"captured_at": moment} for moment in moments])
+
+
+def read(place: Path, facts: list[dict[str, Any]], placing: Placing = PLACING) -> duckdb.DuckDBPyConnection:
+    rows = [
+        Planted(f"{fact.pop('key', number)}.jpg", np.zeros(3), (0, 0), facts=fact) for number, fact in enumerate(facts)
     ]
-    write_result(str(place), "s3://in/at=fen/c1/1.tar", "1.tar", images, columns("abc", 2))
+    write_result(str(place), "s3://in/at=fen/c1/1.tar", "1.tar", rows, columns("abc", 2))
     connection = duckdb.connect()
-    sessions.read(connection, [f"{place}/1.tar.parquet"], PLACING)
+    sessions.read(connection, [f"{place}/1.tar.parquet"], placing)
     return connection
+
+
+def test_a_clip_is_one_frame_and_lasts_and_the_gap_begins_at_its_end(tmp_path: Path) -> None:
+    start = datetime(2024, 5, 1, 12)
+    clip = {"key": "clip", "media_type": "video", "duration_seconds": 60.5, "captured_at": start}
+    later = [{"captured_at": start + timedelta(seconds=seconds)} for seconds in (5, 65, 200)]
+    frames = [{**clip, "frame_seconds": float(second)} for second in (0, 30)]
+    connection = read(tmp_path, [clip, *frames, *later])
+    sessions.split(connection, "fen", Gap(10))
+    found = connection.sql("select frames, started_at, ended_at from facts order by event").fetchall()
+    assert found == [
+        (3, start, start + timedelta(seconds=65)),
+        (1, start + timedelta(seconds=200), start + timedelta(seconds=200)),
+    ]
+    connection = read(tmp_path, [clip, *frames])
+    sessions.split(connection, "fen", Gap(10))
+    assert connection.sql("select ended_at from facts").fetchall() == [(start + timedelta(seconds=60.5),)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset", "shown"),
+    [
+        ("Europe/Berlin", "+00:00", datetime(2024, 5, 1, 14)),
+        ("Europe/Berlin", "+02:00", datetime(2024, 5, 1, 12)),
+        ("America/St_Johns", "+00:00", datetime(2024, 5, 1, 9, 30)),
+        ("Australia/Lord_Howe", "-02:30", datetime(2024, 5, 2, 1)),
+        ("+13:00", "+00:00", datetime(2024, 5, 2, 1)),
+        ("Europe/Berlin", None, datetime(2024, 5, 1, 12)),
+        (None, "+00:00", datetime(2024, 5, 1, 12)),
+    ],
+)
+def test_a_time_with_an_offset_is_put_on_the_cameras_clock(
+    zone: str | None, offset: str | None, shown: datetime, tmp_path: Path
+) -> None:
+    facts = [{"captured_at": datetime(2024, 5, 1, 12), "captured_at_offset": offset}]
+    connection = read(tmp_path, facts, replace(PLACING, timezone=zone))
+    assert connection.sql("select captured_at from located").fetchall() == [(shown,)]
 
 
 @pytest.mark.parametrize("year", [1970, 1980, 2000, 2025, 2099])

@@ -91,3 +91,15 @@ def test_a_drawing_cannot_load_anything_from_a_server() -> None:
     remote = alt.Chart(alt.UrlData("http://127.0.0.1:9/data.json")).mark_bar().encode(x="a:Q")
     with pytest.raises(ValueError, match="External data url not allowed"):
         chart_style.drawn(lambda _: remote, HALF, "", TABLE)
+
+
+def test_names_that_svg_cannot_have_are_drawn_as_escapes() -> None:
+    names = ["".join(map(chr, range(1, 0x20))), "\x7f\ufffe\uffff", "\ud800", "🦉"]
+
+    def draw(width: int) -> Any:
+        bars = chart_style.chart([{"name": name, "images": 1} for name in names]).mark_bar()
+        return bars.encode(x="images:Q", y="name:N").properties(width=width, height=90)
+
+    svg = chart_style.drawn(draw, HALF, "told", TABLE).wide
+    assert "x01" in svg
+    assert "🦉" in svg

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.report import COLUMNS, UNSURE, ask, plant, seen
 from tests.support.result_files import MARK, write_result
-from trapline.analysis.report import queries
+from trapline.analysis.report import sightings
 from trapline.results.fingerprint import Fingerprint
 
 
@@ -58,4 +58,5 @@ class TestImageTable:
         write_result(str(tmp_path), "s3://in/fen/1.tar", "fen/1.tar", rows, replace(COLUMNS, crops=True), mark)
         connection, head = ask(str(tmp_path))
         assert (head.images, head.ok, head.unnamed) == (3, 3, 1)
-        assert queries.by_site(connection).rows == [("owl", "fen", 1), ("robin", "fen", 1)]
+        sightings.from_images(connection)
+        assert sightings.by_site(connection, "images").rows == [("owl", "fen", 1), ("robin", "fen", 1)]

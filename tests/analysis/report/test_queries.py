@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.report import SURE, UNSURE, ask, failed, plant, seen
 from tests.support.result_files import Planted
-from trapline.analysis.report import queries
+from trapline.analysis.report import queries, sightings
 
 
 class TestQueries:
@@ -34,9 +34,12 @@ class TestQueries:
 
     def test_where_when_and_what(self, output: str) -> None:
         connection, head = ask(output)
-        assert queries.by_site(connection).rows == [("robin", "fen", 3), ("owl", "moor", 2), ("owl", "fen", 1)]
-        assert queries.by_hour(connection).rows == [("owl", 12, 2), ("robin", 12, 1), ("robin", 13, 2)]
-        unit, timeline = queries.timeline(connection, head)
+        sightings.from_images(connection)
+        counted = sightings.by_site(connection, "images")
+        assert counted.names == ("label", "site", "images")
+        assert counted.rows == [("robin", "fen", 3), ("owl", "moor", 2), ("owl", "fen", 1)]
+        assert sightings.by_hour(connection, "images").rows == [("owl", 12, 2), ("robin", 12, 1), ("robin", 13, 2)]
+        unit, timeline = sightings.timeline(connection, head.first, head.last, "images")
         assert (unit, timeline.rows) == (
             "day", [(date(2024, 5, 1), "owl", 1), (date(2024, 5, 1), "robin", 3), (date(2024, 5, 9), "owl", 1)],
         )  # fmt: skip
@@ -80,7 +83,8 @@ class TestQueries:
         plant(str(tmp_path), "fen/c3", [seen(f"{day}.jpg", day) for day in (5, *range(200, 206))])
         connection, head = ask(str(tmp_path))
         assert (head.days, head.outside) == (150 + 206, 0)
-        labels = queries.timeline(connection, head)[1].records()
+        sightings.from_images(connection)
+        labels = sightings.timeline(connection, head.first, head.last, "images")[1].records()
         assert sum(row["images"] for row in labels) == head.images
 
     @pytest.mark.parametrize("day", [-20_000, -8_900, -500, 120, 400, 27_000])
@@ -102,4 +106,5 @@ class TestQueries:
     def test_a_long_time_is_shown_by_weeks_or_months(self, days: int, unit: str, tmp_path: Path) -> None:
         plant(str(tmp_path), "fen/c1", [seen("a.jpg"), seen("b.jpg", days)])
         connection, head = ask(str(tmp_path))
-        assert queries.timeline(connection, head)[0] == unit
+        sightings.from_images(connection)
+        assert sightings.timeline(connection, head.first, head.last, "images")[0] == unit

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_a_path_that_several_images_end_with_is_not_used_but_one_in_full_is(tmp_
     several = r"fits several images, such as 1.jpg: /in/a.tar#1.jpg and /in/in/a.tar#1.jpg; write more of the path"
     with pytest.raises(UsageError, match=several):
         labels.join(labels.read(str(csv)), dataset.find(output), "embedding")
+
+
+def test_a_clip_is_labelled_once_whatever_its_frames(tmp_path: Path) -> None:
+    clip = {"media_type": "video", "content_sha256": b"c" * 32}
+    rows = [image("clip.mp4", 7), image("clip.mp4", 8), image("other.jpg", 9)]
+    facts = [clip, {**clip, "frame_seconds": 0.0}, {}]
+    rows = [replace(row, facts={**row.facts, **more}) for row, more in zip(rows, facts, strict=True)]
+    write_result(f"{tmp_path}/out", "/in/a.tar", "a.tar", rows, columns(CLASSES, 3))
+    for header, key in (("file", "clip.mp4"), ("image_uri", "/in/a.tar#clip.mp4"), ("content_sha256", "63" * 32)):
+        (tmp_path / "labels.csv").write_text(f"{header},species\n{key},owl\n")
+        found = labels.join(labels.read(f"{tmp_path}/labels.csv"), dataset.find(f"{tmp_path}/out"), "embedding")
+        assert (found.vectors[:, 0].tolist(), found.ambiguous, found.repeated) == ([7], 0, 0)
 
 
 def test_the_digest_tells_who_is_labelled_what(tmp_path: Path) -> None:

@@ -137,9 +137,12 @@ def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, curr
     paths = [dataset.shard_path(name, source.output) for name in names]
     connection.register("written", pa.table({"filename": names, "classified_at": moments, "shard_path": paths}))
     crops = _CROP_COLUMNS if source.has_crops else _NO_CROPS
+    present = dataset.columns(source)
+    media_type, seconds = (name if name in present else "null" for name in ("media_type", "duration_seconds"))
     connection.execute(f"""
         create temp view stored as
-        select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path
+        select {", ".join(_COLUMNS)}, {crops}, classified_at, shard_path, {media_type}::varchar as media_type,
+            to_milliseconds(round(coalesce({seconds}, 0) * 1000)::bigint) as lasts
         from {dataset.without_frames(connection, names)}
         join written using (filename);
         create temp view images as from stored where crop is null;

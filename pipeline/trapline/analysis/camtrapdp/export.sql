@@ -12,9 +12,16 @@ replace(replace(replace(path, '..', '%2E%2E'), chr(10), '%0A'), chr(13), '%0D');
 
 create temp macro extension(key) as lower(regexp_extract(parse_filename(key), '\.([^.]+)$', 1));
 
-create temp macro media_type(format, extension) as
-'image/' || coalesce(format, case extension when 'jpg' then 'jpeg' when 'jpe' then 'jpeg' when 'tif' then 'tiff'
-                             when '' then 'unknown' else extension end);
+create temp macro media_type(format, extension, is_clip) as
+case coalesce(format, extension)
+    when 'mov' then 'video/quicktime' when 'qt' then 'video/quicktime' when '3gp' then 'video/3gpp'
+    when 'avi' then 'video/x-msvideo' when 'mkv' then 'video/x-matroska' when 'mts' then 'video/mp2t'
+    when 'm2ts' then 'video/mp2t' when 'asf' then 'video/x-ms-asf' when 'wmv' then 'video/x-ms-wmv'
+    when 'mpg' then 'video/mpeg' when 'mpeg' then 'video/mpeg' when 'mp4' then 'video/mp4' when 'm4v' then 'video/mp4'
+    when 'webm' then 'video/webm'
+    when 'jpg' then 'image/jpeg' when 'jpe' then 'image/jpeg' when 'tif' then 'image/tiff'
+    else case when is_clip then 'video/' else 'image/' end
+        || coalesce(format, nullif(regexp_replace(extension, '[^a-z0-9.+-]', '', 'g'), ''), 'unknown') end;
 
 create temp view media as
 select
@@ -25,7 +32,7 @@ select
     {file_path} as filePath,
     {file_public} as filePublic,
     parse_filename(key) as fileName,
-    media_type(format, extension(key)) as fileMediatype,
+    media_type(format, extension(key), coalesce(media_type = 'video', false)) as fileMediatype,
     null::varchar as exifData,
     null::boolean as favorite,
     error as mediaComments
@@ -34,7 +41,8 @@ from images join placed using (image_uri);
 create temp view seen as
 select
     media_id(image_uri) || '-media' as observationID, deploymentID, media_id(image_uri) as mediaID, event_id as eventID,
-    stamp(captured_at, minutes) as eventStart, stamp(captured_at, minutes) as eventEnd, 'media' as observationLevel,
+    stamp(captured_at, minutes) as eventStart, stamp(captured_at + lasts, minutes) as eventEnd,
+    'media' as observationLevel,
     species, probability, classified_at, null::float[] as box, null as detected
 from images join placed using (image_uri) anti join crops using (image_uri)
 union all

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables
@@ -19,7 +20,7 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.events import corrections, sessions
 from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
-from trapline.analysis.sql import connect, stream, translated
+from trapline.analysis.sql import connect, icu_name, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
@@ -73,7 +74,7 @@ class Options:
         deployment_from: where deployments are looked up, as in `deployments.py`.
         corrections: URL of a CSV with corrections of clocks, as in `corrections.py`; None for none.
         deployments: URL of a CSV with the periods of deployments, as in `deployment_periods.py`; None for none.
-        timezone: of the cameras' clocks, for times in UTC in that CSV.
+        timezone: of the cameras' clocks: times in that CSV and of clips that say their offset from UTC are put in it.
     """
 
     gap: Gap
@@ -119,9 +120,11 @@ class _Builder:
         self.source, self.output, self.options, self.scratch = source, output, options, scratch
         self.files = {file.url: file for file in source.files}
         latest = datetime.now(UTC).replace(tzinfo=None) + _AHEAD
-        self.placing = Placing(tuple(map(deployments.parse, options.deployment_from)), latest)
+        sources = tuple(map(deployments.parse, options.deployment_from))
+        self.placing = Placing(sources, latest, timezone=options.timezone)
         clocks, periods = (url and store.absolute(url) for url in (options.corrections, options.deployments))
         self.connection = connect(scratch)
+        _refuse_unknown_zone(self.connection, options.timezone)
         sessions.read(self.connection, list(self.files), self.placing)
         if clocks:
             self.placing = replace(self.placing, corrections=corrections.read(clocks, self.connection))
@@ -256,6 +259,17 @@ class _Builder:
         return tables.identity(self.files[url] for url in files)
 
 
+def _refuse_unknown_zone(connection: duckdb.DuckDBPyConnection, timezone: str | None) -> None:
+    try:
+        connection.execute(
+            "select timezone(?, timestamp '2024-01-01')::varchar", [icu_name(timezone or "UTC")]
+        ).fetchall()
+    except duckdb.Error as error:
+        raise UsageError(
+            f"--timezone {timezone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
+        ) from error
+
+
 def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:
     images: Counter[str] = Counter()
     for file, _, _, count in rows:
@@ -274,6 +288,8 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
+    if placing.timezone:
+        facts["timezone"] = placing.timezone
     if placing.corrections:
         facts["corrections_sha256"] = hashlib.sha256(repr(placing.corrections).encode()).hexdigest()
     if placing.periods:

@@ -21,7 +21,7 @@ from trapline.analysis import dataset, deployments
 from trapline.analysis.deployment_periods import NOT_IN_TABLE, OUTSIDE, Periods
 from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
-from trapline.analysis.sql import literal
+from trapline.analysis.sql import icu_name, literal
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -53,23 +53,29 @@ class Placing:
         latest: no image can be later: a clock that says so is wrong.
         corrections: of clocks that were wrong; the first that applies to an image is used.
         periods: in which a name stands for a deployment; None: names are those of deployments at any time.
+        timezone: of the cameras' clocks, in which times that say their offset from UTC are put; None: as they are.
     """
 
     sources: tuple[Source, ...]
     latest: datetime
     corrections: tuple[Correction, ...] = ()
     periods: Periods | None = None
+    timezone: str | None = None
 
 
 def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Placing) -> None:
     """Create the views `stored` and `located` over these result files; nothing is read yet."""
     connection.execute(f"create or replace temp view stored as from {dataset.without_frames(connection, urls)}")
-    has_crops = "crop" in connection.sql("from stored limit 0").columns
+    present = connection.sql("from stored limit 0").columns
+    own = "crop is null" if "crop" in present else "true"
+    seconds = "coalesce(duration_seconds, 0)" if "duration_seconds" in present else "0"
+    clock = _on_the_clock(placing.timezone) if "captured_at_offset" in present else "captured_at"
     connection.execute(f"""
         create or replace temp view located as
         with placed as (
-            select *, {deployments.located(placing.sources)}
-            from stored where {"crop is null" if has_crops else "true"}
+            select * replace ({clock} as captured_at), {deployments.located(placing.sources)},
+                to_milliseconds(round({seconds} * 1000)::bigint) as lasts
+            from stored where {own}
         ), corrected as (
             select * replace ((captured_at + to_milliseconds(clock_correction_ms))::timestamp_ms as captured_at)
             from (select *, {correction_ms(placing.corrections)} as clock_correction_ms from placed)
@@ -79,6 +85,14 @@ def read(connection: duckdb.DuckDBPyConnection, urls: Sequence[str], placing: Pl
             case when not plausible then '{IMPLAUSIBLE_TIME}' end,
             case when deployment is null then '{NO_DEPLOYMENT}' else unlisted end), '') as reason
         from dated""")
+
+
+def _on_the_clock(timezone: str | None) -> str:
+    """Return SQL for `captured_at` on the camera's clock: a clip says its time in UTC, or with an offset of its own."""
+    if not timezone:
+        return "captured_at"
+    moment = "try_cast(captured_at::varchar || captured_at_offset as timestamptz)"
+    return f"coalesce(timezone({literal(icu_name(timezone))}, {moment})::timestamp_ms, captured_at)"
 
 
 def _dated(connection: duckdb.DuckDBPyConnection, placing: Placing) -> str:
@@ -99,6 +113,8 @@ def _dated(connection: duckdb.DuckDBPyConnection, placing: Placing) -> str:
 def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> None:
     """Create `frames`, the images of a deployment by camera and time, and `facts`, what is known of each event.
 
+    A clip is one frame. The gap to what follows it begins where it ends, and its event does not end before.
+
     `frames` has `position` (1, 2 …), `event` (the position of its first frame) and `frame` (1, 2 … in it). An
     `event_id` is a digest of deployment, camera, start and, where `max_frames` lets several events start at one moment,
     which of them it is: it does not depend on other events.
@@ -108,11 +124,12 @@ def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> N
     connection.execute(f"""
         create or replace temp table frames as
         with clock as (
-            select image_uri, status, camera, captured_at, clock_correction_ms, filename, file_row_number,
-                row_number() over clock as position,
-                camera is not distinct from lag(camera) over clock
-                    and captured_at - lag(captured_at) over clock <= to_milliseconds({round(gap.seconds * 1000)})
-                    as goes_on
+            select image_uri, status, camera, captured_at, captured_at + lasts as ended_at, clock_correction_ms,
+                filename, file_row_number, row_number() over clock as position,
+                coalesce(captured_at - max(captured_at + lasts) over (
+                    partition by camera order by captured_at, filename, file_row_number
+                    rows between unbounded preceding and 1 preceding
+                ) <= to_milliseconds({round(gap.seconds * 1000)}), false) as goes_on
             from located where reason is null and deployment = {literal(deployment)}
             window clock as (order by camera, captured_at, filename, file_row_number)
         ), sessions as (
@@ -123,7 +140,7 @@ def split(connection: duckdb.DuckDBPyConnection, deployment: str, gap: Gap) -> N
         create or replace temp table facts as
         with events as (
             select event, {literal(deployment)} as deployment, any_value(camera) as camera,
-                min(captured_at) as started_at, max(captured_at) as ended_at,
+                min(captured_at) as started_at, max(ended_at)::timestamp_ms as ended_at,
                 bool_or(clock_correction_ms <> 0) as clock_corrected, count(*)::integer as frames,
                 (count(*) filter (status = 'ok'))::integer as ok,
                 (count(*) filter (status = 'salvaged'))::integer as salvaged,

@@ -14,6 +14,7 @@ import altair as alt
 import vl_convert
 
 from trapline.analysis.sql import Table
+from trapline.display_text import drawable
 
 INK, QUIET, LINE, ACCENT, WARNING, OTHER = "#1d2420", "#66706a", "#dcd9cf", "#2f7d5b", "#c2571a", "#98a09b"
 # Of one lightness, to be told apart on paper-white and on near-black alike.
@@ -99,7 +100,9 @@ def drawn(draw: Callable[[int], Any], width: int, told: str, table: Table) -> Ch
 def _svg(drawing: Any) -> str:
     spec = drawing.to_dict()
     spec["config"] = _STYLE
-    svg: str = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    svg: str = vl_convert.vegalite_to_svg(drawable(spec), allowed_base_urls=[])
+    # What it shows is said by the sentence and the table around it; roles of single marks would be read aloud.
+    svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
     # Names of clip paths are good for one picture only; a page has many.
     mark = f"c{next(_numbers)}-"
     return re.sub(r'(<clipPath id="|url\(#)', rf"\g<1>{mark}", svg)

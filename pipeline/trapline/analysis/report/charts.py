@@ -29,10 +29,10 @@ _COLUMNS = {WIDE: 16, HALF: 10, NARROW: 7}
 _ROWS = 14
 
 
-def by_site(table: Table) -> Chart:
-    """Draw labels by site, as a grid of counts."""
-    rows = table.records()
-    labels, sites = _most(rows, "label"), _most(rows, "site")
+def by_site(table: Table, value: str = "images", digits: int = 0) -> Chart:
+    """Draw labels by site, as a grid of the numbers in the column `value`, written with so many digits."""
+    rows = [{**row, "value": row[value]} for row in table.records()]
+    labels, sites = _most(rows, "label", "value"), _most(rows, "site", "value")
 
     def draw(width: int) -> Any:
         shown, columns = labels[:_ROWS], sites[: _COLUMNS[width]]
@@ -48,30 +48,31 @@ def by_site(table: Table) -> Chart:
             y=alt.Y("label:N", sort=shown, title=None, scale=GRID, axis=chart_style.names(width)),
         )
         # Paler and not lighter: pale is near the page's colour by day and by night.
-        shade = alt.Opacity("images:Q", scale=alt.Scale(type="sqrt", range=[0.08, 0.62], domainMin=0), legend=None)
+        shade = alt.Opacity("value:Q", scale=alt.Scale(type="sqrt", range=[0.08, 0.62], domainMin=0), legend=None)
+        number = alt.Text("value:Q", format=f",.{digits}f")
         grid = base.mark_rect(color=ACCENT, cornerRadius=3).encode(opacity=shade)
-        return (grid + base.mark_text(color=INK, fontSize=11).encode(text=alt.Text("images:Q", format=","))).properties(
+        return (grid + base.mark_text(color=INK, fontSize=11).encode(text=number)).properties(
             width=width - LABEL[width], height=alt.Step(26)
         )
 
-    told = f"Images by species and site. {_leaders(rows, 'label', 'site')}"
+    told = f"{value.capitalize()} by species and site. {_leaders(rows, 'label', 'site', 'value', digits)}"
     return chart_style.drawn(draw, HALF, told, table)
 
 
-def by_hour(table: Table) -> Chart:
+def by_hour(table: Table, value: str = "images") -> Chart:
     """Draw labels by hour of day, each as a row of bars scaled to its own peak."""
     rows = table.records()
-    labels = _most(rows, "label")[:8]
+    labels = _most(rows, "label", value)[:8]
     peak = Counter[str]()
     for row in rows:
-        peak[row["label"]] = max(peak[row["label"]], row["images"])
+        peak[row["label"]] = max(peak[row["label"]], row[value])
 
     def draw(width: int) -> Any:
         some = []
         for row in rows:
             if row["label"] in labels:
                 floor = len(labels) - 1 - labels.index(row["label"])
-                top = floor + 0.82 * row["images"] / peak[row["label"]]
+                top = floor + 0.82 * row[value] / peak[row["label"]]
                 some.append({**row, "floor": floor, "top": top, "end": row["hour"] + 0.86})
         hours = (
             chart_style.axis(values=list(range(0, 25, 3)), labelExpr="format(datum.value, '02') + ' h'")
@@ -93,24 +94,22 @@ def by_hour(table: Table) -> Chart:
         ).encode(x=x, y=y, text="label:N")
         return (lines + bars + words).properties(width=width - LABEL[width], height=len(labels) * 34)
 
-    busiest = [
-        max((row for row in rows if row["label"] == label), key=lambda row: row["images"]) for label in labels[:3]
-    ]
-    told = "Images by species and hour of day. " + "; ".join(
+    busiest = [max((row for row in rows if row["label"] == label), key=lambda row: row[value]) for label in labels[:3]]
+    told = f"{value.capitalize()} by species and hour of day. " + "; ".join(
         f"{row['label']} most between {row['hour']} and {row['hour'] + 1} h" for row in busiest
     )  # fmt: skip
     return chart_style.drawn(draw, HALF, f"{told}.", table)
 
 
-def timeline(unit: str, table: Table) -> Chart:
-    """Draw images per day, week or month, by label."""
+def timeline(unit: str, table: Table, value: str = "images") -> Chart:
+    """Draw counts per day, week or month, by label."""
     rows = [{**row, "start": f"{row['start']}T00:00"} for row in table.records()]
-    labels = [label for label in _most(rows, "label") if label != "others"]
+    labels = [label for label in _most(rows, "label", value) if label != "others"]
     if any(row["label"] == "others" for row in rows):
         labels.append("others")
     totals = Counter[str]()
     for row in rows:
-        totals[row["start"]] += row["images"]
+        totals[row["start"]] += row[value]
 
     def draw(width: int) -> Any:
         return (
@@ -124,7 +123,7 @@ def timeline(unit: str, table: Table) -> Chart:
                     axis=chart_style.axis(tickCount=width // 90, format=_DATES[unit]),
                 ),
                 y=alt.Y(
-                    "sum(images):Q", title="images", axis=chart_style.counts(max(totals.values(), default=0), NUMBERS)
+                    f"sum({value}):Q", title=value, axis=chart_style.counts(max(totals.values(), default=0), NUMBERS)
                 ),
                 color=chart_style.colours("label", labels, width),
                 order="order:Q",
@@ -134,7 +133,10 @@ def timeline(unit: str, table: Table) -> Chart:
 
     busiest, most = totals.most_common(1)[0] if totals else ("none", 0)
     return chart_style.drawn(
-        draw, WIDE, f"Images per {unit} by species; most in the {unit} of {busiest[:10]}: {most:,}.", table
+        draw,
+        WIDE,
+        f"{value.capitalize()} per {unit} by species; most in the {unit} of {busiest[:10]}: {most:,}.",
+        table,
     )
 
 
@@ -250,14 +252,14 @@ def _angle(columns: Sequence[str]) -> int:
     return 0 if len(columns) <= 4 and max(map(len, columns), default=0) <= 9 else -40
 
 
-def _most(rows: Iterable[dict[str, Any]], name: str) -> list[str]:
-    """Return the values of a column, those with the most images first."""
+def _most(rows: Iterable[dict[str, Any]], name: str, value: str = "images") -> list[str]:
+    """Return what stands in a column, that with the largest sum of another column first."""
     counted = Counter[str]()
     for row in rows:
-        counted[row[name]] += row["images"]
+        counted[row[name]] += row[value]
     return [value for value, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _leaders(rows: Sequence[dict[str, Any]], one: str, other: str) -> str:
-    first = sorted(rows, key=lambda row: -row["images"])[:3]
-    return "Most: " + ", ".join(f"{row[one]} ({row[other]}) {row['images']:,}" for row in first) + "."
+def _leaders(rows: Sequence[dict[str, Any]], one: str, other: str, value: str = "images", digits: int = 0) -> str:
+    first = sorted(rows, key=lambda row: -row[value])[:3]
+    return "Most: " + ", ".join(f"{row[one]} ({row[other]}) {row[value]:,.{digits}f}" for row in first) + "."

@@ -13,6 +13,7 @@ import pyarrow as pa
 from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import Source
+from trapline.analysis.sql import read_parquet
 from trapline.results.ledger import Result
 from trapline.sources.file_types import shard_format
 
@@ -20,16 +21,30 @@ from trapline.sources.file_types import shard_format
 _OF_A_CARD = re.compile(r"DCIM|\d{3}[A-Z0-9_]{5}", re.IGNORECASE)
 # Columns that not all results have: those of `rescore` leave out what decoding knows, and models may have no classes.
 _MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varchar",
+             "latitude": "double", "longitude": "double",
              "species": "varchar", "probability": "float", "energy": "float"}  # fmt: skip
 
 
-def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequence[Source], sure: float) -> None:
+def read(
+    connection: duckdb.DuckDBPyConnection,
+    found: Results,
+    sources: Sequence[Source],
+    sure: float,
+    corrected: Sequence[str] = (),
+) -> None:
     """Create the table `images` with what a report needs of each row; read the results once, without embeddings.
 
-    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, site, camera,
-    label (the taxon of rescored rows, or else the species), probability (of the label), energy, and named, whether the
-    model was at least as sure as `sure`. Of an image with crops the row is that of the crop with the surest label. A
-    row takes some 300 bytes, and goes to a temporary folder where memory ends.
+    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, latitude and
+    longitude, site, camera, label (the taxon of rescored rows, or else the species), probability (of the label),
+    energy, and named, whether the model was at least as sure as `sure`. Of an image with crops the row is that of the
+    crop with the surest label. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
+
+    Args:
+        connection: that gets the table.
+        found: the results.
+        sources: of site and camera; none: the folders below the archive.
+        sure: probability that makes a label count.
+        corrected: files with image_uri and captured_at of images whose clocks were corrected; others keep their times.
     """
     files = [file.url for file in found.files]
     where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
@@ -45,11 +60,15 @@ def read(connection: duckdb.DuckDBPyConnection, found: Results, sources: Sequenc
         create or replace temp table images as
         select image_uri, shard, key, status::varchar as status,
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
-            {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
+            latitude, longitude, {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and {probability} >= $sure, false) as named
         from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
         {"sure": sure},
     )
+    if corrected:
+        connection.execute(f"""
+            update images set captured_at = clock.captured_at from {read_parquet(corrected)} as clock
+            where clock.image_uri = images.image_uri and clock.captured_at <> images.captured_at""")
 
 
 def _place(sources: Sequence[Source]) -> str:

@@ -10,14 +10,28 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trapline import __version__
-from trapline.analysis import deployments, sql
+from trapline.analysis import deployments, event_dataset, sql
 from trapline.analysis.dataset import Results
-from trapline.analysis.report import camera_health, charts, image_table, queries, run_history, thumbnails
+from trapline.analysis.event_dataset import EventFiles
+from trapline.analysis.report import (
+    camera_health,
+    charts,
+    detection_history,
+    event_part,
+    image_table,
+    queries,
+    run_history,
+    sightings,
+    thumbnails,
+)
 from trapline.analysis.report.camera_health import Finding
 from trapline.analysis.report.chart_style import Chart
+from trapline.analysis.report.event_part import EventPart
 from trapline.analysis.report.queries import Headline
+from trapline.analysis.report.sightings import Survey
 from trapline.analysis.report.thumbnails import Picture, Thumbnail
 from trapline.analysis.sql import Table
+from trapline.errors import UsageError
 
 # Pictures of each kind that are shown.
 _SHOWN = 8
@@ -36,6 +50,8 @@ class Options:
         sure: probability that a label must reach to be counted.
         silent_after: days without an image before the archive's end.
         new_within: days before the archive's end in which a species is new.
+        events: folder of the events of these results; None: images are counted.
+        apart: minutes after which another event of a species at a camera is independent.
     """
 
     deployment_from: Sequence[str] = ()
@@ -43,6 +59,8 @@ class Options:
     sure: float = 0.5
     silent_after: int = 3
     new_within: int = 7
+    events: str | None = None
+    apart: float = 30
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,14 @@ class Page:
     Attributes:
         html: the page.
         headline: the figures at its top.
+        survey: the events in figures; None without events.
         findings: cameras that a person should look at.
         shown, missing: pictures that were fetched, and those that could not be had.
     """
 
     html: str
     headline: Headline
+    survey: Survey | None
     findings: list[Finding]
     shown: int
     missing: int
@@ -81,15 +101,26 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         say: called with what is being done.
 
     Raises:
-        UsageError: the results hold no image, or a source of deployments is none.
+        UsageError: the results hold no image, or a source of deployments is none; the events are not those of the
+            results.
         StorageError, TransientError: the store of the results refuses, or does not answer.
     """
-    sources = [deployments.parse(text) for text in options.deployment_from]
+    files = _events(found, options)
+    places = files.deployment_from if files else tuple(options.deployment_from)
+    sources = [deployments.parse(text) for text in places]
     connection = sql.connect()
     with sql.translated(found.output):
         say("reading the results")
-        image_table.read(connection, found, sources, options.sure)
+        corrected = files.images if files and files.corrects_clocks else ()
+        image_table.read(connection, found, sources, options.sure, corrected)
         head = queries.headline(connection, found)
+        events: EventPart | None = None
+        if files:
+            say("reading the events")
+            events = event_part.read(connection, files, sources, options.sure, options.apart)
+        else:
+            sightings.from_images(connection)
+        survey = events.survey if events else None
         say("looking at cameras")
         findings = camera_health.failing(connection) + camera_health.silent(connection, head, options.silent_after)
         displaced, judged = _displaced(connection, found)
@@ -129,7 +160,12 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
                 ]
                 for kind in rows
             },
-            "charts": _charts(connection, head, cameras, nights),
+            "places": places,
+            "events": events,
+            "survey": survey,
+            "most_species": detection_history.MOST_SPECIES,
+            "species": sightings.species(connection, survey, head),
+            "charts": _charts(connection, head, cameras, nights, events),
             "left_out": queries.cameras_without_images(connection, head, cameras, _DAYS),
             "now": datetime.now(UTC),
             "version": __version__,
@@ -139,7 +175,20 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             "most_rows": sql.MOST_ROWS,
         }
     missing = sum(not thumbnail.data_uri for thumbnail in fetched.values())
-    return Page(_template().render(context), head, findings, len(fetched) - missing, missing)
+    return Page(_template().render(context), head, survey, findings, len(fetched) - missing, missing)
+
+
+def _events(found: Results, options: Options) -> EventFiles | None:
+    """Return the files of the events that the options name."""
+    if not options.events:
+        return None
+    files = event_dataset.find(options.events, found)
+    if options.deployment_from and tuple(options.deployment_from) != files.deployment_from:
+        raise UsageError(
+            f"--deployment-from: {options.events} was made with {', '.join(files.deployment_from)}; leave it out, or "
+            "run `trapline events` with the other one"
+        )
+    return files
 
 
 def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[list[Finding], int]:
@@ -150,15 +199,20 @@ def _displaced(connection: duckdb.DuckDBPyConnection, found: Results) -> tuple[l
 
 
 def _charts(
-    connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequence[str], nights: Table
+    connection: duckdb.DuckDBPyConnection,
+    head: Headline,
+    cameras: Sequence[str],
+    nights: Table,
+    events: EventPart | None,
 ) -> dict[str, Chart]:
     """Return the charts by name, without those that have nothing to show."""
-    unit, timeline = queries.timeline(connection, head)
+    what = "events" if events else "images"
+    unit, timeline = sightings.timeline(connection, head.first, head.last, what)
     threshold, energies = queries.energies(connection)
     tables: dict[str, tuple[Table, Callable[[Table], Chart]]] = {
-        "by_site": (queries.by_site(connection), charts.by_site),
-        "by_hour": (queries.by_hour(connection), charts.by_hour),
-        "timeline": (timeline, lambda table: charts.timeline(unit, table)),
+        "by_site": (sightings.by_site(connection, what), lambda table: charts.by_site(table, what)),
+        "by_hour": (sightings.by_hour(connection, what), lambda table: charts.by_hour(table, what)),
+        "timeline": (timeline, lambda table: charts.timeline(unit, table, what)),
         "presence": (
             queries.daily(connection, head, cameras, _DAYS),
             lambda table: charts.presence(table, cameras),
@@ -167,7 +221,8 @@ def _charts(
         "failures": (queries.failures_by_camera(connection), charts.failures),
         "speeds": (_at_work(nights), charts.speeds),
     }
-    return {name: draw(table) for name, (table, draw) in tables.items() if table.rows}
+    drawn = {name: draw(table) for name, (table, draw) in tables.items() if table.rows}
+    return drawn | (events.charts if events else {})
 
 
 def _calendar(connection: duckdb.DuckDBPyConnection, head: Headline, findings: Sequence[Finding]) -> list[str]:
@@ -200,7 +255,14 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     # SVG is the only markup that does not stand in the template itself; what draws it escapes the names in it.
-    environment.filters |= {"cell": _cell, "day": _day, "svg": Markup, "zip": zip}
+    environment.filters |= {
+        "cell": _cell,
+        "day": _day,
+        "short": _short,
+        "whole": "{:,.0f}".format,
+        "svg": Markup,
+        "zip": zip,
+    }
     return environment.get_template("page.html")
 
 
@@ -219,3 +281,7 @@ def _cell(value: Any) -> str:
 
 def _day(value: date | None) -> str:
     return f"{value.day} {value:%B %Y}" if value else "–"
+
+
+def _short(value: date | None) -> str:
+    return f"{value.day} {value:%b %Y}" if value else "–"

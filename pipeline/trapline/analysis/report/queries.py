@@ -10,16 +10,14 @@ from datetime import datetime
 import duckdb
 
 from trapline.analysis.dataset import Results
-from trapline.analysis.sql import MOST_ROWS, Table, ask
+from trapline.analysis.sql import Table, ask
 from trapline.errors import UsageError
 
 # Of a chart.
-_MOST_MARKS = 4000
+MOST_MARKS = 4000
 # The share of images with the lowest energy that is called suspicious.
 TAIL = 0.01
 _BINS = 36
-# A chart of more bars than this goes from days to weeks, from weeks to months.
-_MOST_BARS = 64
 
 # A camera's days are compared stretch by stretch; a pause of more days than this begins another one. A stretch with no
 # other camera's day within as many days is isolated.
@@ -116,47 +114,6 @@ def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
     return answer
 
 
-def by_site(connection: duckdb.DuckDBPyConnection) -> Table:
-    """Return label, site, images: of named images."""
-    return ask(
-        connection,
-        """
-        select label, coalesce(site, '(none said)') as site, count(*) as images
-        from images where named group by all order by images desc, label, site""",
-    )
-
-
-def by_hour(connection: duckdb.DuckDBPyConnection) -> Table:
-    """Return label, hour (0 to 23, by the cameras' clocks), images: of named images with a time."""
-    return ask(
-        connection,
-        """
-        with busiest as (select label from images where named and captured_at is not null
-                         group by label order by count(*) desc, label limit $most)
-        select label, hour(captured_at) as hour, count(*) as images
-        from images semi join busiest using (label)
-        where named and captured_at is not null group by all order by label, hour""",
-        most=MOST_ROWS // 24,
-    )
-
-
-def timeline(connection: duckdb.DuckDBPyConnection, head: Headline) -> tuple[str, Table]:
-    """Return what a bar stands for (day, week or month), and start, label, images: from the first day to the last."""
-    unit = next((unit for unit, days in (("day", 1), ("week", 7)) if head.days / days <= _MOST_BARS), "month")
-    return unit, ask(
-        connection,
-        f"""
-        with common as (select label from images where named group by label order by count(*) desc, label limit 7)
-        select date_trunc('{unit}', captured_at)::date as start,
-            case when label in (from common) then label else 'others' end as label, count(*) as images
-        from images where named and captured_at::date between $first and $last
-        group by all order by start, label""",
-        at_most=_MOST_MARKS,
-        first=head.first,
-        last=head.last,
-    )
-
-
 def failures(connection: duckdb.DuckDBPyConnection) -> Table:
     """Return reason, status, images, an example: of what failed and what was salvaged."""
     return ask(
@@ -237,7 +194,7 @@ def daily(connection: duckdb.DuckDBPyConnection, head: Headline, cameras: Sequen
         select camera, captured_at::date as day, count(*) as images from images
         where list_contains($cameras, camera) and captured_at::date between $last::date - $days + 1 and $last
         group by all order by camera, day""",
-        at_most=_MOST_MARKS,
+        at_most=MOST_MARKS,
         cameras=list(cameras),
         last=head.last,
         days=days,

@@ -11,6 +11,7 @@ import vl_convert
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from trapline.analysis.rescoring.calibration import BINS, Reliability
+from trapline.display_text import drawable
 
 # More rows than this cannot be read in one chart; the report's table has all.
 _SHOWN = 40
@@ -162,7 +163,7 @@ def _reliability(found: Reliability, name: str) -> alt.VConcatChart:
 
 
 def _png(drawing: alt.TopLevelMixin) -> bytes:
-    png: bytes = vl_convert.vegalite_to_png(drawing.to_dict(), scale=1.5, allowed_base_urls=[])
+    png: bytes = vl_convert.vegalite_to_png(drawable(drawing.to_dict()), scale=1.5, allowed_base_urls=[])
     return png
 
 

@@ -24,6 +24,7 @@ from trapline.analysis import csv_input
 from trapline.analysis.dataset import Results
 from trapline.errors import UsageError
 from trapline.results.ledger import Result
+from trapline.results.rows import without_frames
 from trapline.storage import store
 
 # Files that are read at the same time: hides the store's latency.
@@ -247,12 +248,14 @@ def _matches(result: Result, results: Results, labels: Labels, vector: str) -> p
     with store.open_unchanged(result.url, result.version) as stream:
         file = pq.ParquetFile(stream)
         names = ["image_uri", "content_sha256", "camera_serial", vector]
-        names = [name for name in names if name in file.schema_arrow.names]
+        present = file.schema_arrow.names
+        names, frames = [name for name in names if name in present], {"frame_seconds"} & {*present}
         for group in range(file.num_row_groups):
-            values = file.read_row_group(group, columns=[labels.column]).column(0).combine_chunks()
-            matches = labels.matches(values)
+            keys = without_frames(file.read_row_group(group, columns=[labels.column, *frames]))
+            matches = labels.matches(keys.column(labels.column).combine_chunks())
             if len(matches):
-                rows = file.read_row_group(group, columns=names).take(matches.column("row"))
+                rows = without_frames(file.read_row_group(group, columns=[*names, *frames]))
+                rows = rows.take(matches.column("row"))
                 found.append(_facts(rows, matches, labels, vector, folder))
     return pa.concat_tables(found) if found else None
 

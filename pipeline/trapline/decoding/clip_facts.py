@@ -1,0 +1,97 @@
+"""What a clip says about itself in its container's tags: when, where, with which camera.
+
+A fact that is absent, malformed or a placeholder is None; nothing is guessed from elsewhere. A time is as it is
+written, with the zone that is written beside it or that the container's specification gives it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+# Tags as FFmpeg names them, the surest first; the row's name of the tag by container; whether the specification says
+# UTC where no zone is written. QuickTime's own tag has the camera's offset; ISO/IEC 14496-12 says UTC of `mvhd`,
+# Matroska of `DateUTC`. AVI has the camera's clock.
+_APPLE: Final = "com.apple.quicktime.creationdate"
+_NAMES: Final = {"mkv": "DateUTC", "webm": "DateUTC", "avi": "IDIT", "mp4": "mvhd", "mov": "mvhd", "3gp": "mvhd"}
+_TAGS: Final = (_APPLE, "creation_time", "ICRD", "date")
+
+_MOMENT = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})(?:\.(\d+))? ?(Z|[+-]\d{2}:?\d{2})?", re.ASCII)
+# Where the counting of seconds begins: in QuickTime, Unix, FAT, Matroska, ASF. A clock that was never set says so.
+_PLACEHOLDERS = {(1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1601, 1, 1)}
+_MATROSKA_ZERO = datetime(2001, 1, 1)
+# ISO 6709 as Apple and Android write it: degrees with a decimal point.
+_PLACE = re.compile(r"([+-]\d{1,2}\.\d+)([+-]\d{1,3}\.\d+)(?:[+-]\d+(?:\.\d+)?)?(?:CRS\w+)?/?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ClipTags:
+    """The facts of one clip; the fields are columns of the output row."""
+
+    captured_at: datetime | None = None
+    captured_at_tag: str | None = None
+    captured_at_offset: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    camera_make: str | None = None
+    camera_model: str | None = None
+
+
+def read(tags: Mapping[str, str], container: str) -> ClipTags:
+    """Read the facts from a container's tags, as FFmpeg names them.
+
+    Args:
+        tags: of the container.
+        container: its name, as `containers.recognise` gives it.
+    """
+    moment, tag, offset = _moment(tags, container)
+    latitude, longitude = _place(tags)
+    return ClipTags(
+        captured_at=moment,
+        captured_at_tag=tag,
+        captured_at_offset=offset,
+        latitude=latitude,
+        longitude=longitude,
+        camera_make=_text(tags, "com.apple.quicktime.make", "com.android.manufacturer", "make"),
+        camera_model=_text(tags, "com.apple.quicktime.model", "com.android.model", "model"),
+    )
+
+
+def _moment(tags: Mapping[str, str], container: str) -> tuple[datetime, str, str | None] | tuple[None, None, None]:
+    for name in _TAGS:
+        match = _MOMENT.fullmatch(tags.get(name, "").strip())
+        if not match:
+            continue
+        date, time, fraction, zone = match.groups()
+        try:
+            moment = datetime.fromisoformat(f"{date}T{time}")
+        except ValueError:
+            continue
+        if (moment.year, moment.month, moment.day) in _PLACEHOLDERS or moment == _MATROSKA_ZERO:
+            continue
+        moment = moment.replace(microsecond=int((fraction or "0")[:3].ljust(3, "0")) * 1000)
+        written = _NAMES.get(container, name) if name == "creation_time" else name
+        return moment, written, _offset(zone)
+    return None, None, None
+
+
+def _offset(zone: str | None) -> str | None:
+    if zone is None:
+        return None
+    return "+00:00" if zone == "Z" else f"{zone[:3]}:{zone[-2:]}"
+
+
+def _place(tags: Mapping[str, str]) -> tuple[float, float] | tuple[None, None]:
+    text = next((tags[name] for name in ("com.apple.quicktime.location.ISO6709", "location") if name in tags), "")
+    match = _PLACE.fullmatch(text.strip())
+    if not match:
+        return None, None
+    latitude, longitude = float(match[1]), float(match[2])
+    if abs(latitude) > 90 or abs(longitude) > 180 or (latitude == 0 and longitude == 0):
+        return None, None
+    return latitude, longitude
+
+
+def _text(tags: Mapping[str, str], *names: str) -> str | None:
+    return next((text for name in names if (text := tags.get(name, "").strip())), None)

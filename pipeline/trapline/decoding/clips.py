@@ -1,0 +1,316 @@
+"""A clip becomes sampled frames at the model's size, and facts.
+
+The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
+often wrong; and once to decode up to the last frame that is wanted. Kinds of error, besides those of `decode`:
+
+    no_video       there is sound, or nothing, and no picture
+    no_frames      a video without a single frame
+    encrypted      the content asks for a key
+    not_a_video    named like a clip, and in no container that is read
+    unsupported    in a codec that this FFmpeg does not decode
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trapline.decoding import clip_facts, containers, frames, image_ops
+from trapline.decoding.containers import Container
+from trapline.decoding.decode import Facts
+from trapline.errors import ImageError, in_one_line, is_out_of_memory
+
+if TYPE_CHECKING:
+    import av
+
+# A day at 120 frames a second.
+_MOST_PACKETS = 10_000_000
+# Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
+_NEAR = 0.0015
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a clip are classified.
+
+    Attributes:
+        fps: how many of each second.
+        frames: how many at most; of a longer clip so many, at equal distances over its whole length.
+    """
+
+    fps: float = 1.0
+    frames: int = 60
+
+    def moments(self, duration: float) -> npt.NDArray[np.float64]:
+        """Return when frames are wanted, in seconds from the start of a clip that lasts `duration` seconds."""
+        wanted = ceil(round(duration * self.fps, 6))
+        if wanted <= self.frames:
+            return np.arange(max(wanted, 1), dtype=np.float64) / self.fps
+        return np.linspace(0, duration, self.frames, endpoint=False, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """A clip on this machine.
+
+    Attributes:
+        path: of the file.
+        content_sha256: of its bytes.
+        holder: what keeps the file, as long as it is there.
+    """
+
+    path: str
+    content_sha256: bytes
+    holder: object = field(default=None, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[type["ClipFile"], tuple[str, bytes]]:
+        """Pickle without the holder, which stays in its process."""
+        return ClipFile, (self.path, self.content_sha256)
+
+
+@dataclass(frozen=True)
+class ClipFacts(Facts):
+    """What is known of a clip.
+
+    Attributes:
+        frames: when each decoded frame is shown, in seconds from the start of the clip.
+    """
+
+    frames: tuple[float, ...] = ()
+
+
+def decode(
+    clip: ClipFile, container: Container, size: tuple[int, int], sampling: Sampling
+) -> tuple[torch.Tensor | None, ClipFacts]:
+    """Decode the sampled frames of a clip and resize them as images are; the display matrix is applied.
+
+    The frame of a moment is the first that is shown then or later. Colours are converted by the matrix and the range
+    that the clip names, by BT.601 and the limited range where it names none, as FFmpeg does.
+
+    Args:
+        clip: the file.
+        container: what it is.
+        size: height and width of the result.
+        sampling: which frames.
+
+    Returns:
+        `uint8 [n, 3, *size]`, RGB, or None when nothing could be decoded; and the facts, in each case.
+
+    Raises:
+        MemoryError: there is not enough.
+    """
+    facts = ClipFacts("failed", None, clip.content_sha256, format=container.name, media_type="video")
+    pictures: list[torch.Tensor] = []
+    error: str | None = None
+    try:
+        reading = _Reading(clip.path, container)
+        facts = reading.facts(facts)
+        truncated = containers.breaks_off(clip.path, container)
+        for seconds, picture in reading.frames(sampling):
+            pictures.append(image_ops.resize(picture, size))
+            facts = replace(facts, frames=(*facts.frames, seconds))
+        error = _flaw(reading, truncated)
+        if not pictures:
+            raise ImageError(*_nothing(reading, truncated))
+    except ImageError as refusal:
+        error = str(refusal)
+    except Exception as refusal:  # FFmpeg's errors are of many classes
+        if is_out_of_memory(refusal):
+            raise MemoryError from refusal
+        with suppress(OSError):
+            if containers.breaks_off(clip.path, container):
+                error = "truncated: the file breaks off, and no part of it can be decoded"
+        error = error or f"corrupt: the container is damaged ({in_one_line(refusal)})"
+    status: Any = "failed" if not pictures else "salvaged" if error else "ok"
+    return torch.stack(pictures) if pictures else None, replace(facts, status=status, error=error)
+
+
+def _flaw(reading: "_Reading", truncated: bool) -> str | None:
+    if truncated:
+        return f"truncated: the file breaks off, {reading.duration:.1f} s of it are there"
+    if reading.damage:
+        return f"corrupt: damaged ({reading.damage})"
+    return None
+
+
+def _nothing(reading: "_Reading", truncated: bool) -> tuple[str, str]:
+    if truncated:
+        return "truncated", "the file breaks off before its first frame"
+    if reading.damage:
+        return "corrupt", f"not a single frame can be decoded ({reading.damage})"
+    return "no_frames", "a video without a single frame"
+
+
+class _Reading:
+    """The video of a clip: the times of its frames, and then the frames.
+
+    Args:
+        path: of the file.
+        container: what it is.
+
+    Attributes:
+        damage: what was wrong first; None as long as nothing is.
+        duration: from the first frame to the end of the last, in seconds.
+
+    Raises:
+        ImageError: there is nothing to decode.
+        Exception: of many kinds, where the container is damaged.
+    """
+
+    def __init__(self, path: str, container: Container) -> None:
+        self._path = path
+        self._container = container
+        self.damage: str | None = None
+        with self._opened() as (opened, stream):
+            codec = stream.codec_context
+            self._tags = clip_facts.read({**stream.metadata, **opened.metadata}, container.name)
+            self._width, self._height = codec.width, codec.height
+            if codec.width * codec.height > frames.MAX_PIXELS:
+                raise ImageError(
+                    "too_large", f"frames of {codec.width} x {codec.height} pixels, the limit is {frames.MAX_PIXELS}"
+                )
+            self._times, self._only_keys = self._scan(opened, stream)
+        self.start = self._times[0] if len(self._times) else 0.0
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """Open the file; gives the container and its video."""
+        import av  # 0.1 s, and of use for clips only
+
+        # No other protocol, so that a container cannot make FFmpeg open what it names.
+        options = {"protocol_whitelist": "file"}
+        with av.open(
+            f"file:{self._path}", format=self._container.demuxer, options=options, metadata_errors="replace"
+        ) as opened:
+            streams = [
+                each for each in opened.streams.video if not each.disposition & av.stream.Disposition.attached_pic
+            ]
+            if not streams:
+                raise ImageError(
+                    "no_video", "it holds no pictures that move" + (", but sound" if opened.streams.audio else "")
+                )
+            stream = streams[0]
+            if stream.codec_context is None:
+                raise ImageError("unsupported", "its codec is not known; convert it to H.264")
+            stream.codec_context.thread_count = 1  # decoding is parallel by task
+            yield opened, stream
+
+    def _scan(self, opened: Any, stream: Any) -> tuple[npt.NDArray[np.float64], bool]:
+        """Return when frames are shown, in order, in the container's seconds; and whether each is a key frame."""
+        import av
+
+        times: list[float] = []
+        end = float("-inf")
+        only_keys = True
+        try:
+            for packet in opened.demux(stream):
+                seconds = _seconds(packet, stream.time_base)
+                if packet.size == 0 or packet.is_discard or seconds is None:
+                    continue
+                if not times and packet.has_sidedata("encryption_info"):
+                    raise ImageError("encrypted", "the content asks for a key")
+                times.append(seconds)
+                end = max(end, seconds + float((packet.duration or 0) * stream.time_base))
+                only_keys &= packet.is_keyframe
+                if len(times) > _MOST_PACKETS:
+                    raise ImageError("too_large", f"more than {_MOST_PACKETS:,} frames")
+        except av.FFmpegError as error:
+            self._note(error)
+        ordered = np.unique(np.array(times))
+        self.duration = 0.0
+        self.rate: float | None = None
+        if len(ordered):
+            last = float(ordered[-1])
+            if end <= last and len(ordered) > 1:  # ASF: the last frame is as long as the others
+                end = last + (last - float(ordered[0])) / (len(ordered) - 1)
+            self.duration = round(max(end, last) - float(ordered[0]), 6)
+            self.rate = round(len(ordered) / self.duration, 6) if self.duration else None
+        return ordered, only_keys
+
+    def facts(self, before: ClipFacts) -> ClipFacts:
+        """Return the facts with what is known of the clip."""
+        return replace(
+            before,
+            width=self._width or None,
+            height=self._height or None,
+            duration_seconds=self.duration if len(self._times) else None,
+            frame_rate=self.rate,
+            **vars(self._tags),
+        )
+
+    def frames(self, sampling: Sampling) -> Iterator[tuple[float, torch.Tensor]]:
+        """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
+        wanted = sampling.moments(self.duration) - _NEAR
+        places = np.unique(np.searchsorted(self._times - self.start, wanted))
+        chosen = self._times[places[places < len(self._times)]]
+        following = 0
+        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None):
+            if following == len(chosen):
+                return
+            if seconds is None or seconds < chosen[following]:
+                continue
+            following = int(np.searchsorted(chosen, seconds, side="right"))
+            if frame.is_corrupt:
+                self._note("a frame lacks parts")
+            yield round(float(seconds - self.start), 6), frames.pixels(frame)
+
+    def _decoded(self, only: set[float] | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
+        """Decode frames in the order in which they are shown; of independent ones only those of these times."""
+        import av
+
+        with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
+            packets = opened.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError as error:
+                    self._note(error)
+                    packet = None
+                is_end = packet is None or not packet.size
+                if not is_end and only is not None and _seconds(packet, stream.time_base) not in only:
+                    continue
+                try:
+                    decoded: Sequence[av.VideoFrame] = stream.codec_context.decode(None if is_end else packet)
+                except av.FFmpegError as error:
+                    self._note(error)
+                    decoded = []
+                for words in said():
+                    self._note(words)
+                for frame in decoded:
+                    yield _seconds(frame, stream.time_base), frame
+                if is_end:
+                    return
+
+    def _note(self, what: object) -> None:
+        self.damage = self.damage or in_one_line(what if isinstance(what, Exception) else Exception(str(what)))
+
+
+def _seconds(item: Any, time_base: Any) -> float | None:
+    """Return when a packet or a frame is shown; the last frames of a stream come without a time base of their own."""
+    ticks = item.pts if item.pts is not None else item.dts
+    return None if ticks is None else float(ticks * time_base)
+
+
+@contextmanager
+def _listening(codec: str) -> Iterator[Any]:
+    """Take in what the decoder says of damage that it conceals; gives a function that returns what is new."""
+    import av.logging
+
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+
+            def said() -> list[str]:
+                new = [message.strip() for _, name, message in logs if name == codec]
+                logs.clear()
+                return new
+
+            yield said
+    finally:
+        av.logging.set_level(before)

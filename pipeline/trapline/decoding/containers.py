@@ -1,0 +1,130 @@
+"""Containers of clips: which one a file is by its first bytes, and whether it lacks its end by its structure."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+HEAD_BYTES: Final = 4096
+"""How much of a file is looked at to recognise it."""
+
+# Brands of ISO base media files that are no clips: pictures, and a camera's RAW photographs.
+_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx "}
+_QUICKTIME_BRAND = b"qt  "
+# What QuickTime files without `ftyp`, and parts of fragmented ones, begin with.
+_FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_TS_PACKETS = re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL)
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_UNKNOWN_SIZES = {2 ** (7 * length) - 1 for length in range(1, 9)}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of container.
+
+    Attributes:
+        name: as rows have it.
+        demuxer: of FFmpeg. Only the one that is named sees the file: others follow the URLs that playlists hold.
+        breaks_off: whether a file of a size, open at its start, lacks its end.
+    """
+
+    name: str
+    demuxer: str
+    breaks_off: Callable[[IO[bytes], int], bool]
+
+
+def recognise(head: bytes) -> Container | None:
+    """Return the container that a file is, by its first `HEAD_BYTES`; None where it is none that is read."""
+    if head[4:8] == b"ftyp":
+        return _iso(head)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return Container("avi", "avi", _riff)
+    if head[:4] == _EBML:
+        return Container("webm" if b"webm" in head[:64] else "mkv", "matroska", _matroska)
+    if head[4:8] in _FIRST_BOXES:
+        return Container("mov", "mov", _boxes)
+    if head.startswith(_ASF_HEADER):
+        return Container("asf", "asf", _asf)
+    if _TS_PACKETS.match(head):
+        return Container("mts", "mpegts", _transport_stream)
+    if head[:4] in (b"\0\0\1\xba", b"\0\0\1\xb3"):
+        return Container("mpg", "mpeg" if head[3] == 0xBA else "mpegvideo", lambda _, __: False)
+    return None
+
+
+def breaks_off(path: str, container: Container) -> bool:
+    """Return whether the file lacks its end, told from its structure."""
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        return container.breaks_off(file, size)
+
+
+def _iso(head: bytes) -> Container | None:
+    end = min(int.from_bytes(head[:4], "big"), len(head), 512)
+    main = head[8:12]
+    if {main, *(head[at : at + 4] for at in range(16, end - 3, 4))} & _STILL_BRANDS:
+        return None
+    name = "mov" if main == _QUICKTIME_BRAND else "3gp" if main[:2] == b"3g" else "mp4"
+    return Container(name, "mov", _boxes)
+
+
+def _boxes(file: IO[bytes], size: int) -> bool:
+    """Walk the boxes at the top, each of which states its length; without an index of samples the end is missing."""
+    at, has_index = 0, False
+    while at < size:
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        has_index |= header[4:8] in (b"moov", b"moof")
+        if length == 0:  # to the end of the file
+            break
+        if at + length > size:
+            return True
+        at += max(length, 8)
+    return not has_index
+
+
+def _riff(file: IO[bytes], size: int) -> bool:
+    """Walk the RIFF lists; OpenDML has one for each GB."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        header = file.read(8)
+        if header[:4] != b"RIFF":
+            return False
+        length = int.from_bytes(header[4:8], "little")
+        if length == 0 or at + 8 + length > size:  # a camera writes the length last
+            return True
+        at += 8 + length + length % 2
+    return False
+
+
+def _matroska(file: IO[bytes], size: int) -> bool:
+    """Compare with the size that the segment states; one of unknown size ends where the file does."""
+    head = file.read(HEAD_BYTES)
+    at = head.find(_SEGMENT)
+    if at < 0:
+        return True
+    at += len(_SEGMENT)
+    length = 9 - head[at].bit_length() if at < len(head) and head[at] else 8
+    value = int.from_bytes(head[at : at + length], "big") & ((1 << (7 * length)) - 1)
+    return value not in _UNKNOWN_SIZES and at + length + value > size
+
+
+def _asf(file: IO[bytes], size: int) -> bool:
+    """Compare with the size that the header states; 0 in a recording that was not closed."""
+    head = file.read(HEAD_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    stated = int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+    return stated == 0 or stated > size
+
+
+def _transport_stream(file: IO[bytes], size: int) -> bool:
+    head = file.read(1)
+    return bool(size % (188 if head == b"G" else 192))

@@ -1,0 +1,60 @@
+"""A file becomes pixels and facts, be it an image or a clip: its bytes say which, and not its name."""
+
+from pathlib import Path
+
+import torch
+
+from trapline.config import DecodeMode
+from trapline.decoding import clips, containers, formats
+from trapline.decoding.clips import ClipFacts, ClipFile, Sampling
+from trapline.decoding.crops import Crops
+from trapline.decoding.decode import Facts, decode
+from trapline.errors import ImageError
+
+# As `sources` allows an image to be.
+_MAX_IMAGE_BYTES = 256 * 2**20
+
+
+def decode_media(
+    data: bytes | ClipFile,
+    size: tuple[int, int],
+    mode: DecodeMode = "exact",
+    crops: Crops | None = None,
+    sampling: Sampling | None = None,
+) -> tuple[torch.Tensor | None, Facts]:
+    """Decode an image, or the sampled frames of a clip.
+
+    Args:
+        data: an encoded image, or a file that may be a clip.
+        size: height and width of the result.
+        mode: of images, as `decode` takes it.
+        crops: of images, as `decode` takes it.
+        sampling: of clips; the default is that of the command line.
+
+    Returns:
+        As `decode` of an image, and as `clips.decode` of a clip.
+
+    Raises:
+        MemoryError: there is not enough.
+    """
+    if isinstance(data, bytes):
+        return decode(data, size, mode, crops)
+    path = Path(data.path)
+    with path.open("rb") as file:
+        head = file.read(containers.HEAD_BYTES)
+        length = file.seek(0, 2)
+    if container := containers.recognise(head):
+        return clips.decode(data, container, size, sampling or Sampling())
+    if formats.of(head) and length <= _MAX_IMAGE_BYTES:
+        return decode(path.read_bytes(), size, mode, crops)
+    return None, ClipFacts("failed", _what_it_is(head, length), data.content_sha256, media_type="video")
+
+
+def _what_it_is(head: bytes, length: int) -> str:
+    try:
+        formats.name(head)
+    except ImageError as refusal:
+        kind = str(refusal).partition(":")[0]
+        if kind not in ("not_an_image", "video", "zeros") or (kind == "zeros" and length == len(head)):
+            return str(refusal)
+    return "not_a_video: the file is in no container that is read (MP4, MOV, 3GP, AVI, MKV, MTS, ASF, MPEG)"

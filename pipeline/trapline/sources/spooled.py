@@ -1,0 +1,90 @@
+"""Files of this machine that hold clips while these are decoded: containers are read back and forth."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from trapline.errors import TransientError
+
+COPIED_AT_ONCE = 2**20
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+class SpooledFile:
+    """A file that is there as long as this object is.
+
+    Attributes:
+        path: of the file, for this process and its children.
+        size: in bytes.
+        sha256: of its bytes.
+    """
+
+    def __init__(self, path: str, size: int, sha256: bytes, file: Any = None) -> None:
+        self.path = path
+        self.size = size
+        self.sha256 = sha256
+        self._file = file
+
+    @classmethod
+    def copied(cls, copy: Callable[[IO[bytes]], object]) -> "SpooledFile":
+        """Copy a clip to the folder of temporary files.
+
+        On Linux the file has no name there, and is gone with the process, also with one that is killed.
+
+        Args:
+            copy: writes the clip's bytes; what it raises is raised.
+
+        Raises:
+            TransientError: the disk of temporary files is full.
+        """
+        nameless = _DESCRIPTORS.exists()
+        file: Any = tempfile.TemporaryFile() if nameless else tempfile.NamedTemporaryFile(prefix="trapline-")  # noqa: SIM115
+        sink = _Hashing(file)
+        copy(sink)  # type: ignore[arg-type]
+        sink.flush()
+        path = f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name
+        return cls(path, sink.size, sink.digest(), file)
+
+    @classmethod
+    def at(cls, path: str) -> "SpooledFile":
+        """Return a file that is on this machine already, which is read where it is.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            return cls(path, file.tell(), digest)
+
+
+class _Hashing:
+    """A file that is written to, and the hash of what was."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+        self.digest = self._sha256.digest
+
+    def write(self, data: bytes) -> int:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _full(error) from error
+        self._sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _full(error) from error
+
+
+def _full(error: OSError) -> TransientError:
+    folder = tempfile.gettempdir()
+    return TransientError(f"{folder}: a clip cannot be copied there ({error}); make room, or set TMPDIR")

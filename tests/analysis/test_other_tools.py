@@ -1,0 +1,137 @@
+"""The blocks of docs/other_tools.md are run as they stand there, on an archive whose answers are known."""
+
+import csv
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from tests.support.checkout import ROOT
+from tests.support.result_files import Planted, columns, write_result
+from trapline.cli import app
+
+PAGE = (ROOT / "docs" / "other_tools.md").read_text()
+CLASSES = ["lantern owl", "robin", "nothing"]
+NIGHT = datetime(2024, 5, 17, 23, 59, 30)
+CLIP = {"media_type": "video", "format": "mp4", "duration_seconds": 2.0, "frame_rate": 25.0}
+
+
+def blocks(heading: str) -> dict[str, str]:
+    """The code under a heading, by what follows its fence."""
+    (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r"^```([^\n]+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+
+
+def at(seconds: float, species: str, key: str, share: float = 0.8, **facts: Any) -> Planted:
+    shares = [share if name == species else (1 - share) / 2 for name in CLASSES]
+    facts = {"captured_at": NIGHT + timedelta(seconds=seconds), "format": "jpeg"} | facts
+    return Planted(key, np.log(shares), (share, seconds), facts=facts)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results and events of two cameras in the current folder: a burst, a clip, a blank, a doubtful and a failed one."""
+    monkeypatch.chdir(tmp_path)
+    clip = [
+        at(600, "robin", "clip.mp4", **CLIP, **more) for more in ({}, {"frame_seconds": 0.0}, {"frame_seconds": 1.0})
+    ]
+    rows = {
+        "007": [at(0, "lantern owl", "DCIM/1.jpg"), at(20, "lantern owl", "DCIM/2.jpg"), *clip],
+        "7": [at(0, "nothing", "DCIM/1.jpg"), at(7200, "lantern owl", "DCIM/2.jpg"), at(10800, "lantern owl", "3, b.jpg"),
+              at(90000, "robin", "x.jpg", 0.4), Planted("bad.jpg", status="failed", error="empty: x")],
+    }  # fmt: skip
+    for camera, images in rows.items():
+        write_result("results", f"/in/{camera}/1.tar", f"{camera}/1.tar", images, columns(CLASSES, 2))
+    assert app.main(["events", "results", "events", "--deployment-from", "in/{deployment}/*"]) == 0
+    return tmp_path
+
+
+def read(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_wildlife_insights_gets_each_picture_and_clip_once_with_its_own_taxonomy(here: Path) -> None:
+    header = "name,wi_taxon_id,class,order,family,genus,epithet,common_name\n"
+    taxa = [
+        "lantern owl,a1,Aves,Strigiformes,Strigidae,Lampas,nocturna,Lantern Owl",
+        "robin,a2,Aves,,,Erithacus,rubecula,Robin",
+    ]
+    (here / "taxa.csv").write_text(header + "\n".join([*taxa, "nothing,a3,,,,,blank,Blank"]) + "\n")
+    duckdb.execute(blocks("Wildlife Insights")["sql"])
+    rows = read("images.csv")
+    # The columns of the platform's template for a batch upload.
+    template = """project_id deployment_id image_id filename location is_blank identified_by wi_taxon_id class order family
+        genus species common_name uncertainty timestamp number_of_objects highlighted age sex animal_recognizable
+        individual_id individual_animal_notes markings"""
+    assert list(rows[0]) == template.split()
+    assert [(row["deployment_id"], row["filename"], row["timestamp"], row["genus"], row["species"], row["is_blank"],
+             row["number_of_objects"]) for row in rows] == [
+        ("007", "1.jpg", "2024-05-17 23:59:30", "Lampas", "nocturna", "0", "1"),
+        ("007", "2.jpg", "2024-05-17 23:59:50", "Lampas", "nocturna", "0", "1"),
+        ("007", "clip.mp4", "2024-05-18 00:09:30", "Erithacus", "rubecula", "0", "1"),
+        ("7", "1.jpg", "2024-05-17 23:59:30", "", "", "1", "0"),
+        ("7", "2.jpg", "2024-05-18 01:59:30", "Lampas", "nocturna", "0", "1"),
+        ("7", "3, b.jpg", "2024-05-18 02:59:30", "Lampas", "nocturna", "0", "1"),
+    ]  # fmt: skip
+    assert len({row["image_id"] for row in rows}) == len(rows)
+
+
+@pytest.mark.usefixtures("here")
+def test_camtrapr_gets_a_row_per_event_with_the_time_since_the_last_of_its_species() -> None:
+    duckdb.execute(blocks("camtrapR")["sql"])
+    rows = read("records.csv")
+    camtrapr = "Station Species DateTimeOriginal Date Time delta.time.secs delta.time.mins delta.time.hours"
+    assert list(rows[0]) == [*camtrapr.split(), "delta.time.days", "Directory", "FileName", "n_images"]
+    assert [(*[*row.values()][:6], row["delta.time.hours"], row["FileName"], row["n_images"]) for row in rows] == [
+        ("007", "lantern owl", "2024-05-17 23:59:30", "2024-05-17", "23:59:30", "0", "0.0", "1.jpg", "2"),
+        ("007", "robin", "2024-05-18 00:09:30", "2024-05-18", "00:09:30", "0", "0.0", "1.tar#clip.mp4", "1"),
+        ("7", "lantern owl", "2024-05-18 01:59:30", "2024-05-18", "01:59:30", "0", "0.0", "2.jpg", "1"),
+        ("7", "lantern owl", "2024-05-18 02:59:30", "2024-05-18", "02:59:30", "3600", "1.0", "1.tar#3, b.jpg", "1"),
+        ("7", "nothing", "2024-05-17 23:59:30", "2024-05-17", "23:59:30", "0", "0.0", "1.jpg", "1"),
+    ]
+
+
+def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path) -> None:
+    recipe = blocks("Label Studio")
+    exec(recipe["python tasks"], {})
+    tasks = json.loads((here / "tasks.json").read_text())
+    assert [task["data"]["image_uri"] for task in tasks[:1]] == ["/in/7/1.tar#x.jpg"]
+    assert len(tasks) == 7
+    names = set(re.findall(r'name="(\w+)"', recipe["xml"])), set(re.findall(r'value="\$(\w+)"', recipe["xml"]))
+    assert names == ({"image", "species"}, {"image"})
+    for task in tasks:
+        (prediction,) = task["predictions"]
+        (result,) = prediction["result"]
+        assert (result["from_name"], result["to_name"], result["type"]) == ("species", "image", "choices")
+        assert 0 < prediction["score"] <= 1
+    # What JSON-MIN has of a task: its data, and the choice under the name of its control.
+    export = [
+        {**task["data"], "id": number, "species": ("owl", "robin")[number % 2]} for number, task in enumerate(tasks)
+    ]
+    (here / "export.json").write_text(json.dumps([*export, {**tasks[0]["data"], "id": 99}]))
+    exec(recipe["python labels"], {})
+    assert len(read("labels.csv")) == len(tasks)
+    assert app.main([*recipe["text"].split()[1:], "--no-holdout"]) == 0
+    found = duckdb.sql("select distinct species from 'rescored/**/*.parquet' where species is not null").fetchall()
+    assert {name for (name,) in found} <= {"owl", "robin"}
+
+
+@pytest.mark.usefixtures("here")
+def test_lance_holds_each_picture_and_clip_with_its_embedding() -> None:
+    pytest.importorskip("lance")
+    names: dict[str, Any] = {}
+    exec(blocks("Lance")["python lance"], names)
+    rows = names["table"].to_table().to_pylist()
+    assert len(rows) == 7
+    nearest = names["table"].to_table(nearest={"column": "embedding", "q": [0.8, 600.0], "k": 1}).to_pylist()
+    assert nearest[0]["image_uri"] == "/in/007/1.tar#clip.mp4"
+
+
+def test_the_blocks_that_no_test_runs_are_python_at_least() -> None:
+    compile(blocks("FiftyOne")["python fiftyone"], "docs/other_tools.md", "exec")

@@ -1,0 +1,107 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
+from trapline.decoding.clips import ClipFacts, Sampling
+from trapline.decoding.decode import decode
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixels", "muxer"), KINDS)
+def test_frames_are_what_the_same_frames_saved_as_png_are(
+    suffix: str, codec: str, pixels: str, muxer: str, tmp_path: Path
+) -> None:
+    found, facts = decoded(clip(codec, pixels, muxer), tmp_path, Sampling(fps=5))
+    assert (facts.status, facts.error, facts.media_type) == ("ok", None, "video")
+    assert facts.format == {"m4v": "mp4", "wmv": "asf"}.get(suffix, suffix)
+    assert (facts.width, facts.height) == (176, 144)
+    whole = list(every_frame(tmp_path / "clip"))
+    assert facts.frame_rate == pytest.approx(len(whole) / facts.duration_seconds)
+    wanted = [number / 5 for number in range(int(np.ceil(round(facts.duration_seconds * 5, 6))))]
+    shown = [next(each for each in whole if each[0] >= moment - 0.0015) for moment in wanted]
+    assert facts.frames == tuple(round(float(seconds), 6) for seconds, _ in shown)
+    assert found is not None
+    for picture, (_, reference) in zip(found, shown, strict=True):
+        expected, _ = decode(as_png(reference), MODEL)
+        assert torch.equal(picture, expected)  # type: ignore[arg-type]
+
+
+class TestSampling:
+    def test_so_many_a_second_up_to_a_most_over_the_whole_clip(self) -> None:
+        assert Sampling().moments(3.0).tolist() == [0, 1, 2]
+        assert Sampling().moments(3.01).tolist() == [0, 1, 2, 3]
+        assert Sampling().moments(0.0).tolist() == [0]
+        assert Sampling(2, 100).moments(1.5).tolist() == [0, 0.5, 1]
+        assert Sampling(1, 4).moments(4.0).tolist() == [0, 1, 2, 3]
+        assert Sampling(1, 4).moments(40.0).tolist() == [0, 10, 20, 30]
+
+    def test_a_clip_of_uneven_times_is_sampled_by_them(self, tmp_path: Path) -> None:
+        times = [0, 1, 2, 3, 25, 26, 27, 60]  # tenths of a second: a camera that slows down in the dark
+        data = clip(frames=8, times=times, muxer="matroska", options={})
+        _, facts = decoded(data, tmp_path, Sampling(fps=1))
+        assert facts.frames == (0.0, 2.5, 6.0)
+        assert facts.frame_rate == pytest.approx(8 / facts.duration_seconds)
+
+    def test_no_frame_is_there_twice(self, tmp_path: Path) -> None:
+        _, facts = decoded(clip(frames=4), tmp_path, Sampling(fps=1000, frames=1000))
+        assert facts.frames == (0.0, 0.1, 0.2, 0.3)
+
+
+class TestTrouble:
+    def kind(self, data: bytes, tmp_path: Path) -> tuple[str, str | None]:
+        found, facts = decoded(data, tmp_path)
+        assert isinstance(facts, ClipFacts)
+        assert facts.content_sha256 == hashlib.sha256(data).digest()
+        assert (found is None) == (facts.status == "failed") == (facts.frames == ())
+        return facts.status, facts.error and facts.error.partition(":")[0]
+
+    def test_sound_alone_is_no_clip(self, tmp_path: Path) -> None:
+        assert self.kind(sound_only(), tmp_path) == ("failed", "no_video")
+
+    def test_sound_beside_the_pictures_does_not_matter(self, tmp_path: Path) -> None:
+        _, facts = decoded(clip(sound=True), tmp_path)
+        assert (facts.status, facts.frames) == ("ok", (0.0, 1.0, 2.0))
+
+    def test_a_clip_without_frames_says_so(self, tmp_path: Path) -> None:
+        data = clip(frames=0, options={"movflags": "empty_moov+frag_keyframe"})
+        assert self.kind(data, tmp_path) == ("failed", "no_frames")
+
+    def test_encrypted_content_says_so(self, tmp_path: Path) -> None:
+        key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+        assert self.kind(clip(options=key), tmp_path) == ("failed", "encrypted")
+
+    @pytest.mark.parametrize(
+        ("codec", "pixels", "muxer", "options"),
+        [
+            ("libx264", "yuv420p", "mp4", {"movflags": "faststart"}),
+            ("mjpeg", "yuvj420p", "avi", {}),
+            ("libx264", "yuv420p", "matroska", {}),
+            ("libx264", "yuv420p", "mpegts", {}),
+            ("wmv2", "yuv420p", "asf", {}),
+        ],
+    )
+    def test_a_clip_that_breaks_off_is_salvaged(
+        self, codec: str, pixels: str, muxer: str, options: dict[str, str], tmp_path: Path
+    ) -> None:
+        data = clip(codec, pixels, muxer, frames=60, options=options)
+        _, whole = decoded(data, tmp_path)
+        assert whole.status == "ok"
+        cut = data[: len(data) * 3 // 4 + 1]
+        found, facts = decoded(cut, tmp_path)
+        assert (facts.status, facts.error.partition(":")[0]) == ("salvaged", "truncated")
+        assert 0 < len(facts.frames) <= len(whole.frames)
+        assert found is not None
+        assert len(found) == len(facts.frames)
+
+    def test_a_recording_without_its_index_is_not_guessed_at(self, tmp_path: Path) -> None:
+        data = clip(frames=60)
+        assert self.kind(data[: data.rindex(b"moov") - 4], tmp_path) == ("failed", "truncated")
+
+    def test_damage_inside_is_salvaged(self, tmp_path: Path) -> None:
+        data = bytearray(clip("mpeg4", muxer="avi", frames=60))
+        middle = data.index(b"movi") + 3000
+        data[middle : middle + 2000] = b"\xa5" * 2000
+        assert self.kind(bytes(data), tmp_path) == ("salvaged", "corrupt")

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.clips import KINDS, clip
+from trapline.decoding import containers, formats
+from trapline.decoding.containers import HEAD_BYTES, recognise
+
+ONE_OF_EACH = list({muxer: (suffix, codec, pixels, muxer) for suffix, codec, pixels, muxer in KINDS}.values())
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixels", "muxer"), ONE_OF_EACH)
+def test_a_container_is_known_by_its_bytes_and_whether_it_is_whole(
+    suffix: str, codec: str, pixels: str, muxer: str, tmp_path: Path
+) -> None:
+    data = clip(codec, pixels, muxer)
+    found = recognise(data[:HEAD_BYTES])
+    assert found is not None
+    assert found.name == {"m4v": "mp4", "wmv": "asf"}.get(suffix, suffix)
+    assert formats.of(data) is None
+    path = tmp_path / "clip"
+    path.write_bytes(data)
+    assert not containers.breaks_off(str(path), found)
+    if muxer != "mpeg":  # which states no length
+        for part in (2, 3):
+            path.write_bytes(data[: len(data) // part + 1])
+            assert containers.breaks_off(str(path), found)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\xff\xd8\xff\xe0" + bytes(20),
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        b"RIFF\0\0\0\0WAVEfmt ",
+        b"\0\0\0\x1cftypheic\0\0\0\0mif1heic",
+        b"\0\0\0\x1cftypavif\0\0\0\0mif1avif",
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        b"#EXTM3U\nhttp://example.org/a.ts",
+        b"ffconcat version 1.0\nfile /etc/passwd",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1",
+    ],
+)
+def test_pictures_playlists_and_sounds_are_none(head: bytes) -> None:
+    assert recognise(head) is None
+
+
+def test_a_camera_that_lost_its_power_leaves_a_length_of_zero(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    data = bytearray(clip("mjpeg", "yuvj420p", "avi"))
+    data[4:8] = bytes(4)
+    path.write_bytes(data)
+    found = recognise(bytes(data))
+    assert found is not None
+    assert containers.breaks_off(str(path), found)
