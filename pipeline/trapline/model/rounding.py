@@ -16,8 +16,8 @@ IMAGES = 32
 # Blocks of so many pixels on a side get a random shade each, on top of each other, the larger the blocks the more.
 _BLOCKS = {32: 48, 16: 36, 8: 24, 4: 16, 2: 10, 1: 6}
 
-# Pictures have all these contrasts, in tenths, with each brightness: the last layers stretch what is dark or flat, and its
-# rounding with it, up to twice as far.
+# Pictures have all these contrasts, in tenths, with each brightness: the last layers stretch what is dark or flat, and
+# its rounding with it, up to twice as far.
 _CONTRASTS = (2, 5, 10, 16)
 _BRIGHTNESSES = (48, 88, 128, 178)
 
