@@ -17,6 +17,7 @@ from rich.table import Table
 
 from jobs.benchmark import checked as checked_benchmark
 from jobs.benchmark import decoding, whole_runs
+from jobs.benchmark import flat_tables as flat_tables_benchmark
 from jobs.benchmark import growth as growth_benchmark
 from jobs.benchmark import model as model_benchmark
 from jobs.benchmark import planning as planning_benchmark
@@ -221,6 +222,29 @@ def checked(
         )
     console.print(table)
     write_figures(json, "checked", {"rows": [asdict(row) for row in rows]})
+    return 0
+
+
+@app.command
+def tables(
+    place: Annotated[str, Parameter(help="An empty folder on S3, as an s3:// URL.")],
+    *,
+    shards: int = 2_000,
+    images: Annotated[int, Parameter(help="Images in each shard.")] = 10,
+    json: Json = None,
+) -> int:
+    """A question by DuckDB over s3fs: to a result file for each shard, and to what `trapline tables` made of them."""
+    console = Console()
+    rows = flat_tables_benchmark.measure(console, place, shards, images)
+    table = new_table("question", "of", "files", "HEAD", "GET", "LIST", "requests", "MB", "seconds")
+    for row in rows:
+        counts = (row.files, row.heads, row.gets, row.lists, row.requests)
+        table.add_row(
+            row.question, row.over, *(f"{n:,}" for n in counts), f"{row.megabytes:,.1f}", f"{row.seconds:.2f}"
+        )
+    console.print(table)
+    console.print(f"{shards:,} shards of {images:,} images in {place}.", highlight=False)
+    write_figures(json, "tables", {"rows": [asdict(row) for row in rows], "shards": shards, "images": images})
     return 0
 
 

@@ -75,7 +75,8 @@ class Options(BaseModel):
         default="full", description="Write the probabilities of all classes, or only the top k."
     )
     embedding: Annotated[Literal["float32", "float16", "none"], OUTPUT] = Field(
-        default="float32", description="Data type of the embedding column; none leaves it out."
+        default="float32",
+        description="Data type of the embedding column; none leaves it out. Spark cannot open files with float16.",
     )
     features: Annotated[tuple[Stage, ...], OUTPUT] = Field(
         default=(),

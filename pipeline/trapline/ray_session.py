@@ -32,11 +32,13 @@ class _Background:
     def __init__(self) -> None:
         self._started = Event()
         self._error: Exception | None = None
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         Thread(target=self._run, name="ray start", daemon=True).start()
 
     def wait(self) -> None:
         """Block until Ray has started; raise what `connect` raises."""
         self._started.wait()
+        _handle_sigterm(self._on_sigterm)
         if self._error:
             raise self._error
 
@@ -125,9 +127,13 @@ def _connect() -> None:
         else:
             _start()
     finally:
-        # Ray has put a handler of its own there, which prints a stack and aborts.
-        if current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
+        _handle_sigterm(on_sigterm)
+
+
+def _handle_sigterm(handler: Any) -> None:
+    """Handle SIGTERM as before Ray has started: its own handler prints a stack and aborts. Only the main thread may."""
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join() -> None:

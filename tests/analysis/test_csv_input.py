@@ -30,7 +30,9 @@ def test_reads_from_a_store(bucket: str) -> None:
         ("image_uri;name\n", "has no column 'species', only image_uri;name; add it"),
         ("species\n", "holds no row below its header"),
         ("species,Species\na,b\n", "has two columns 'species'"),
-        ("species,site\na\n", "no CSV"),
+        ("species,site\n\na\n", r"no CSV \(line 3 has 1 cells, and the header 2\); correct it"),
+        ("species,site\na,b,c\n", r"no CSV \(line 2 has 3 cells, and the header 2\)"),
+        ('species,site\n"a,b\n', r"no CSV \(unexpected end of data\)"),
     ],
 )
 def test_says_what_is_wrong_with_a_file(text: str, complaint: str, tmp_path: Path) -> None:
@@ -57,6 +59,13 @@ def test_reads_what_spreadsheets_write(separator: str, declared: str, encoding: 
     table = csv_input.read(str(tmp_path / "a.csv"), ["species"], ["site"])
     assert list(zip(*table.to_pydict().values(), strict=True)) == WORDS
     assert csv_input.line(table, 1) == 3 + bool(declared)
+
+
+def test_cells_may_have_several_lines_and_rows_without_text_are_none(tmp_path: Path) -> None:
+    rows = ['"Notes,\nin two lines",SPECIES', '"a ""b""\n\nc",owl', "", ",", '"x\r\ny",robin,,', " , ", "z,NA", ""]
+    table = csv_input.read(write(tmp_path, "\n".join(rows)), ["species"])
+    assert table.to_pydict() == {"species": ["owl", "robin", None]}
+    assert [csv_input.line(table, position) for position in range(3)] == [3, 8, 11]
 
 
 def test_a_single_column_is_separated_by_nothing(tmp_path: Path) -> None:

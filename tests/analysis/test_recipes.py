@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.checkout import ROOT
 from tests.support.result_files import Planted, columns, write_result
+from trapline.analysis import dataset
+from trapline.analysis.flat_tables import build
 
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
 QUESTIONS = [
@@ -132,8 +134,23 @@ def test_r_gives_it_too(archive: str, question: str) -> None:
 
 def test_each_question_is_answered_in_three_languages() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-    assert headings == ["Open the results", *QUESTIONS]
+    assert headings == ["Open the results", *QUESTIONS, "Tables"]
     assert all(list(blocks(question)) == ["sql", "python", "r"] for question in QUESTIONS)
+
+
+def test_tables_are_opened_as_the_page_says(archive: str) -> None:
+    build.build(dataset.find("results"), "tables")
+    site = "site=" if archive == "partitioned" else ""
+    with duckdb.connect() as connection:
+        assert connection.execute(blocks("Tables")["sql tables"]).fetchall() == [
+            (f"{site}007", "owl", 2),
+            (f"{site}007", "robin", 1),
+            (f"{site}7", "owl", 1),
+            (f"{site}7", "robin", 1),
+        ]
+    names: dict[str, Any] = {}
+    exec(blocks("Tables")["python tables"], names)
+    assert set(names["scanned"].collect()["folder"]) == set(names["images"]["folder"]) == {f"{site}007", f"{site}7"}
 
 
 def test_an_archive_that_is_partitioned_here_and_there_takes_the_plain_recipe(

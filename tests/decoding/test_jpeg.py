@@ -216,3 +216,27 @@ def test_more_scans_than_an_encoder_writes_are_refused() -> None:
     data = jpeg(0, progressive=True) + (START_OF_SCAN + bytes(10)) * 200
     with pytest.raises(ImageError, match="more than 100 scans"):
         refuse_endless_scans(data, read_header(data))
+
+
+class TestZerosWithinTheScan:
+    """What a card gives for a sector that it has lost."""
+
+    @pytest.mark.parametrize("mode", ["exact", "close", "fast"])
+    @pytest.mark.parametrize("place", [0.05, 0.3, 0.5, 0.8, 0.97])
+    def test_are_damage(self, place: float, mode: str) -> None:
+        data = photo()
+        at = int(len(data) * place)
+        _, facts = decode(data[:at] + bytes(512) + data[at + 512 :], (64, 64), mode=mode)
+        assert (facts.status, (facts.error or "")[:16]) == ("salvaged", "corrupt: damaged")
+
+    @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"subsampling": 0}])
+    @pytest.mark.parametrize("image", [Image.new("RGB", (1600, 1200)), Image.new("L", (1600, 1200), 99)])
+    def test_are_none_where_they_are_picture(self, image: Image.Image, options: dict[str, object]) -> None:
+        _, facts = decode(encoded(image, "JPEG", **options), (64, 64))
+        assert (facts.status, facts.error) == ("ok", None)
+
+    def test_behind_the_picture_are_none(self) -> None:
+        assert decode(photo() + bytes(5000), (64, 64))[1].status == "ok"
+        assert bytes(64) in encoded(
+            Image.new("L", (1600, 1200), 99), "JPEG", optimize=True
+        )  # which the test above needs

@@ -13,6 +13,7 @@ from jobs.benchmark import contenders, decoding, main, rounds
 from jobs.benchmark.checked import Pictures
 from jobs.benchmark.checked import measure as measure_checked
 from jobs.benchmark.contenders import Contender
+from jobs.benchmark.flat_tables import measure as measure_tables
 from jobs.benchmark.model import Row, gflop_per_image, random_model
 from jobs.benchmark.model import measure as measure_model
 from jobs.benchmark.planning import measure as measure_planning
@@ -82,6 +83,13 @@ def test_damage_is_measured_against_the_same_files_sound() -> None:
 def test_planning_sees_all_shards_done_with_and_without_the_cache(bucket: str) -> None:
     steps = [row.step for row in measure_planning(QUIET, f"{bucket}/place", 40)]
     assert steps[-1] == "plan, from the cache"
+
+
+def test_questions_to_tables_take_fewer_requests_than_those_to_results(bucket: str) -> None:
+    results, tables, *_ = measure_tables(QUIET, f"{bucket}/place", shards=10, images=2)
+    assert (results.files, tables.files) == (10, 1)
+    assert results.requests > 2 * tables.requests > 0
+    assert results.megabytes > tables.megabytes > 0
 
 
 def test_the_model_benchmark_prints_a_table_and_writes_its_figures_without_ray(

@@ -165,6 +165,7 @@ class TestStopped:
         assert run.said.rstrip().endswith(
             "Interrupted. What is committed stays; run the same command again to carry on."
         )
+        assert "SIGTERM received" not in run.said  # by Ray's handler, with a stack
         (manifest,) = night.manifests()
         assert manifest["status"] == "interrupted"
         assert manifest["shards_committed"] == len(night.results)

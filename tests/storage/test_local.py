@@ -16,6 +16,7 @@ import pytest
 from tests.support.store_files import names, parquet, write
 from trapline.errors import StorageError
 from trapline.storage import store
+from trapline.storage.local import temporary_name
 
 
 def said_by_a_child(action: Callable[[], object]) -> str:
@@ -147,3 +148,14 @@ def memory_disk(tmp_path: Path) -> Iterator[Path]:
     """Where a file is written fast and synced at once, so that most of the time goes into writing."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else tmp_path) as name:
         yield Path(name)
+
+
+def test_what_a_killed_program_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    left = [tmp_path / temporary_name(), tmp_path / "a" / temporary_name()]
+    mine = [tmp_path / "mine.partial", tmp_path / "a" / "_mine.parquet"]
+    for path in left + mine:
+        path.write_bytes(b"")
+    store.remove_partial(str(tmp_path))
+    store.remove_partial(f"{tmp_path}/missing")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(mine)

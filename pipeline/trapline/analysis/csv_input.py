@@ -3,10 +3,10 @@
 import codecs
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
 
 from trapline.errors import UsageError, in_one_line
 from trapline.storage import store
@@ -24,8 +24,8 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Where the first row below the header stands, in the metadata of a table's schema.
-_FIRST_LINE = b"first_line"
+# On which line each row begins, in the metadata of a table's schema.
+_LINES = b"lines"
 
 
 def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
@@ -33,7 +33,7 @@ def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.
 
     Cells are separated by commas, semicolons or tabs, as the header shows or a line `sep=;` before it says. Text is
     UTF-8, or what a byte order mark says. Names of columns count without regard to case, and the table has them as they
-    are given here; other columns do not count. The file is read whole.
+    are given here; other columns do not count, nor do rows without any text. The file is read whole.
 
     Args:
         url: of the file.
@@ -56,27 +56,43 @@ def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.
     present = [name for name in wanted if name in names]
     if twice := [name for name in present if names.count(name) > 1]:
         raise UsageError(f"{url}: has two columns {wanted[twice[0]]!r}; leave one")
+    places = [names.index(name) for name in present]
+    columns: list[list[str | None]] = [[] for _ in places]
+    lines = []
     try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(text.encode()),
-            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows=1),
-            parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=present, column_types=dict.fromkeys(present, pa.string())
-            ),
-        )
-    except pa.ArrowInvalid as error:
+        for line_before, cells in _rows(text, separator, len(names)):
+            for column, place in zip(columns, places, strict=True):
+                column.append(_value(cells[place]))
+            lines.append(skipped + line_before + 1)
+    except (csv.Error, ValueError) as error:
         raise UsageError(f"{url}: no CSV ({in_one_line(error)}); correct it") from error
-    if not table.num_rows:
+    if not lines:
         raise UsageError(f"{url}: holds no row below its header; fill it")
-    columns = [pa.array([_value(cell) for cell in column.to_pylist()], pa.string()) for column in table.columns]
-    read_in = pa.table(columns, names=[wanted[name] for name in present])
-    return read_in.replace_schema_metadata({_FIRST_LINE: str(skipped + 2)})
+    arrays = [pa.array(column, pa.string()) for column in columns]
+    table = pa.table(arrays, names=[wanted[name] for name in present])
+    return table.replace_schema_metadata({_LINES: np.array(lines, np.int32).tobytes()})
 
 
 def line(table: pa.Table, position: int) -> int:
-    """Return the line of a file on which the row at a position of its table stands, if no cell has several lines."""
-    return int(table.schema.metadata[_FIRST_LINE]) + position
+    """Return the line of a file on which the row at a position of its table begins."""
+    return int(np.frombuffer(table.schema.metadata[_LINES], np.int32)[position])
+
+
+def _rows(text: str, separator: str, width: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows below the header, and how many lines stand before each; rows without any text are none.
+
+    Raises:
+        csv.Error, ValueError: a row is malformed, or has another number of cells than the header.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    before = 0
+    for number, cells in enumerate(reader):
+        begins, before = before, reader.line_num
+        if number == 0 or not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+            raise ValueError(f"line {begins + 1} has {len(cells)} cells, and the header {width}")
+        yield begins, cells
 
 
 def _decode(url: str, data: bytes) -> str:
@@ -111,6 +127,6 @@ def _header(text: str, separator: str) -> list[str]:
     return [cell.strip().lower() for cell in cells]
 
 
-def _value(cell: str | None) -> str | None:
-    text = (cell or "").strip()
+def _value(cell: str) -> str | None:
+    text = cell.strip()
     return None if text in MISSING else text

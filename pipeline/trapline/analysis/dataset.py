@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from trapline.analysis import sql
 from trapline.errors import OutputConflict, UsageError
@@ -102,14 +103,25 @@ def shard_path(result: str, output: str) -> str:
     return path.removesuffix(FOLDER_OUTPUT).strip("/") if is_folder else path.removesuffix(".parquet")
 
 
+def shard_folder(result: str, output: str) -> str:
+    """Return the path of the folder that holds a shard, below the input: for loose images, of the shard itself."""
+    path = shard_path(result, output)
+    return path if result.endswith(f"/{FOLDER_OUTPUT}") else path.rpartition("/")[0]
+
+
 def columns(results: Results) -> list[str]:
     """Return the names of the columns that the rows have.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    return list(schema(results).names)
+
+
+def schema(results: Results) -> pa.Schema:
+    """Return the schema of the rows; raise as `columns` does."""
     file = footer.read_metadata(store.stat(results.files[0].url))
-    return list(file.schema.to_arrow_schema().names) if file else []
+    return file.schema.to_arrow_schema() if file else pa.schema([])
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ none where there is no such row.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -129,13 +129,8 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
     Raises:
         UsageError: a deploymentID is repeated, or two rows of one name overlap in time.
     """
-    deployments = Counter(row["deploymentID"] for row in rows)
-    for name, count in deployments.items():
-        if count > 1:
-            raise UsageError(
-                f"{url}: deploymentID {name} stands there {count} times; give each period of a camera a deploymentID "
-                "of its own, and name the camera in cameraID or its place in locationName"
-            )
+    deployments = {row["deploymentID"] for row in rows}
+    refuse_repeated((row["deploymentID"] for row in rows), url)
     named = [row | {"name": row["deploymentID"]} for row in rows]
     named += [row | {"name": name} for row in rows for name in _places(row) if name in used and name not in deployments]
     named.sort(key=lambda row: (row["name"], row["starts"], row["deploymentID"]))
@@ -148,6 +143,16 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
                 "deploymentEnd"
             )
     return named
+
+
+def refuse_repeated(deployments: Iterable[str | None], url: str) -> None:
+    """Raise UsageError where rows of a table have the same deploymentID."""
+    for name, count in Counter(deployments).items():
+        if name and count > 1:
+            raise UsageError(
+                f"{url}: deploymentID {name} stands there {count} times; give each period of a camera a deploymentID "
+                "of its own, and name the camera in cameraID or its place in locationName"
+            )
 
 
 def _places(row: dict[str, Any]) -> set[str]:

@@ -90,6 +90,7 @@ def publish(
     origin: Origin,
     scratch: str,
     metadata: dict[str, str] | None = None,
+    rows_per_group: int = ROWS_PER_GROUP,
 ) -> int:
     """Write a table, of which memory holds one row group: to a file of this machine first, and then in one piece.
 
@@ -100,6 +101,7 @@ def publish(
         origin: what the footer says.
         scratch: a folder for the file.
         metadata: what else the footer says.
+        rows_per_group: at least; batches are not split.
 
     Returns:
         The number of rows.
@@ -116,7 +118,7 @@ def publish(
         use_dictionary=[field.name for field in schema if pa.types.is_string(field.type)],
         column_encoding=float_encodings(schema),
     ) as writer:  # fmt: skip
-        for group in _groups(batches):
+        for group in _groups(batches, rows_per_group):
             table = pa.Table.from_batches(group).cast(schema)
             count += len(table)
             writer.write_table(table)
@@ -129,12 +131,12 @@ def publish(
     return count
 
 
-def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+def _groups(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[list[pa.RecordBatch]]:
     """Batches that fill a row group."""
     group: list[pa.RecordBatch] = []
     for batch in batches:
         group.append(batch)
-        if sum(map(len, group)) >= ROWS_PER_GROUP:
+        if sum(map(len, group)) >= rows:
             yield group
             group = []
     if group:
@@ -142,7 +144,11 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
 
 
 def _origin(file: Entry) -> Origin | None:
-    said = footer.read_metadata(file)
+    return origin_of(footer.read_metadata(file))
+
+
+def origin_of(said: pq.FileMetaData | None) -> Origin | None:
+    """Return what a footer says of a table; None where it is not of such a table, or there is none."""
     try:
         metadata = {name.decode(): value.decode() for name, value in ((said and said.metadata) or {}).items()}
         table = json.loads(metadata[_TABLE_KEY])

@@ -17,6 +17,7 @@ from trapline.cli import (
     rescore,
     schema,
     search,
+    tables,
     verify,
 )
 from trapline.cli.run_job import run
@@ -26,6 +27,7 @@ COMMANDS = {
     "classify": classify.app,
     "verify": verify.app,
     "rescore": rescore.app,
+    "tables": tables.app,
     "events": events.app,
     "export-camtrapdp": export_camtrapdp.app,
     "export-megadetector": export_megadetector.app,

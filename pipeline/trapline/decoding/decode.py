@@ -226,9 +226,9 @@ def _from_jpeg(
     """
     header = jpeg.read_header(data)
     jpeg.refuse_endless_scans(data, header)
-    reason: str | None = None
+    reason = jpeg.blank_stretch(data, header)
     broken_off = jpeg.breaks_off(data, header)
-    if not broken_off:  # to decode it first, only to be told so, would take as long as to salvage it
+    if not broken_off and not reason:  # to decode it first, only to be told so, would take as long as to salvage it
         try:
             picture = jpeg.decode_reduced(data, header, at_least) if at_least else None
             if picture is None:

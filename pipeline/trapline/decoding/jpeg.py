@@ -23,7 +23,12 @@ MAX_SCANS: Final = 100
 
 END_OF_IMAGE = b"\xff\xd9"
 _START_OF_SCAN, _BEGINNING = b"\xff\xda", b"\xff\xd8\xff"
-_SOS, _EOI, _SOI, _APP1, _APP2 = 0xDA, 0xD9, 0xD8, 0xE1, 0xE2
+_SOS, _EOI, _SOI, _APP1, _APP2, _DHT = 0xDA, 0xD9, 0xD8, 0xE1, 0xE2, 0xC4
+# Of a segment of Huffman tables: what stands before the first one for AC coefficients, how many bytes stand before the
+# meanings of its codes, and the meaning that ends a block.
+_FIRST_AC_TABLE, _COUNTS, _END_OF_BLOCK = 0x10, 17, 0x00
+# With the tables that cameras use, two blocks and a half.
+_BLANK = bytes(64)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15; the three are DHT, JPG and DAC
 _PROGRESSIVE, _LOSSLESS = frozenset({0xC2, 0xC6, 0xCA, 0xCE}), frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 # What may stand between two scans: tables, comments, applications' segments, the next scan.
@@ -60,6 +65,7 @@ class Header:
         scan: where the first scan's data begins; None where the file has none.
         channels_in_scan: how many of the components the first scan holds.
         ended: whether the file ends, by its length, before the first scan does.
+        zeros_end_blocks: whether nothing but zeros can be picture, as the code for the end of a block is all zeros.
         applications: positions of the APP1 markers' second bytes; EXIF stands in one of them.
     """
 
@@ -72,6 +78,7 @@ class Header:
     scan: int | None = None
     channels_in_scan: int = 0
     ended: bool = False
+    zeros_end_blocks: bool = True
     applications: tuple[int, ...] = ()
 
     @property
@@ -104,12 +111,41 @@ def read_header(data: bytes) -> Header:
                 lossless=marker in _LOSSLESS,
                 progressive=marker in _PROGRESSIVE,
             )
+        elif marker == _DHT:
+            first = _first_symbol(data[at + 2 : at + length])
+            header = header if first is None else replace(header, zeros_end_blocks=first == _END_OF_BLOCK)
         elif marker == _APP1:
             header = replace(header, applications=(*header.applications, at - 1))
         elif marker == _SOS:
             return replace(header, scan=at + length, channels_in_scan=data[at + 2] if length > 2 else 0)
         at += length
     return replace(header, ended=True)
+
+
+def _first_symbol(tables: bytes) -> int | None:
+    """Return what the code of zeros alone means in the first table for the AC coefficients; None without such a table.
+
+    Args:
+        tables: a segment's Huffman tables: class and number, how many codes have 1 ... 16 bits, the codes' meanings.
+    """
+    while len(tables) > _COUNTS:
+        if tables[0] == _FIRST_AC_TABLE:
+            return tables[_COUNTS]
+        tables = tables[_COUNTS + sum(tables[1:_COUNTS]) :]
+    return None
+
+
+def blank_stretch(data: bytes, header: Header) -> str | None:
+    """Return what is wrong where a part of the only scan is zeros, as a card gives for a sector that it has lost.
+
+    libjpeg takes them for coefficients, mostly without a warning: all 63 of a block are -1, as in no picture. None
+    where there are no such zeros, or where they may be picture: the shortest code of optimized tables may end a block.
+    """
+    if not header.has_one_scan or header.zeros_end_blocks:
+        return None
+    end = data.find(END_OF_IMAGE, header.scan)
+    at = data.find(_BLANK, header.scan, end if end >= 0 else len(data))
+    return None if at < 0 else f"zeros within the scan, from byte {at:,} on"
 
 
 def breaks_off(data: bytes, header: Header) -> bool:

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from trapline.errors import PermanentError, StorageError, TransientError
 from trapline.storage.filesystems import LOCAL, publishes_whole, resolve, url_of
-from trapline.storage.local import temporary_name
+from trapline.storage.local import is_temporary, temporary_name
 from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
@@ -253,6 +253,13 @@ def remove(url: str) -> None:
             fs.rm_file(path)
 
     with_retries(url, action)
+
+
+def remove_partial(url: str) -> None:
+    """Delete what killed programs left in a folder of files that they were putting there; raise as `put` does."""
+    for entry in list_files(url, missing_ok=True):
+        if is_temporary(entry.url):
+            remove(entry.url)
 
 
 def reconnect(url: str) -> None:

@@ -55,7 +55,7 @@ def test_a_zone_of_its_own_comes_before_the_common_one_and_a_designator_before_b
         (LINE.replace("13.2", "-180.5"), "deployment fen: longitude -180.5 is below -180"),
         (LINE.replace("13.2", "east"), "deployment fen: longitude east is no number"),
         (LINE.replace("2024-04-02T12:00:00", "2 April"), "deployment fen: deploymentEnd 2 April is no datetime"),
-        (f"{LINE}\n{LINE}", "deployment fen: deploymentID stands there twice"),
+        (f"{LINE}\n{LINE}", "deploymentID fen stands there 2 times; give each period of a camera a deploymentID"),
         (f"{LINE.replace('52.1', '91').replace('13.2', '181')}", r"latitude 91 is above 90 \(and 1 more\)"),
     ],
 )  # fmt: skip

@@ -382,7 +382,7 @@ def test_parquet_holds_the_same_rows_in_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("d2,", "d1,", "deployment d1: deploymentID stands there twice"),
+        ("d2,", "d1,", "deploymentID d1 stands there 2 times"),
         ("51.496", "", "deployment d1: latitude is empty"),
         ("51.496", "north", "deployment d1: latitude north is no number"),
         ("-3.25", "-93.25", "deployment d2: latitude -93.25 is below -90"),

@@ -39,13 +39,14 @@ def table(*images: tuple[str, float | None, str, str]) -> duckdb.DuckDBPyConnect
     connection = duckdb.connect()
     connection.execute("""
         create table images (image_uri varchar, shard varchar, key varchar, status varchar, content_sha256 blob,
-            captured_at timestamp, site varchar, camera varchar, label varchar, probability float, named boolean)""")
+            captured_at timestamp, is_clip boolean, site varchar, camera varchar, label varchar, probability float,
+            named boolean)""")
     rows = [
-        (f"s#{n:04}.jpg", "s", f"{n:04}.jpg", status, b"x", None if day is None else NOON + timedelta(days=day),
+        (f"s#{n:04}.jpg", "s", f"{n:04}.jpg", status, b"x", None if day is None else NOON + timedelta(days=day), False,
          camera.partition("/")[0], camera, label, 0.9, status == "ok")
         for n, (camera, day, status, label) in enumerate(images)
     ]  # fmt: skip
-    connection.executemany("insert into images values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("insert into images values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     return connection
 
 

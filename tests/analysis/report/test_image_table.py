@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.report import COLUMNS, UNSURE, ask, plant, seen
 from tests.support.result_files import MARK, write_result
-from trapline.analysis.report import sightings
+from trapline.analysis.report import queries, sightings
+from trapline.cli import rescore
 from trapline.results.fingerprint import Fingerprint
 
 
@@ -45,6 +46,16 @@ class TestImageTable:
         connection, head = ask(str(tmp_path), source)
         assert connection.sql("select site, camera from images").fetchall() == [place]
         assert head.unplaced == (place[1] is None)
+
+    def test_clips_are_counted_apart_and_have_no_picture(self, tmp_path: Path) -> None:
+        results, rescored = f"{tmp_path}/results", f"{tmp_path}/rescored"
+        plant(results, "fen/c1", [seen("a.jpg"), seen("b.MP4", media_type="video"), seen("c.jpg", 0, UNSURE)])
+        assert rescore.main([results, rescored, "--temperature", "1"]) == 0
+        for output in (results, rescored):
+            connection, head = ask(output)
+            assert (head.images, head.clips) == (3, 1)
+            for pictures in (queries.best, queries.doubtful, queries.lowest_energy):
+                assert "b.MP4" not in {row["key"] for row in pictures(connection, 9).records()}
 
     def test_an_image_with_crops_is_one_image_of_its_surest_crop(self, tmp_path: Path) -> None:
         rows = [

@@ -166,9 +166,9 @@ class TestEvents:
         text = " ".join(Outline(built.html).text.split())
         assert "Left out, since the model was less than 50 % sure: 1." in text
         assert "Images in no event: 1 (deployment not in table), 1 (no time, deployment not in table)." in text
-        assert "Of 2 cameras from the start of a deployment to its end, as these were given" in text
+        assert "Of 2 deployments from start to end, as these were given" in text
         assert "Of 1 nothing says how long they stood there" in text
-        assert "Of 1 camera from the first image to the last, both days counted" in text
+        assert "Of 1 deployment from the first image to the last, both days counted" in text
         assert "owl 2 8.0 0.25 1 of 4 fen 2 96 % 1 May – 10 May 2024" in text
         assert {"map", "history", "by_site"} <= set(re.findall(r'<figure class="card chart" id="(\w+)"', built.html))
         assert "Not on the map, since nothing says where they stand: moor/c4." in text

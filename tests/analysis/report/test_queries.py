@@ -28,6 +28,7 @@ class TestQueries:
     def test_the_headline(self, output: str) -> None:
         _, head = ask(output)
         assert (head.images, head.ok, head.salvaged, head.failed) == (10, 6, 1, 3)
+        assert head.clips == 0
         assert (head.unnamed, head.shards, head.sites, head.cameras, head.labels) == (1, 2, 2, 2, 2)
         assert (head.undated, head.unplaced, head.outside) == (1, 0, 0)
         assert (head.first, head.last, head.days) == (date(2024, 5, 1), date(2024, 5, 10), 10)

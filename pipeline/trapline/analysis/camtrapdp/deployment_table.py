@@ -5,7 +5,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import csv_input
+from trapline.analysis import csv_input, deployment_periods
 from trapline.analysis.camtrapdp import validation
 from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
 from trapline.analysis.sql import literal
@@ -43,6 +43,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     required = [field["name"].lower() for field in fields if field["constraints"]["required"]]
     optional = [field["name"].lower() for field in fields if field["name"].lower() not in required]
     rows = csv_input.read(url, required, [*optional, "timezone"]).to_pylist()
+    deployment_periods.refuse_repeated((row["deploymentid"] for row in rows), url)
     names = [*(field["name"] for field in fields), "timezone"]
     columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}
     connection.register("given", pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}))

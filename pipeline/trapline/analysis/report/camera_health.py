@@ -141,7 +141,7 @@ def looks(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[l
         with numbered as (
             select *, count(*) over (partition by camera) as of_camera,
                 row_number() over (partition by camera order by captured_at desc, image_uri) as place
-            from images where status = 'ok' and camera is not null and content_sha256 is not null
+            from images where status = 'ok' and not is_clip and camera is not null and content_sha256 is not null
                 and hour(captured_at) >= $morning and hour(captured_at) < $evening
         ), chosen as (
             -- Earlier ones by their hash: of no one day, and the same ones again.

@@ -20,6 +20,9 @@ _LETTER, _LETTERS_HEIGHT, _LONGEST = 7.2, 15, 28
 # Pixels: radius of a point without events, and of that with the most.
 _SMALLEST, _LARGEST = 4, 17
 
+# Left, upper, right and lower edge, in pixels.
+_Box = tuple[float, float, float, float]
+
 
 def history(found: History) -> Chart:
     """Draw a grid of cameras and weeks for each species: detected, sampled, or neither."""
@@ -35,6 +38,8 @@ def history(found: History) -> Chart:
         }
         for row in rows
     ]
+    days = sorted({row[found.unit] for row in rows})
+    starts = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in days]
     rows_of_units = alt.Scale(domain=list(found.units), paddingInner=0.12)
     span = [min(cell["start"] for cell in cells), max(cell["end"] for cell in cells)]
 
@@ -53,7 +58,8 @@ def history(found: History) -> Chart:
     def _grid(some: list[dict[str, Any]], label: str, is_first: bool, inner: float, width: int) -> Any:
         form = "%-d %b" if found.unit == "week" else "%b %Y"
         names = chart_style.names(width) if is_first else chart_style.axis(labels=False)
-        dates = chart_style.axis(tickCount=max(2, int(inner // 80)), format=form)
+        every = -(-len(starts) // max(2, int(inner // 62)))
+        dates = chart_style.axis(values=starts[::every], format=form)
         return (
             chart_style.chart(some)
             .mark_rect(cornerRadius=1.5)
@@ -107,7 +113,7 @@ def station_map(table: Table) -> Chart:
             *_graticule(projected, x, y),
             _points([point for point in points if point["events"]], x, y, {"fillOpacity": 0.5, "fill": ACCENT}),
             _points([point for point in points if not point["events"]], x, y, {"fillOpacity": 0}),
-            _labels(points, per_km, x, y),
+            _labels(points, _grid_labels(projected, per_km), per_km, x, y),
             *_scale_bar(projected, x, y, per_km),
         ]
         return alt.layer(*layers).properties(width=width, height=height)
@@ -144,10 +150,18 @@ def _points(points: list[dict[str, Any]], x: Any, y: Any, style: dict[str, Any])
     )
 
 
-def _labels(points: list[dict[str, Any]], per_km: float, x: Any, y: Any) -> Any:
-    """Return the names of cameras beside their points, without those that have no room there."""
+def _grid_labels(projected: map_projection.Map, per_km: float) -> list[_Box]:
+    """Return where the labels of the grid stand, in pixels east and south of the middle."""
+    west, north = projected.east[0] * per_km, -projected.north[1] * per_km
+    above = [(line.at * per_km, north, len(line.label)) for line in projected.meridians]
+    left = [(west, -line.at * per_km - _LETTERS_HEIGHT, len(line.label)) for line in projected.parallels]
+    return [(x, y, x + letters * _LETTER + 4, y + _LETTERS_HEIGHT + 4) for x, y, letters in above + left]
+
+
+def _labels(points: list[dict[str, Any]], taken: list[_Box], per_km: float, x: Any, y: Any) -> Any:
+    """Return the names of cameras beside their points, without those that have no room beside what is taken."""
     centres = [(point["east"] * per_km, -point["north"] * per_km, (point["size"] / 4) ** 0.5) for point in points]
-    taken = [(left - r, top - r, left + r, top + r) for left, top, r in centres]
+    taken = taken + [(left - r, top - r, left + r, top + r) for left, top, r in centres]
     shown = []
     for point, (left, top, radius) in zip(points, centres, strict=True):
         text = point["camera"] if len(point["camera"]) <= _LONGEST else f"{point['camera'][: _LONGEST - 1]}…"

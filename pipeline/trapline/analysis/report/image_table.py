@@ -15,14 +15,16 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import Source
 from trapline.analysis.sql import read_parquet
 from trapline.results.ledger import Result
-from trapline.sources.file_types import shard_format
+from trapline.sources.file_types import CLIP_SUFFIXES, shard_format
 
 # Folders that cameras make on their cards, of the DCF standard: `DCIM/100RECNX` says nothing of a place.
 _OF_A_CARD = re.compile(r"DCIM|\d{3}[A-Z0-9_]{5}", re.IGNORECASE)
 # Columns that not all results have: those of `rescore` leave out what decoding knows, and models may have no classes.
 _MAY_LACK = {"error": "varchar", "metadata": "varchar", "camera_serial": "varchar",
-             "latitude": "double", "longitude": "double",
+             "latitude": "double", "longitude": "double", "media_type": "varchar",
              "species": "varchar", "probability": "float", "energy": "float"}  # fmt: skip
+
+_CLIP_BY_NAME = f"list_contains({sorted(CLIP_SUFFIXES)}, regexp_extract(lower(key), '[.][^./]*$'))"
 
 
 def read(
@@ -35,9 +37,10 @@ def read(
     """Create the table `images` with what a report needs of each row; read the results once, without embeddings.
 
     Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, latitude and
-    longitude, site, camera, label (the taxon of rescored rows, or else the species), probability (of the label),
-    energy, and named, whether the model was at least as sure as `sure`. Of an image with crops the row is that of the
-    crop with the surest label. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
+    longitude, is_clip, site, camera, label (the taxon of rescored rows, or else the species), probability (of the
+    label), energy, and named, whether the model was at least as sure as `sure`. A clip is a row, its frames are not. Of
+    an image with crops the row is that of the crop with the surest label. A row takes some 300 bytes, and goes to a
+    temporary folder where memory ends.
 
     Args:
         connection: that gets the table.
@@ -60,7 +63,8 @@ def read(
         create or replace temp table images as
         select image_uri, shard, key, status::varchar as status,
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
-            latitude, longitude, {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
+            latitude, longitude, coalesce(media_type = 'video', {_CLIP_BY_NAME}) as is_clip,
+            {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and {probability} >= $sure, false) as named
         from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
         {"sure": sure},

@@ -61,7 +61,8 @@ class Headline:
     """The archive in figures.
 
     Attributes:
-        images, ok, salvaged, failed: rows, by status.
+        images, ok, salvaged, failed: rows, by status; clips are among them.
+        clips: of these.
         unnamed: of those not failed, the ones with no label that the model was sure enough of.
         shards, sites, cameras, labels: how many there are; labels of named images only.
         undated, unplaced: images without a time, and without a camera.
@@ -74,6 +75,7 @@ class Headline:
     ok: int
     salvaged: int
     failed: int
+    clips: int
     unnamed: int
     shards: int
     sites: int
@@ -97,7 +99,8 @@ def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
     found_ = connection.execute(
         """
         select count(*), count(*) filter (status = 'ok'), count(*) filter (status = 'salvaged'),
-            count(*) filter (status = 'failed'), count(*) filter (status != 'failed' and not named),
+            count(*) filter (status = 'failed'), count(*) filter (is_clip),
+            count(*) filter (status != 'failed' and not named),
             count(distinct shard), count(distinct site), count(distinct camera),
             count(distinct label) filter (named), count(*) filter (captured_at is null),
             count(*) filter (camera is null), $first::date, $last::date,
@@ -228,6 +231,6 @@ def _pictures(connection: duckdb.DuckDBPyConnection, which: str, count: int) -> 
         connection,
         f"""
         select image_uri, shard, key, content_sha256, captured_at, camera, label, probability, energy
-        from images where status != 'failed' and content_sha256 is not null and {which} limit $count""",
+        from images where status != 'failed' and content_sha256 is not null and not is_clip and {which} limit $count""",
         count=count,
     )

@@ -1,0 +1,178 @@
+"""Take each safeguard out again, and see which test notices: `python -m tests.mutations [NAME ...]`.
+
+A safeguard is a place in the code, and what stands there without it. The checkout is copied, and the copy changed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.checkout import ROOT
+
+SOURCE = Path("pipeline/trapline")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A safeguard that is taken out.
+
+    Attributes:
+        name: of the safeguard.
+        file: below `pipeline/trapline`.
+        old: text that occurs there once.
+        new: what takes its place.
+        tests: arguments of pytest: what must notice.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    @property
+    def path(self) -> Path:
+        """The file in a checkout."""
+        return SOURCE / self.file
+
+
+MUTATIONS = [
+    # No wait without an end.
+    Mutation("s3-deadline", "storage/s3.py", "with_deadline(client._make_api_call)", "client._make_api_call",
+             "tests/storage/test_deadlines.py -k put-continue-silent --timeout 20"),
+    Mutation("http-deadline", "storage/filesystems.py", "return _watched(fs), path", "return fs, path",
+             "tests/storage/test_watched_loop.py -k read-body-silent --timeout 20"),
+    Mutation("dribble", "storage/watched_loop.py", "ends = min(self.last, self.moved_at + self.silence)",
+             "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k read-body-dribble --timeout 20"),
+    Mutation("budget-of-retries", "storage/retry.py", "if time.monotonic() + pause > latest:", "if False:",
+             "tests/storage/test_retry.py"),
+    # A second opinion.
+    Mutation("second-reading", "run/chunks.py", "twice = is_worthwhile(shard)", "twice = False",
+             "tests/run/test_second_readings.py"),
+    Mutation("readings-agree", "run/second_readings.py", "    if not same:\n", "    if False:\n",
+             "tests/run/test_second_readings.py"),
+    # Names stay names.
+    Mutation("version-in-key", "storage/s3.py", 'before, mark, rest = path.partition("?versionId=")',
+             'before, mark, rest = path, "", ""', "tests/storage/test_s3.py tests/storage/test_store.py"),
+    Mutation("chain-of-filesystems", "storage/filesystems.py", 'if "://" not in url or url.startswith("file://"):',
+             'if "://" not in url and "::" not in url:', "tests/storage/test_filesystems.py"),
+    Mutation("long-names", "sources/shards.py", "if len(data) <= _LONGEST_NAME:", "if True:",
+             "tests/sources/test_shards.py -k too_long"),
+    Mutation("names-in-svg", "analysis/report/chart_style.py", "vegalite_to_svg(drawable(spec),", "vegalite_to_svg(spec,",
+             "tests/analysis/report/test_chart_style.py"),
+    # Containers are counted.
+    Mutation("count-of-parquet", "sources/parquet_images.py", "if count != self._sizes[group]:", "if False:",
+             "tests/sources/test_parquet_images.py tests/sources/test_records.py"),
+    Mutation("count-of-zip", "sources/zip_archive.py",
+             "if problem is None and (place != len(raw) or len(entries) & 0xFFFF != count & 0xFFFF):", "if False:",
+             "tests/sources/test_zip_archive.py"),
+    # Memory is bounded.
+    Mutation("kinds-of-a-shard", "sources/file_types.py", "len(ignored) >= _MAX_KINDS", "False",
+             "tests/sources/test_file_types.py tests/sources/test_shards.py -k kinds"),
+    Mutation("kinds-of-a-run", "run/tallies.py", "count_ignored(self.ignored, kind, number)", "self.ignored[kind] += number",
+             "tests/run/test_tallies.py"),
+    Mutation("images-of-a-shard", "sources/limits.py", "if self._images < 0:", "if False:", "tests/sources/test_limits.py"),
+    Mutation("unpacked-bytes", "sources/limits.py", "if size > self._data_bytes:", "if False:",
+             "tests/sources/test_limits.py tests/sources/test_records.py"),
+    Mutation("metadata-bytes", "sources/limits.py", "if len(metadata) > self._metadata_bytes:", "if False:",
+             "tests/sources/test_limits.py tests/sources/test_records.py"),
+    # Side files are not trusted.
+    Mutation("foreign-manifests", "run/manifest.py", "except (StorageError, ValueError, TypeError, KeyError):",
+             "except StorageError:", "tests/run/test_manifest.py tests/run/test_heartbeat.py"),
+    Mutation("manifest-dated-ahead", "run/heartbeat.py", "abs(now - entry.modified) < _YOUNG",
+             "now - entry.modified < _YOUNG", "tests/run/test_heartbeat.py tests/run/test_retention.py"),
+    Mutation("temporary-of-a-live-run", "run/retention.py",
+             'any(content["status"] == "running" for _, content in manifest.read(active))', "False",
+             "tests/run/test_retention.py"),
+    Mutation("own-results-as-input", "sources/own_results.py",
+             "if _SIDE_FOLDER in entry.url or in_output or entry.url in results:", "if False:",
+             "tests/sources/test_own_results.py"),
+    # Ray's end, and who may see.
+    Mutation("ray-watch", "run/ray_watch.py", "self._on_loss(name)", "pass", "tests/run/test_ray_watch.py"),
+    Mutation("userinfo", "errors.py", r'_QUERY.sub(r"\1?…", _USERINFO.sub(r"\1", text))', r'_QUERY.sub(r"\1?…", text)',
+             "tests/test_errors.py"),
+    Mutation("query-strings", "errors.py", r'_QUERY.sub(r"\1?…", _USERINFO.sub(r"\1", text))', r'_USERINFO.sub(r"\1", text)',
+             "tests/test_errors.py"),
+    Mutation("terminal", "display_text.py", "    return character.encode(", "    return character or character.encode(",
+             "tests/test_display_text.py"),
+    # Every picture read right, or named.
+    Mutation("zeros-in-a-scan", "decoding/decode.py", "reason = jpeg.blank_stretch(data, header)", "reason = None",
+             "tests/decoding/test_jpeg.py -k Zeros"),
+    Mutation("next-file's-bytes", "decoding/decode.py", "broken_off or jpeg.runs_on(data, header)", "broken_off",
+             "tests/decoding/test_jpeg.py"),
+    Mutation("hard-links", "sources/tar_archive.py", "yield targets.link(member)", "continue",
+             "tests/sources/test_tar_archive.py"),
+    Mutation("junk-folders", "sources/file_types.py",
+             "next((folder for folder in folders if _is_junk_folder(folder)), None)", "None",
+             "tests/sources/test_file_types.py"),
+    Mutation("sidecar-with-bom", "sources/sidecars.py", 'removeprefix("\\ufeff")', 'removeprefix("")',
+             "tests/sources/test_sidecars.py tests/sources/test_records.py"),
+    Mutation("nan-in-metadata", "sources/sidecars.py", "return value if value - value == 0 else None", "return value",
+             "tests/sources/test_sidecars.py tests/sources/test_parquet_images.py"),
+    Mutation("gps-seconds", "decoding/exif.py", " if not isnan(part))", ")", "tests/decoding/test_exif.py"),
+    Mutation("detector-nan-in-names", "detections/json_stream.py", "            if self._in_string:\n",
+             "            if False:\n", "tests/detections/test_json_stream.py"),
+    Mutation("detector-composed-names", "detections/shard_boxes.py",
+             'name = self._composed.get(unicodedata.normalize("NFC", name), name)', "pass",
+             "tests/detections/test_shard_boxes.py"),
+    Mutation("detector-images-lacking", "run/chunks.py", "if detected and detected.all_matched and unmatched",
+             "if False and detected and unmatched", "tests/run/test_chunks.py -k Detector"),
+    Mutation("broken-shard-exit-code", "run/progress.py", "if self.shards.failures or self.shards.broken:",
+             "if self.shards.failures:", "tests/run/test_progress.py"),
+]  # fmt: skip
+
+
+def noticed(mutation: Mutation, folder: Path) -> str | None:
+    """Return the first test that fails without a safeguard, in a copy of the checkout; None where none does."""
+    path = folder / mutation.path
+    text = path.read_text()
+    path.write_text(text.replace(mutation.old, mutation.new))
+    try:
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-m", "not slow", "--tb=no", "-rfE"]
+        found = subprocess.run(
+            [*command, "-p", "no:cacheprovider", *mutation.tests.split(" -k ")[0].split(), *_selection(mutation.tests)],
+            cwd=folder,
+            env=_environment(folder),
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        path.write_text(text)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", found.stdout, re.MULTILINE)
+    if failed:
+        return failed[1]
+    # 1: tests failed. A timeout ends pytest itself.
+    return f"exit code {found.returncode} of pytest" if found.returncode not in (0, 5) else None
+
+
+def _selection(tests: str) -> list[str]:
+    """Return what follows the files: `-k WORD` and further options."""
+    _, found, rest = tests.partition(" -k ")
+    return ["-k", *rest.split()] if found else []
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder / "pipeline"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def main(names: list[str]) -> int:
+    """Try the named safeguards, or all; print a table; return how many were missed."""
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="trapline-mutations-") as place:
+        folder = Path(place) / "checkout"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "shared"))
+        for mutation in MUTATIONS:
+            if not names or mutation.name in names:
+                test = noticed(mutation, folder)
+                missed += test is None
+                print(f"{mutation.name:28} {test or 'NOT NOTICED'}", flush=True)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
