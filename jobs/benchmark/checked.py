@@ -9,20 +9,18 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from jobs.benchmark import decoding
 from jobs.demo.archive import CAMERAS, cameras_of, photograph
 from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import MEAN, STD, normalise, train, whiten
-from trapline.decoding.image_ops import resize
 from trapline.model.architecture import Architecture
 from trapline.model.checked import CheckedPredictor
 from trapline.model.checkpoint import Model
@@ -146,21 +144,17 @@ def drawings(count: int, seed: int) -> Pictures:
     return Pictures("drawings", torch.stack(pixels), {name: torch.tensor(values) for name, values in labels.items()})
 
 
-def photographs(paths: Sequence[Path]) -> Pictures:
-    """Read photographs; each is a class of its own."""
-    pixels = []
-    for path in paths:
-        with Image.open(path) as image:
-            image.draft("RGB", _SIZE[::-1])
-            pixels.append(resize(torch.from_numpy(np.array(image.convert("RGB")).transpose(2, 0, 1).copy()), _SIZE))
-    return Pictures("photographs", torch.stack(pixels), {"photograph": torch.arange(len(pixels))})
+def photographs(images: Sequence[bytes]) -> Pictures:
+    """Decode photographs; each is a class of its own."""
+    pixels = torch.from_numpy(decoding.pixels(images, _SIZE))
+    return Pictures("photographs", pixels, {"photograph": torch.arange(len(pixels))})
 
 
 def trained(kind: Kind, pictures: Pictures, seed: int, examples: int = 1536) -> Model:
     """Train a network on crops of pictures."""
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.arange(examples) % len(pictures.pixels)
-    images = torch.cat([pictures.varied(part, kind.size, generator) for part in numbers.split(_BATCH)])
+    images = torch.cat([pictures.varied(part, kind.size, generator) for part in torch.split(numbers, _BATCH)])
     labels = pictures.labels[kind.labels]
     torch.manual_seed(seed)
     classes = tuple(f"class {number}" for number in range(int(labels.max()) + 1))
@@ -189,7 +183,7 @@ def compare(model: Model, pictures: Pictures, images: int, seed: int) -> Row:
     generator = torch.Generator().manual_seed(seed)
     by_bf16 = by_checked = again = 0
     error, cosine, furthest = 0.0, 1.0, 0.0
-    for numbers in torch.randint(len(pictures.pixels), (images,), generator=generator).split(_BATCH):
+    for numbers in torch.split(torch.randint(len(pictures.pixels), (images,), generator=generator), _BATCH):
         pixels = pictures.varied(numbers, model.size, generator).numpy()
         fast, truth = checked.fast(pixels), exact(pixels)
         found = checked.check(pixels, fast)
@@ -198,8 +192,8 @@ def compare(model: Model, pictures: Pictures, images: int, seed: int) -> Row:
         by_checked += int((_classes(found) != _classes(truth)).sum())
         again += len(pixels) if found.in_bf16 is None else int((~found.in_bf16).sum())
         error = max(error, float(np.abs(fast.probabilities - truth.probabilities).max()))
-        embeddings = (torch.from_numpy(each.embedding) for each in (fast, truth))
-        cosine = min(cosine, float(torch.cosine_similarity(*embeddings).min()))
+        ours, theirs = (torch.from_numpy(each.embedding) for each in (fast, truth))
+        cosine = min(cosine, float(torch.cosine_similarity(ours, theirs).min()))
         distances = checked.distances(fast.probabilities).min(axis=1)
         furthest = max(furthest, float(distances[changed].max(initial=0)) / bound)
     return Row(model.source, pictures.kind, images, by_bf16, by_checked, again / images, error, cosine, bound, furthest)
