@@ -52,6 +52,8 @@ def lasts(connection: duckdb.DuckDBPyConnection) -> list[float]:
         ("Europe/Berlin", "2024-03-31 02:59:50"), ("Europe/Berlin", "2024-03-31 01:59:50"), ("Europe/Berlin", "2024-10-27 02:59:50"),
         ("Europe/Berlin", "2024-10-27 01:59:50"), ("America/New_York", "2024-03-10 01:59:50"), ("America/New_York", "2024-03-10 02:59:50"),
         ("America/New_York", "2024-11-03 01:59:50"), ("Australia/Lord_Howe", "2024-04-07 01:59:50"), ("Asia/Kathmandu", "2024-03-31 02:59:50"),
+        ("Australia/Lord_Howe", "2024-10-06 01:59:50"), ("Pacific/Auckland", "2024-09-29 01:59:50"), ("America/Santiago", "2024-04-06 23:59:50"),
+        ("America/Santiago", "2024-09-07 23:59:50"), ("+13:00", "2024-09-29 01:59:50"),
     ],
 )  # fmt: skip
 def test_an_event_is_as_long_as_the_clock_says_over_a_change_of_summer_time(
