@@ -4,6 +4,7 @@ Figures are medians over the rounds, and ratios are taken within a round: machin
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Annotated, Any, Literal
 import torch
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from jobs.benchmark import decoding, whole_runs
+from jobs.benchmark import decoding, gpu_steps, whole_runs
 from jobs.benchmark import flat_tables as flat_tables_benchmark
 from jobs.benchmark import growth as growth_benchmark
 from jobs.benchmark import model as model_benchmark
@@ -23,6 +25,7 @@ from jobs.benchmark import planning as planning_benchmark
 from jobs.benchmark.model import random_model
 from jobs.benchmark.rounds import machine
 from trapline.cli.run_job import run as run_app
+from trapline.errors import UsageError
 from trapline.model import checkpoint
 
 app = App(name="trapline benchmark", help=__doc__, version_flags=(), result_action="return_value")
@@ -186,6 +189,45 @@ def planning(
 
 
 @app.command
+def gpu(
+    *,
+    step: Annotated[tuple[int, ...], Parameter(help="1 to 4, may be given several times; default: all.")] = (),
+    device: Annotated[Literal["cpu", "cuda"], Parameter(help="cpu: small sizes, to see that the steps work.")] = "cuda",
+    minutes: Annotated[float, Parameter(help="Time of a step, after which it begins nothing more.")] = 8,
+    compile_cache: Annotated[Path | None, Parameter(help="Keep compiled networks here, for the next node.")] = None,
+    json: Json = None,
+) -> int:
+    """What a GPU must tell first: its parts, the networks, where time goes, and whole runs (the last needs Ray)."""
+    console = Console()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: torch finds no GPU here; try the steps with --device cpu")
+    if unknown := set(step) - {1, 2, 3, 4}:
+        raise UsageError(f"--step {min(unknown)}: does not exist; choose from 1 to 4")
+    if compile_cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache.absolute())
+    if device == "cuda":
+        scope = gpu_steps.Scope(device, random_model(), minutes=minutes)
+    else:
+        scope = gpu_steps.small(device, random_model("hiera_abswin_tiny", (64, 64)))
+    steps: dict[str, gpu_steps.Tables] = {}
+    for number in step or (1, 2, 3, 4):
+        name = f"step {number}"
+
+        def keep(tables: gpu_steps.Tables, name: str = name) -> None:
+            steps[name] = tables
+            write_figures(json, "gpu", {"steps": steps})
+
+        for title, rows in gpu_steps.run_step(console, scope, number, keep).items():
+            headings = gpu_steps.columns(rows)
+            table = new_table(*headings)
+            for row in rows:
+                table.add_row(*(_cell(row.get(heading, "")) for heading in headings))
+            console.print(f"[bold]{name}: {title}[/bold]")
+            console.print(table)
+    return 0
+
+
+@app.command
 def tables(
     place: Annotated[str, Parameter(help="An empty folder on S3, as an s3:// URL.")],
     *,
@@ -214,6 +256,11 @@ def new_table(*headings: str) -> Table:
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number == 0 else "right")
     return table
+
+
+def _cell(value: str | float) -> str:
+    """Return a figure to four places, or the beginning of a text: the whole of it is in the JSON."""
+    return f"{value:,.4g}" if isinstance(value, float) else escape(str(value)[:60])
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -21,7 +21,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from jobs.demo import study
-from jobs.demo.archive import BROKEN, CAMERAS, build_archive
+from jobs.demo.archive import BROKEN, CAMERAS, CLIPS, build_archive
 from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import BATCH, SIZE, draw_examples, new_network, save, train
 from trapline.cli import app as trapline
@@ -47,7 +47,7 @@ _ACCURACY = """
 
 _WHO_LIVES_WHERE = """\
 PIVOT (FROM read_parquet('{output}/**/*.parquet', hive_partitioning = true)
-       WHERE status != 'failed')
+       WHERE status != 'failed' AND frame_seconds IS NULL)
 ON site USING count(*) GROUP BY species ORDER BY species"""
 
 app = App(name="trapline demo", help=__doc__, version_flags=(), result_action="return_value")
@@ -101,8 +101,9 @@ def make_archive(console: Console, archive: Path) -> None:
     seconds = perf_counter() - started
     megabytes = sum(file.stat().st_size for file in archive.rglob("*") if file.is_file()) / 1e6
     console.print(
-        f"{PHOTOGRAPHS} photographs of {len(SPECIES)} made-up birds by day and night, {megabytes:.0f} MB, drawn in "
-        f"{seconds:.0f} s. One is cut short, and {len(BROKEN)} files only pretend to be photographs."
+        f"{PHOTOGRAPHS} photographs and {len(CLIPS)} clips of {len(SPECIES)} made-up birds by day and night, "
+        f"{megabytes:.0f} MB, drawn in {seconds:.0f} s. One is cut short, and {len(BROKEN)} files only pretend to be "
+        "photographs."
     )
     table = _table()
     for camera in CAMERAS:

@@ -1,4 +1,4 @@
-"""The demo's archive: photographs of six cameras at three sites, in all formats, with what real archives suffer from.
+"""The demo's archive: photographs and two clips of six cameras at three sites, with what real archives suffer from.
 
 Paths are Hive partitions, as in `site=heath/cam1/0001.tar`. Beside the archive lies `truth.csv`: which species is on
 which picture.
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
+from jobs.demo import clips
 from jobs.demo.drawing.birds import SPECIES, Species
 from jobs.demo.drawing.habitats import HABITATS, Colour
 from jobs.demo.drawing.scenes import Size, draw_scene
@@ -100,6 +101,13 @@ _LEFT_BEHIND = {
 }
 
 
+# A trail camera films besides; these are no part of what `build_archive` returns.
+CLIPS = (
+    Photograph("CLIP_0001.AVI", "site=marsh/cam3/card-a.zip", SPECIES[0].name, False, datetime(2024, 5, 11, 7, 31, 5)),
+    Photograph("CLIP_0002.AVI", "site=wood/cam5/visit-2", SPECIES[1].name, False, datetime(2024, 5, 25, 18, 2, 40)),
+)
+
+
 def build_archive(folder: Path, seed: int, images: int) -> list[Photograph]:
     """Draws an archive of `images` photographs into a folder, and writes `truth.csv` beside it.
 
@@ -115,6 +123,8 @@ def build_archive(folder: Path, seed: int, images: int) -> list[Photograph]:
             files = [_shot(camera, each, seed) for each in taken]
             if shard == TRUNCATED:
                 files[-1] = replace(files[-1], data=files[-1].data[: len(files[-1].data) * 2 // 3])
+            filmed = [each for each in CLIPS if each.shard == shard]
+            files += [_filmed(camera, each, seed) for each in filmed]
             files += [_File(name, data, _FIRST_DAY) for name, data in _LEFT_BEHIND.get(shard, ())]
             _write(folder / shard, files, camera, {each.name: each.species for each in taken})
     with (folder.parent / "truth.csv").open("w", newline="") as stream:
@@ -167,6 +177,15 @@ def _shot(camera: Camera, truth: Photograph, seed: int) -> _File:
     exif = _exif(camera, truth.captured_at, int(rng.integers(1000)))
     image.save(stream, "JPEG", quality=_QUALITY, exif=exif)
     return _File(truth.name, stream.getvalue(), truth.captured_at)
+
+
+def _filmed(camera: Camera, truth: Photograph, seed: int) -> _File:
+    rng = np.random.default_rng([seed, int(truth.name[5:9]), 1])
+    species = next(species for species in SPECIES if species.name == truth.species)
+    habitat = next(habitat for habitat in HABITATS if habitat.name == camera.site)
+    scene = draw_scene(rng, species, truth.night, clips.SCENE, habitat)
+    data = clips.film(scene, truth.captured_at, lambda image, moment: _burn_in(image, camera, moment, 11))
+    return _File(truth.name, data, truth.captured_at)
 
 
 def _exif(camera: Camera, moment: datetime, milliseconds: int) -> Image.Exif:

@@ -36,7 +36,7 @@ class TestTags:
         ("tags", "expected"),
         [
             ({"creation_time": "2024-05-01 12:00:00"}, (datetime(2024, 5, 1, 12), "IDIT", None)),
-            ({"date": "2024-05-01 12:00:00"}, (datetime(2024, 5, 1, 12), "date", None)),
+            ({"date": "2024-05-01 12:00:00"}, (datetime(2024, 5, 1, 12), "ICRD", None)),
             ({"date": "2024-05-01"}, (None, None, None)),  # a day is no moment
             ({"date": "2024-13-01 12:00:00"}, (None, None, None)),
             ({"creation_time": "2001-01-01T00:00:00Z"}, (None, None, None)),

@@ -46,6 +46,16 @@ def test_pictures_playlists_and_sounds_are_none(head: bytes) -> None:
     assert recognise(head) is None
 
 
+def test_what_stands_behind_the_end_of_a_clip_is_no_break(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    data = clip(frames=3)
+    found = recognise(data)
+    assert found is not None
+    for rest in (b"x", bytes(600), b"\xff" * 600, b"\0\0\0\x0cfree1234"):
+        path.write_bytes(data + rest)
+        assert not containers.breaks_off(str(path), found)
+
+
 def test_a_camera_that_lost_its_power_leaves_a_length_of_zero(tmp_path: Path) -> None:
     path = tmp_path / "clip"
     data = bytearray(clip("mjpeg", "yuvj420p", "avi"))

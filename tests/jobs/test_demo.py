@@ -15,14 +15,16 @@ from birder.common.fs_ops import load_model
 from PIL import Image, ImageChops, ImageStat
 
 from jobs import demo
-from jobs.demo.archive import BROKEN, CAMERAS, FRAME, TRUNCATED, Photograph, build_archive
+from jobs.demo.archive import BROKEN, CAMERAS, CLIPS, FRAME, TRUNCATED, Photograph, build_archive
 from jobs.demo.drawing.birds import SPECIES, Species
 from jobs.demo.drawing.habitats import HABITATS
 from jobs.demo.drawing.scenes import draw_scene
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, normalise, save, train
 from tests.support import camtrapdp_package as packages
 from tests.support.numerics import assert_as_exact, exact
+from trapline.decoding.clips import ClipFile
 from trapline.decoding.decode import Facts, decode
+from trapline.decoding.media import decode_media
 from trapline.model import checkpoint
 from trapline.sources import records, shards
 from trapline.sources.records import Record
@@ -44,8 +46,10 @@ def found(made: tuple[Path, list[Photograph]]) -> dict[str, tuple[str, Record, F
     images = {}
     for shard in shards.discover([str(folder)], str(folder.parent / "output")).shards:
         for record in records.read(shard, Counter()):
-            assert record.data is not None
             name = record.key.rpartition("/")[2]
+            if record.clip:
+                continue
+            assert record.data is not None
             images[name] = shard.uri.removeprefix(f"{folder}/"), record, decode(record.data, SIZE)[1]
     return images
 
@@ -70,6 +74,23 @@ class TestTheArchive:
         with (folder.parent / "truth.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert [(row["name"], row["species"]) for row in rows] == [(each.name, each.species) for each in truth]
+
+    def test_its_clips_have_the_cameras_clock(self, made: tuple[Path, list[Photograph]]) -> None:
+        folder, found = made[0], {}
+        for shard in shards.discover([str(folder)], str(folder.parent / "output")).shards:
+            for record in records.read(shard, Counter()):
+                if record.clip:
+                    clip = ClipFile(record.clip.path, record.clip.sha256)
+                    found[record.key.rpartition("/")[2]] = shard.uri, decode_media(clip, SIZE)[1]
+        assert {name: facts.captured_at for name, (_, facts) in found.items()} == {
+            each.name: each.captured_at for each in CLIPS
+        }
+        for each in CLIPS:
+            uri, facts = found[each.name]
+            assert uri.endswith(each.shard)
+            assert (facts.status, facts.format, facts.duration_seconds, facts.frame_rate) == ("ok", "avi", 4.0, 5.0)
+            site = next(camera.site for camera in CAMERAS if each.shard in camera.shards)
+            assert site in next(species for species in SPECIES if species.name == each.species).habitats
 
     def test_broken_files_are_broken_in_three_ways(
         self, made: tuple[Path, list[Photograph]], found: dict[str, tuple[str, Record, Facts]]
@@ -184,6 +205,7 @@ def assert_the_package_is_valid_and_complete(folder: Path) -> None:
     assert packages.problems(package, folder / "check") == []
     with (folder / "truth.csv").open() as stream:
         truth = {row["name"]: row for row in csv.DictReader(stream)}
+    truth |= {each.name: {"shard": each.shard, "captured_at": str(each.captured_at)} for each in CLIPS}
     media = packages.rows(package, "media")
     assert {row["fileName"] for row in media} == truth.keys()
     for row in media:
@@ -192,7 +214,8 @@ def assert_the_package_is_valid_and_complete(folder: Path) -> None:
         assert f"/{camera}/" in taken["shard"]
         assert number == ("2" if camera == "cam5" and taken["captured_at"] >= "2024-05-20 12" else "1")
         assert row["timestamp"] == taken["captured_at"].replace(" ", "T") + "+01:00"
-    names = {row["image_uri"]: row["species"] for row in pq.read_table(folder / "rescored").to_pylist()}
+    rows = [row for row in pq.read_table(folder / "rescored").to_pylist() if row["frame_seconds"] is None]
+    names = {row["image_uri"]: row["species"] for row in rows}
     by_id = {hashlib.sha256(uri.encode()).hexdigest()[:32]: name for uri, name in names.items()}
     homes = {species.name: species.habitats for species in SPECIES}
     place = {row["deploymentID"]: row["locationName"] for row in packages.rows(package, "deployments")}
@@ -212,7 +235,7 @@ def test_the_demo_runs_to_its_end_and_a_second_run_finds_nothing_to_do(
         monkeypatch.setattr(demo, name, value)
     assert demo.main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "20 = 17 ok, 1 salvaged, 2 failed" in shown
+    assert "22 = 19 ok, 1 salvaged, 2 failed" in shown
     assert "if not, taken for" in shown
     assert "GROUP BY species" in shown
     assert_the_package_is_valid_and_complete(tmp_path)
@@ -221,5 +244,5 @@ def test_the_demo_runs_to_its_end_and_a_second_run_finds_nothing_to_do(
 
     began = datetime.now()
     assert demo.main([str(tmp_path)]) == 0
-    assert "Nothing to do: all 9 shards (20 images) are done." in capsys.readouterr().out
+    assert "Nothing to do: all 9 shards (22 images) are done." in capsys.readouterr().out
     assert max(file.stat().st_mtime for file in (tmp_path / "archive").rglob("*")) < began.timestamp()

@@ -14,13 +14,14 @@ from typing import Literal
 import pytest
 
 from tests.support.archives import jpeg, write_tar
+from tests.support.clips import clip
 from tests.support.faulty_store import Fault, FaultyStore, faulty_store
 from tests.support.nights import Night, seeded
 from tests.support.servers import RayHead, S3Server, ray_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SHARDS, IMAGES = 3, 4
+SHARDS, IMAGES = 3, 4  # images of a shard, the last of them a clip
 DRAWN = int(os.environ.get("TRAPLINE_FAULTS", "4"))
 SEED = int(os.environ.get("TRAPLINE_FAULT_SEED", "20261129"))
 # All requests that Trapline makes go to one of these folders of the bucket.
@@ -44,7 +45,8 @@ def head(store: FaultyStore, tmp_path: Path) -> Iterator[RayHead]:
 @pytest.fixture
 def night(s3: S3Server, bucket: str, tmp_path: Path, tiny_model: Path) -> Night:
     for shard in range(SHARDS):
-        write_tar(tmp_path / f"archive/{shard}.tar", {f"{n}.jpg": jpeg(10 * shard + n) for n in range(IMAGES)})
+        pictures = {f"{n}.jpg": jpeg(10 * shard + n) for n in range(IMAGES - 1)}
+        write_tar(tmp_path / f"archive/{shard}.tar", pictures | {"film.mp4": clip(frames=11 + shard)})
     s3.filesystem().put(f"{tmp_path}/archive/", f"{bucket}/in/", recursive=True)
     return Night(tmp_path / "archive", f"{bucket}/out", tiny_model, inputs=f"{bucket}/in")
 

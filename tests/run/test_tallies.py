@@ -11,7 +11,7 @@ from trapline.run.tallies import Tallies, by_status
 def test_images_rows_and_reasons_are_those_of_the_footers() -> None:
     plan = run_progress(todo=3, done=2).plan
     tallies = Tallies(plan)
-    tallies.commit(footer(plan.todo[0], crops=7))
+    tallies.commit(footer(plan.todo[0], crops=7, clips=2, frames=120))
     tallies.commit(
         footer(plan.todo[1], images={"ok": 0, "salvaged": 0, "failed": 1}, reasons={"empty": 1}, species={}, crops=2)
     )
@@ -20,7 +20,7 @@ def test_images_rows_and_reasons_are_those_of_the_footers() -> None:
     assert tallies.reasons == {"empty": 2, "truncated": 1}
     assert tallies.species == {"owl": 4}
     assert tallies.ignored == {"Thumbs.db": 2, ".mp4": 2}
-    assert tallies.crops == 9
+    assert (tallies.crops, tallies.clips, tallies.frames) == (9, 2, 120)
 
 
 def test_images_of_another_run_are_already_done_and_nothing_else_of_it_is_counted() -> None:

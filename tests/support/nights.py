@@ -17,6 +17,7 @@ import duckdb
 
 from tests.support.archives import jpeg, write_tar
 from tests.support.checkout import ROOT
+from tests.support.clips import clip
 from tests.support.servers import LIBC, PR_SET_CHILD_SUBREAPER, RAY_ENV, descendants
 from trapline.results.verify import reconcile
 
@@ -33,12 +34,14 @@ class Night:
 
     @classmethod
     def make(cls, folder: Path, model: Path, shards: int, images: int = 20) -> Self:
-        """Of pictures large enough (2 megapixels, some 30 ms each) that there is time to strike."""
+        """Of a clip in each shard, and pictures large enough (2 megapixels, some 30 ms each) that there is time to strike."""
         night = cls(folder / "archive", str(folder / "output"), model)
-        some = [jpeg(seed, (1600, 1200)) for seed in range(images)]
+        some = [jpeg(seed, (1600, 1200)) for seed in range(images - 1)]
+        film = clip(frames=25)
         for number in range(shards):
             # A comment behind the end of the picture makes each of them different.
             members = {f"{n:02}.jpg": data + f"{number}".encode() for n, data in enumerate(some)}
+            members["film.mp4"] = film + b"\0\0\0\x0cfree" + f"{number:04}".encode()
             write_tar(night.archive / f"{number:03}.tar", members)
         return night
 
@@ -90,14 +93,15 @@ class Night:
         return sorted(Path(self.output).rglob("*.parquet"))
 
     def count(self) -> tuple[int, int]:
-        """Rows, and different images among them, as DuckDB sees them now."""
+        """Rows of images and clips, and different ones among them, as DuckDB sees them now."""
         if not self.results:
             return 0, 0
-        query = f"select count(*), count(distinct image_uri) from read_parquet('{self.output}/**/*.parquet')"
+        rows = f"read_parquet('{self.output}/**/*.parquet')"
+        query = f"select count(*), count(distinct image_uri) from {rows} where frame_seconds is null"
         return duckdb.sql(query).fetchall()[0]
 
     def verify(self) -> int:
-        """That each image is exactly one row; gives their number."""
+        """That each image and clip is exactly one row, besides those of frames; gives their number."""
         findings = list(reconcile([self.inputs or str(self.archive)], self.output))
         assert [finding for finding in findings if not finding.good] == []
         return sum(finding.images for finding in findings)

@@ -72,6 +72,8 @@ def _moment(tags: Mapping[str, str], container: str) -> tuple[datetime, str, str
             continue
         moment = moment.replace(microsecond=int((fraction or "0")[:3].ljust(3, "0")) * 1000)
         written = _NAMES.get(container, name) if name == "creation_time" else name
+        if (name, container) == ("date", "avi"):  # as FFmpeg calls it
+            written = "ICRD"
         return moment, written, _offset(zone)
     return None, None, None
 

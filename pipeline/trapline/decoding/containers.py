@@ -17,6 +17,7 @@ _FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _TS_PACKETS = re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL)
+_BOX_NAME = re.compile(rb"[ -~\xa9]{4}")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _UNKNOWN_SIZES = {2 ** (7 * length) - 1 for length in range(1, 9)}
 
@@ -79,6 +80,8 @@ def _boxes(file: IO[bytes], size: int) -> bool:
         file.seek(at)
         header = file.read(16)
         length = int.from_bytes(header[:4], "big")
+        if has_index and not _BOX_NAME.fullmatch(header[4:8]):  # what tools and cards leave behind a sound end
+            break
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
         has_index |= header[4:8] in (b"moov", b"moof")

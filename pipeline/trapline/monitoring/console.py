@@ -120,6 +120,8 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     table.add_row("shards", f"{manifest.shards_committed:,} classified" + _shard_rest(manifest))
     carried = f", {manifest.images_carried_over:,} of them as before" if manifest.images_carried_over else ""
     table.add_row("images", f"{total:,} = {_listed(manifest.images)}{carried}")
+    if manifest.clips:
+        table.add_row("clips", f"{manifest.clips:,} of these, by {manifest.frames:,} frames")
     if manifest.detections:
         table.add_row("crops", f"{manifest.crops:,}{_boxes_left_out(manifest.detections)}")
     if manifest.reasons:

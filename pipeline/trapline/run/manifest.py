@@ -51,6 +51,8 @@ class Manifest:
         shards_broken: URI -> why a committed shard could not be read to its end.
         images: one row each, by status: ok, salvaged, failed.
         crops: rows of crops, which are besides.
+        clips: how many of the images in committed shards are clips.
+        frames: rows of the frames of clips, which are besides.
         detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
             shards that were read) and some `examples` of these; empty without one.
         images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
@@ -88,6 +90,8 @@ class Manifest:
     shards_broken: dict[str, str]
     images: dict[str, int]
     crops: int
+    clips: int
+    frames: int
     detections: dict[str, Any]
     images_carried_over: int
     images_already_done: dict[str, int]

@@ -167,6 +167,8 @@ class Progress:
             shards_broken=dict(shards.broken),
             images=by_status(tallies.images),
             crops=tallies.crops,
+            clips=tallies.clips,
+            frames=tallies.frames,
             detections=tallies.detections,
             images_carried_over=tallies.carried_over,
             images_already_done=by_status(tallies.images_already_done),

@@ -20,7 +20,7 @@ class Tallies:
     Attributes:
         images_seen: images that came back from prediction, committed or not; those carried over are besides.
         failed_seen: of these, the failed ones.
-        carried_over, images, crops, reasons, species, ignored, images_already_done: see `Manifest`.
+        carried_over, images, crops, clips, frames, reasons, species, ignored, images_already_done: see `Manifest`.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -29,7 +29,7 @@ class Tallies:
         self.carried_over = 0
         self.images: Counter[str] = Counter()
         self.images_already_done = plan.images_already_done
-        self.crops = 0
+        self.crops = self.clips = self.frames = 0
         self.reasons: Counter[str] = Counter()
         self.species: Counter[str] = Counter()
         self.ignored = Counter(plan.found.ignored)
@@ -57,6 +57,8 @@ class Tallies:
         """Count the rows of a shard that was written."""
         self.images.update(footer.images)
         self.crops += footer.crops
+        self.clips += footer.clips
+        self.frames += footer.frames
         self._unmatched += footer.unmatched
         self.reasons.update(footer.reasons)
         self.species.update(footer.species)

@@ -48,13 +48,13 @@ def test_a_first_night_is_packed_in_the_order_of_paths() -> None:
 
 
 def test_of_many_shards_a_changed_one_and_a_new_one_write_two_files() -> None:
-    archive = dict.fromkeys(range(100_000), 100)
+    archive = dict.fromkeys(range(10_000), 1_000)
     existing = written(assign(parts(archive), {}, "t", 1_000_000))
     assert len(existing) == 10
-    archive[12_345] = 99
-    archive[200_000] = 100
+    archive[1_234] = 999
+    archive[20_000] = 1_000
     todo = [plan for plan in assign(parts(archive), existing, "t", 1_000_000) if not plan.complete]
     assert [(plan.url, len(plan.kept), len(plan.changed)) for plan in todo] == [
-        ("t/images-00002.parquet", 9_999, 1),
+        ("t/images-00002.parquet", 999, 1),
         ("t/images-00011.parquet", 0, 1),
     ]

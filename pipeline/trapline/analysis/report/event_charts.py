@@ -113,7 +113,7 @@ def station_map(table: Table) -> Chart:
             *_graticule(projected, x, y),
             _points([point for point in points if point["events"]], x, y, {"fillOpacity": 0.5, "fill": ACCENT}),
             _points([point for point in points if not point["events"]], x, y, {"fillOpacity": 0}),
-            _labels(points, _grid_labels(projected, per_km), per_km, x, y),
+            _labels(points, projected, per_km, x, y),
             *_scale_bar(projected, x, y, per_km),
         ]
         return alt.layer(*layers).properties(width=width, height=height)
@@ -158,10 +158,10 @@ def _grid_labels(projected: map_projection.Map, per_km: float) -> list[_Box]:
     return [(x, y, x + letters * _LETTER + 4, y + _LETTERS_HEIGHT + 4) for x, y, letters in above + left]
 
 
-def _labels(points: list[dict[str, Any]], taken: list[_Box], per_km: float, x: Any, y: Any) -> Any:
-    """Return the names of cameras beside their points, without those that have no room beside what is taken."""
+def _labels(points: list[dict[str, Any]], projected: map_projection.Map, per_km: float, x: Any, y: Any) -> Any:
+    """Return the names of cameras beside their points, without those that have no room there."""
     centres = [(point["east"] * per_km, -point["north"] * per_km, (point["size"] / 4) ** 0.5) for point in points]
-    taken = taken + [(left - r, top - r, left + r, top + r) for left, top, r in centres]
+    taken = _grid_labels(projected, per_km) + [(left - r, top - r, left + r, top + r) for left, top, r in centres]
     shown = []
     for point, (left, top, radius) in zip(points, centres, strict=True):
         text = point["camera"] if len(point["camera"]) <= _LONGEST else f"{point['camera'][: _LONGEST - 1]}…"
@@ -174,7 +174,12 @@ def _labels(points: list[dict[str, Any]], taken: list[_Box], per_km: float, x: A
         )
         for across, down in middles:
             box = across - half, down - tall, across + half, down + tall
-            if not any(box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken):
+            is_inside = (
+                abs(across) + half < projected.east[1] * per_km and abs(down) + tall < projected.north[1] * per_km
+            )
+            if is_inside and not any(
+                box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken
+            ):
                 taken.append(box)
                 shown.append({"east": across / per_km, "north": -down / per_km, "text": text})
                 break

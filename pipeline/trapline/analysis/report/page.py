@@ -284,4 +284,4 @@ def _day(value: date | None) -> str:
 
 
 def _short(value: date | None) -> str:
-    return f"{value.day} {value:%b %Y}" if value else "–"
+    return f"{value.day}\N{NO-BREAK SPACE}{value:%b}\N{NO-BREAK SPACE}{value.year}" if value else "–"

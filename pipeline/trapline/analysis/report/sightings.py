@@ -17,7 +17,7 @@ _MOST_BARS = 64
 # The name of a column.
 RATE = "events per 100 camera-days"
 # Species in the table at the top, and sites of each.
-_MOST_SPECIES, _SITES = 40, 3
+_MOST_SPECIES, _SITES = 40, 2
 
 
 @dataclass(frozen=True)
