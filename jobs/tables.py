@@ -2,7 +2,7 @@
 
 import sys
 
-from trapline.cli.app import main
+from trapline.cli.app import run_process
 
 if __name__ == "__main__":
-    sys.exit(main(["tables", *sys.argv[1:]]))
+    run_process(["tables", *sys.argv[1:]])

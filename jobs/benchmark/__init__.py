@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.benchmark import checked as checked_benchmark
 from jobs.benchmark import decoding, gpu_steps, whole_runs
 from jobs.benchmark import flat_tables as flat_tables_benchmark
 from jobs.benchmark import growth as growth_benchmark
@@ -185,6 +186,45 @@ def planning(
     console.print(table)
     console.print(f"{shards:,} shards in {place}.", highlight=False)
     write_figures(json, "planning", {"rows": [asdict(row) for row in rows], "shards": shards})
+    return 0
+
+
+@app.command
+def checked(
+    folder: Annotated[Path, Parameter(help="Photographs; some ten or more.")],
+    *,
+    images: Annotated[int, Parameter(help="Pictures made of drawings and photographs, over all networks.")] = 100_000,
+    model: Annotated[tuple[str, ...], Parameter(help="Trained checkpoints; default: four small ones, trained.")] = (),
+    json: Json = None,
+) -> int:
+    """The classes of `--precision checked` against those of fp32: how many differ, and how many are computed twice."""
+    console = Console()
+    with console.status("drawing"):
+        drawings = checked_benchmark.drawings(checked_benchmark.DRAWINGS, seed=1)
+    pictures = [drawings, checked_benchmark.photographs(decoding.photographs(folder))]
+    by_kind = {each.kind: each for each in pictures}
+    with console.status("training"):
+        models = [checkpoint.load(path) for path in model] or [
+            checked_benchmark.trained(kind, by_kind[kind.trained_on], seed)
+            for seed, kind in enumerate(checked_benchmark.NETWORKS, start=1)
+        ]
+    rows = list(checked_benchmark.measure(console, models, pictures, images))
+    headings = ("images", "changed by bf16", "by checked", "computed again", "|Δp| ≤", "furthest, of bound", "cosine ≥")
+    table = new_table("network", "pictures", *headings)
+    for row in rows:
+        table.add_row(
+            row.network,
+            row.pictures,
+            f"{row.images:,}",
+            str(row.changed_by_bf16),
+            str(row.changed_by_checked),
+            f"{row.computed_again:.2%}",
+            f"{row.probability_error:.3f}",
+            f"{row.furthest_changed:.0%}",
+            f"{row.cosine:.5f}",
+        )
+    console.print(table)
+    write_figures(json, "checked", {"rows": [asdict(row) for row in rows]})
     return 0
 
 

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from trapline.model.architecture import VARIANTS
+from trapline.model.checked import CheckedPredictor
 from trapline.model.checkpoint import Model
 from trapline.model.hiera import Output
 from trapline.model.lazy_compile import Compiled
 from trapline.model.predict import Predictor
+from trapline.model.rounding import measure_bound
 
 Pixels = npt.NDArray[np.uint8]
 Device = Literal["cpu", "cuda"]
@@ -70,6 +72,8 @@ def contenders(
             found["birder bf16 autocast compiled"] = partial(birder, "bf16", compiled=True)
     network = partial(_from_host if device == "cpu" else _there, model, device, size)
     found |= {f"trapline {precision}": partial(network, precision) for precision in precisions}
+    if "bf16" in precisions and len(model.classes) >= 2:
+        found["trapline checked"] = partial(_checked, model, device, size)
     if device == "cuda":
         fed = partial(_from_host, model, device, size, "bf16")
         found["trapline bf16, from the host"] = fed
@@ -151,6 +155,20 @@ def _from_host(model: Model, device: Device, size: int, precision: Precision, co
         return predict
 
     return Contender(precision, on, threads=2 if predictor.gpu else 1)
+
+
+def _checked(model: Model, device: Device, size: int) -> Contender:
+    """Ours in bf16, and again in float32 what that leaves in doubt, of pixels in the host's memory."""
+    predictor = CheckedPredictor(copy.deepcopy(model), device, measure_bound(model), size, note=_refuse)
+
+    def on(pixels: Pixels) -> Callable[[], Answers]:
+        def predict() -> Answers:
+            predictions = predictor(pixels)
+            return torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.embedding)
+
+        return predict
+
+    return Contender("bf16", on, threads=2 if predictor.gpu else 1)
 
 
 def _predictor(model: Model, device: Device, size: int, precision: Precision) -> Predictor:

@@ -29,7 +29,7 @@ CLASSES = tuple(sorted(species.name for species in SPECIES))
 ARCHITECTURE = Architecture(depths=(1, 1, 1, 1), embed_dim=32, num_heads=1, abs_win_pos_embed=True)
 
 _DRAWN = (160, 120)  # width and height in which examples are drawn: enough for 64 by 64
-_MEAN, _STD = (0.4, 0.4, 0.4), (0.25, 0.25, 0.25)
+MEAN, STD = (0.4, 0.4, 0.4), (0.25, 0.25, 0.25)
 BATCH = 64
 _WARMUP = 20  # steps
 
@@ -52,12 +52,12 @@ def new_network(images: Tensor, seed: int) -> Hiera:
     """An untrained network, made for images like these (uint8 [N, 3, H, W])."""
     torch.manual_seed(seed)
     network = Hiera(ARCHITECTURE, len(CLASSES), SIZE)
-    _whiten(network.get_parameter("stem.proj.weight"), normalise(images[:256]))
+    whiten(network.get_parameter("stem.proj.weight"), normalise(images[:256]))
     return network
 
 
 @torch.no_grad()
-def _whiten(filters: nn.Parameter, pixels: Tensor) -> None:
+def whiten(filters: nn.Parameter, pixels: Tensor) -> None:
     """Starts filters out as the principal components of what they see, and their negatives (arXiv:2404.00498)."""
     count, channels, *kernel = filters.shape
     patches = F.unfold(pixels, tuple(kernel), stride=5).transpose(1, 2).flatten(0, 1)  # 5: some are enough
@@ -113,13 +113,13 @@ def _one_thread() -> Iterator[None]:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Uint8 to what the network takes, float32 [N, 3, H, W]."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels / 255 - mean) / std
 
 
 def save(network: Hiera, path: Path) -> None:
     """Writes a checkpoint as birder does."""
-    model = Model(network, "custom", ARCHITECTURE, CLASSES, SIZE, _MEAN, _STD, weights_sha256="", source=str(path))
+    model = Model(network, "custom", ARCHITECTURE, CLASSES, SIZE, MEAN, STD, weights_sha256="", source=str(path))
     checkpoint.save(model, path)
 
 

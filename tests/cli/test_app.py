@@ -83,7 +83,7 @@ def test_a_help_page_names_the_exit_codes_and_only_defaults_that_say_something(
         "--RESULTS",
         "--no-",
     ):
-        assert noise not in page.replace("--no-crop-square", "").replace("--no-holdout", "")
+        assert noise not in page.replace("--no-crop-square", "").replace("--no-holdout", "").replace("--no-video", "")
 
 
 def test_the_exit_codes_of_a_run_are_those_that_the_help_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_the_options_of_classify_stand_in_groups(capsys: pytest.CaptureFixture[s
     assert main(["classify", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Usage: trapline classify INPUT... OUTPUT --model MODEL [OPTIONS]\n")
-    groups = ["Arguments", "Input", "Model", "Output", "Nightly runs", "Cluster", "Detections"]
+    groups = ["Arguments", "Input", "Model", "Output", "Nightly runs", "Cluster", "Detections", "Video"]
     assert re.findall("╭─ (.+?) ─", shown) == groups
     for name in Options.model_fields:
         assert f" --{name.replace('_', '-')} " in shown

@@ -10,6 +10,8 @@ import torch
 from rich.console import Console
 
 from jobs.benchmark import contenders, decoding, main, rounds
+from jobs.benchmark.checked import Pictures
+from jobs.benchmark.checked import measure as measure_checked
 from jobs.benchmark.contenders import Contender
 from jobs.benchmark.flat_tables import measure as measure_tables
 from jobs.benchmark.model import Row, gflop_per_image, random_model
@@ -17,8 +19,10 @@ from jobs.benchmark.model import measure as measure_model
 from jobs.benchmark.planning import measure as measure_planning
 from jobs.benchmark.rounds import Spread, Timing, take_turns
 from tests.support.archives import jpeg, write_folder
+from tests.support.numerics import smooth_pixels
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
+from trapline.model.rounding import measure_bound
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 
@@ -46,6 +50,17 @@ class TestRounds:
         # A machine that is three times as slow in the second round changes no ratio.
         ours, theirs = Timing(10, [1, 3, 1]), Timing(20, [4, 12, 4])
         assert ours.times_as_fast_as(theirs) == Spread(2, 2, 2)
+
+
+def test_checked_counts_the_classes_that_each_precision_changes(tiny_model: Path) -> None:
+    pictures = Pictures("photographs", torch.from_numpy(smooth_pixels(9)), {})
+    model = checkpoint.load(str(tiny_model))
+    (row,) = measure_checked(QUIET, [model], [pictures], images=70)
+    assert (row.network, row.pictures, row.images) == (str(tiny_model), "photographs", 70)
+    assert row.changed_by_checked <= row.changed_by_bf16 < 70
+    assert 0 < row.probability_error < 0.5
+    assert 0.99 < row.cosine < 1
+    assert row.bound == measure_bound(model)
 
 
 def test_decoding_measures_each_way_and_what_it_changes(tiny_model: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from tests.support.numerics import smooth_pixels
 from trapline.model import checkpoint
-from trapline.model.checked import CheckedPredictor, log_ratio, predictor
+from trapline.model.boundaries import Boundaries, log_ratios
+from trapline.model.checked import CheckedPredictor, predictor
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
@@ -38,9 +39,12 @@ def checked(model: Path, bound: float, notes: list[str] | None = None) -> Checke
     return found
 
 
-def middle(predictions: Predictions) -> float:
-    """A bound that half of the images are below."""
-    return float(np.median(log_ratio(predictions.probabilities)))
+@pytest.fixture(scope="module")
+def distances(tiny_model: Path, plain: dict[str, Predictions]) -> npt.NDArray[np.float64]:
+    """To each class's boundary, by bfloat16, [N, C]."""
+    probabilities = plain["bf16"].probabilities
+    best = probabilities.argmax(axis=1)
+    return Boundaries(checkpoint.load(str(tiny_model)).network).shifts(log_ratios(probabilities, best), best)
 
 
 def values(predictions: Predictions, rows: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.floating]]:
@@ -48,11 +52,14 @@ def values(predictions: Predictions, rows: npt.NDArray[np.bool_]) -> list[npt.ND
 
 
 def test_images_in_doubt_are_those_of_fp32_and_the_others_those_of_bf16(
-    tiny_model: Path, pixels: npt.NDArray[np.uint8], plain: dict[str, Predictions]
+    tiny_model: Path,
+    pixels: npt.NDArray[np.uint8],
+    plain: dict[str, Predictions],
+    distances: npt.NDArray[np.float64],
 ) -> None:
-    bound = middle(plain["bf16"])
+    bound = float(np.median(distances.min(axis=1)))  # half of the images are closer
     found = checked(tiny_model, bound)(pixels)
-    doubtful = log_ratio(plain["bf16"].probabilities) < bound
+    doubtful = distances.min(axis=1) < bound
     assert found.in_bf16 is not None
     np.testing.assert_array_equal(found.in_bf16, ~doubtful)
     for ours, theirs in zip(values(found, ~doubtful), values(plain["bf16"], ~doubtful), strict=True):
@@ -74,31 +81,32 @@ def test_none_or_all_may_be_in_doubt(
     assert set(found.in_bf16.tolist()) == {not all_again}
 
 
-def test_a_bound_that_proves_wrong_is_not_relied_on(
-    tiny_model: Path, pixels: npt.NDArray[np.uint8], plain: dict[str, Predictions]
+def test_images_that_are_carried_too_far_widen_the_bound_for_their_batch_and_all_later_ones(
+    tiny_model: Path,
+    pixels: npt.NDArray[np.uint8],
+    plain: dict[str, Predictions],
+    distances: npt.NDArray[np.float64],
 ) -> None:
     notes: list[str] = []
-    apart = log_ratio(plain["bf16"].probabilities)
-    surest = apart.argmax()
-    broken = checked(tiny_model, apart[surest] / 2, notes)
+    surest = distances.min(axis=1).argmax()
+    narrow = checked(tiny_model, distances[surest].min() / 2, notes)
     # As if bfloat16 were so far off that the surest image is between two classes.
-    best = plain["bf16"].probabilities[surest].argmax()
-    broken.fast.network.get_parameter("classifier.bias").data[best] -= apart[surest]
+    probabilities, nearest = plain["bf16"].probabilities[surest], distances[surest].argmin()
+    bias = narrow.fast.network.get_parameter("classifier.bias").data
+    bias[probabilities.argmax()] -= float(np.log(probabilities.max() / probabilities[nearest]))
     for _ in range(2):
-        found = broken(pixels)
-        assert found.in_bf16 is None
-        np.testing.assert_allclose(found.probabilities, plain["fp32"].probabilities, rtol=0, atol=1e-4)
+        found = narrow(pixels)
+        assert narrow.bound > distances[surest].min()
+        again = narrow.distances(narrow.fast(pixels).probabilities).min(axis=1) < narrow.bound
+        assert again[surest]
+        assert found.in_bf16 is not None
+        np.testing.assert_array_equal(found.in_bf16, ~again)
+        np.testing.assert_allclose(found.probabilities[again], plain["fp32"].probabilities[again], rtol=0, atol=1e-4)
     (note,) = notes
-    assert "where --precision checked expects at most" in note
-    assert note.endswith("this worker goes on in fp32, slower")
+    assert note.endswith("more of them are computed twice, to be safe")
 
 
 def test_what_is_no_number_is_in_doubt(tiny_model: Path, pixels: npt.NDArray[np.uint8]) -> None:
     broken = checked(tiny_model, 0.5, [])
     broken.fast.network.get_parameter("classifier.bias").data[0] = torch.nan
     assert np.isfinite(broken(pixels).probabilities).all()
-
-
-def test_the_ratio_is_that_of_the_two_best() -> None:
-    probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.0, 0.5], [0.0, 0.0, 1.0]], np.float32)
-    np.testing.assert_allclose(log_ratio(probabilities), [np.log(2), 0, np.inf], rtol=1e-6)

@@ -17,10 +17,12 @@ from jobs.demo.drawing.birds import SPECIES
 from jobs.demo.model import CLASSES, SIZE, draw_examples, new_network, save, train
 from trapline.decoding.decode import decode
 from trapline.model import checkpoint
+from trapline.model.checked import CheckedPredictor
 from trapline.model.checkpoint import Model
 from trapline.model.precision import multiplies_in_bf16
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
+from trapline.model.rounding import measure_bound
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -103,6 +105,18 @@ def test_bf16_changes_the_class_of_few_images_and_only_between_almost_equals(
     print(f"{len(changed)} of {IMAGES} changed, where autocast changes {len(allowed)}")
     assert len(changed) <= 2 * len(allowed) + 4
     assert changed.max(initial=0) < 0.03
+
+
+def test_checked_changes_no_class_and_computes_few_images_twice(
+    model: Model, drawn: NDArray[np.uint8], exact: Predictions
+) -> None:
+    bound = measure_bound(model)
+    found = CheckedPredictor(copy.deepcopy(model), "cpu", bound, 8, note=pytest.fail)(drawn)
+    assert found.in_bf16 is not None
+    print(f"{np.mean(~found.in_bf16):.2%} computed twice, within {bound:.3g} of a boundary")
+    assert margins(found, exact).max(initial=0) < 1e-4  # as of fp32 itself, which rounds too
+    assert np.mean(~found.in_bf16) < 0.05
+    assert least_cosine(found, exact) >= 0.998
 
 
 @pytest.mark.gpu

@@ -1,9 +1,7 @@
 """bfloat16's speed with float32's classes: what bfloat16 leaves in doubt is computed again in float32.
 
-Rounding moves the difference of two logits, which is the logarithm of the ratio of two probabilities, by about the same
-for all images of a network, whatever the probabilities are. The class can differ from float32's only where it moves
-that of the two best by more than they are apart. So an image is in doubt where they are closer than a bound, which
-`rounding` measures.
+The class can differ from float32's only where rounding carries the image over the boundary between two classes. So an
+image is in doubt that lies closer to a boundary than rounding carries any: than a bound, which `rounding` measures.
 """
 
 import copy
@@ -15,9 +13,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from trapline.model.boundaries import Boundaries, log_ratios
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
+
+# Times as far as any image was carried that has been computed in both ways, the bound must be.
+_ROOM = 1.25
 
 # Images of a pass in float32 on a GPU: there are few in a batch, and shorter passes would leave most of it idle.
 _GPU_PASS = 16
@@ -46,7 +48,7 @@ class CheckedPredictor:
     Args:
         model: the checkpoint, with at least two classes; its network is moved and cast.
         device: "cpu" or "cuda".
-        bound: of the difference of the two best logits, below which an image is computed again.
+        bound: distance to the nearest boundary below which an image is computed again, see `Boundaries`.
         batch_size: most images in one pass; halved for good when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
@@ -64,14 +66,15 @@ class CheckedPredictor:
         stages: Sequence[str] = (),
         note: Callable[[str], object] = warnings.warn,
     ) -> None:
+        self._boundaries = Boundaries(model.network)
         exact = replace(model, network=copy.deepcopy(model.network))
         few = batch_size if device == "cpu" else min(batch_size, _GPU_PASS)
         self.exact = Predictor(exact, device, "fp32", few, stages, note)
         self.fast = Predictor(model, device, "bf16", batch_size, stages, note)
         self.gpu = self.fast.gpu
-        self.bound = bound
+        self.bound = self.planned = bound
         self._note = note
-        self._trusted = True
+        self._noted = False
 
     @property
     def batch_size(self) -> int:
@@ -81,52 +84,57 @@ class CheckedPredictor:
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
         """Predict for pixels uint8 [N, 3, H, W], N at least 1.
 
-        The images that are computed again show how far bfloat16 is off. Where that is further than the bound, the bound
-        is wrong for these images: they and all later ones are computed in float32.
+        The images that are computed again show how far bfloat16 is off, on the very images of the archive: where that
+        is too close to the bound, the bound is widened for them and all later ones.
 
         Raises:
             FatalError: the device has no memory for even one image.
         """
-        if not self._trusted:
-            return self.exact(pixels)
-        found = self.fast(pixels)
-        doubtful = np.flatnonzero(~(log_ratio(found.probabilities) >= self.bound))  # what is no number is in doubt too
-        if not len(doubtful):
-            return found
-        again = self.exact(pixels[doubtful])
-        moved = _moved(found.probabilities[doubtful], again.probabilities)
-        if not moved <= self.bound:
-            self._trusted = False
+        return self.check(pixels, self.fast(pixels))
+
+    def check(self, pixels: npt.NDArray[np.uint8], found: Predictions) -> Predictions:
+        """Return predictions by bfloat16, with those in doubt computed again; arguments and errors as of the call."""
+        distances = self.distances(found.probabilities).min(axis=1)
+        in_bf16 = np.full(len(distances), True)
+        whole = replace(copy.deepcopy(found), in_bf16=in_bf16)
+        # What is no number is in doubt too.
+        while len(doubtful := np.flatnonzero(in_bf16 & ~(distances >= self.bound))):
+            again = self.exact(pixels[doubtful])
+            self._learn(found.probabilities[doubtful], again.probabilities)
+            _replace(whole, doubtful, again)
+        return whole
+
+    def _learn(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> None:
+        """Widen the bound where bfloat16 carried images, computed in both ways, further than it leaves room for."""
+        needed = _ROOM * self._moved(fast, exact)
+        if needed <= self.bound:
+            return
+        self.bound = needed if np.isfinite(needed) else np.inf
+        if not self._noted:
+            self._noted = True
             self._note(
-                f"bf16 is off by {moved:.2g} in the logarithm of two probabilities' ratio, where --precision checked "
-                f"expects at most {self.bound:.2g}: this worker goes on in fp32, slower"
+                f"--precision checked: bf16 rounds these images more than the model's bound has room for ({needed:.2g} "
+                f"instead of {self.planned:.2g}): more of them are computed twice, to be safe"
             )
-            return self.exact(pixels)
-        return _with_replaced(found, doubtful, again)
+
+    def distances(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return how far images are from the boundary to each other class, float64 [N, C], by their probabilities."""
+        best = probabilities.argmax(axis=1)
+        return self._boundaries.shifts(log_ratios(probabilities, best), best)
+
+    def _moved(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:
+        """Return how far bfloat16 carried images towards the boundary that is nearest by `fast`, at most."""
+        best, nearest = fast.argmax(axis=1), self.distances(fast).argmin(axis=1)
+        with np.errstate(invalid="ignore"):  # between classes whose probability is 0 in both
+            shifts = self._boundaries.shifts(log_ratios(exact, best) - log_ratios(fast, best), best)
+        return float(shifts[np.arange(len(best)), nearest].max())
 
 
-def log_ratio(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the logarithm of the ratio of the two best probabilities, float64 [N], of [N, C]; C is at least 2."""
-    second, first = np.partition(probabilities.astype(np.float64), [-2, -1], axis=1)[:, -2:].T
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(first) - np.log(second))
-
-
-def _moved(fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:
-    """Return how far the log-ratio of the two best classes by `fast` is from that by `exact`, at most; both [N, C]."""
-    best = np.argpartition(fast, [-2, -1], axis=1)[:, -2:]
-    pairs = (np.take_along_axis(each, best, axis=1).astype(np.float64) for each in (fast, exact))
-    with np.errstate(divide="ignore"):
-        ours, theirs = (np.log(pair[:, 1]) - np.log(pair[:, 0]) for pair in pairs)
-    return float(np.abs(ours - theirs).max())
-
-
-def _with_replaced(found: Predictions, places: npt.NDArray[np.intp], again: Predictions) -> Predictions:
-    """Return predictions in which those at some places are others, computed in float32."""
+def _replace(whole: Predictions, places: npt.NDArray[np.intp], again: Predictions) -> None:
+    """Replace the predictions at some places by others, computed in float32."""
     for name in ("probabilities", "energy", "embedding"):
-        getattr(found, name)[places] = getattr(again, name)
-    for stage, maps in found.features.items():
+        getattr(whole, name)[places] = getattr(again, name)
+    for stage, maps in whole.features.items():
         maps[places] = again.features[stage]
-    in_bf16 = np.full(len(found.energy), True)
-    in_bf16[places] = False
-    return replace(found, in_bf16=in_bf16)
+    if whole.in_bf16 is not None:
+        whole.in_bf16[places] = False

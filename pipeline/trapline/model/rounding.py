@@ -7,15 +7,24 @@ from math import ceil, log2
 import numpy as np
 import numpy.typing as npt
 
+from trapline.model.boundaries import Boundaries
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 
-IMAGES = 16
+IMAGES = 32
 
 # Blocks of so many pixels on a side get a random shade each, on top of each other, the larger the blocks the more.
 _BLOCKS = {32: 48, 16: 36, 8: 24, 4: 16, 2: 10, 1: 6}
 
-FACTOR = 8.0
+# Pictures have all these contrasts, in tenths, with each brightness: the last layers stretch what is dark or flat, and
+# its rounding with it, up to twice as far.
+_CONTRASTS = (2, 5, 10, 16)
+_BRIGHTNESSES = (48, 88, 128, 178)
+
+# Times the typical rounding. Of 10,240 drawings and photographs in two trained networks, three were carried more than
+# six times as far as is typical, and of those near a boundary none more than 5.9 times. What is typical of
+# pictures like those of the training was 0.6 to 1.1 times what is of made-up ones (four networks), of others up to 1.4.
+FACTOR = 6.0
 _STEPS_PER_DOUBLING = 4
 
 
@@ -29,18 +38,19 @@ def measure_bound(model: Model) -> float:
 
 
 def typical_rounding(model: Model, pixels: npt.NDArray[np.uint8]) -> float:
-    """Return by how much bfloat16 moves the difference of two logits, the root mean square over images and classes.
+    """Return how far bfloat16 carries pictures towards the boundary of another class.
+
+    It is the root mean square over pictures and classes, which hardly varies with the pictures or the processor.
 
     Args:
         model: with at least two classes.
         pixels: uint8 [N, 3, H, W].
     """
     fast, exact = (logits(model, precision, pixels) for precision in ("bf16", "fp32"))
+    best = fast.argmax(axis=1)
     moved = fast - exact
-    best = fast.argmax(axis=1)[:, None]
-    differences = moved - np.take_along_axis(moved, best, axis=1)
-    others = fast.shape[1] - 1  # of the best one, the difference to itself is none
-    return float(np.sqrt((differences**2).sum() / (len(pixels) * others)))
+    shifts = Boundaries(model.network).shifts(moved - np.take_along_axis(moved, best[:, None], axis=1), best)
+    return float(np.sqrt(np.square(shifts[np.isfinite(shifts)]).mean())) if np.isfinite(shifts).any() else 0.0
 
 
 def logits(model: Model, precision: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -56,14 +66,16 @@ def rounded_up(bound: float) -> float:
 
 
 def made_up_pictures(count: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Return pictures uint8 [N, 3, H, W] with structure of all sizes, as photographs have it; the same everywhere."""
+    """Return pictures uint8 [N, 3, H, W] with structure of all sizes, grey and in colour; the same on every machine."""
     random = np.random.default_rng(0)
     height, width = size
-    pictures = np.empty((count, 3, height, width), np.int64)
-    for picture in pictures:
-        picture[:] = random.integers(64, 192)
+    pictures = np.zeros((count, 3, height, width), np.int64)
+    for number, picture in enumerate(pictures):
         for side, shade in _BLOCKS.items():
-            for channels, amplitude in ((1, shade), (3, shade // 2)):  # grey, and tinted
-                shades = random.integers(-amplitude, amplitude + 1, (channels, height // side, width // side))
-                picture += shades.repeat(side, axis=1).repeat(side, axis=2)
+            shades = random.integers(-shade, shade + 1, (4, height // side, width // side))
+            grey, tints = shades[:1], shades[1:] // 2
+            picture += (grey if number % 3 == 0 else grey + tints).repeat(side, axis=1).repeat(side, axis=2)
+        picture *= _CONTRASTS[number % 4]
+        picture //= 10
+        picture += _BRIGHTNESSES[number // 4 % 4]
     return pictures.clip(0, 255).astype(np.uint8)
