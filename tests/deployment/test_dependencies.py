@@ -21,6 +21,8 @@ ICEBERG = [each for each in PROJECT["optional-dependencies"]["iceberg"] if not e
 LARGE = {"torch", "torchcodec"}
 # Not imported, but needed: fsspec opens s3:// URLs with the one, cyclopts YAML files with the other.
 USED_BY_NAME = {"s3fs", "pyyaml"}
+# Imported where torch brings it: its builds for GPUs do.
+WITH_TORCH = {"triton"}
 SUBSET = [
     "tests/test_config.py",
     "tests/results/test_parquet.py",
@@ -46,7 +48,7 @@ def imported(paths: list[Path]) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.partition(".")[0])
     distributions = packages_distributions()
-    outside = modules - {*sys.stdlib_module_names, "trapline"}
+    outside = modules - {*sys.stdlib_module_names, *WITH_TORCH, "trapline"}
     return {distributions[module][0].lower().replace("_", "-") for module in outside}
 
 
