@@ -31,7 +31,7 @@ class _Background:
 
     def __init__(self) -> None:
         self._started = Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         Thread(target=self._run, name="ray start", daemon=True).start()
 
@@ -45,9 +45,10 @@ class _Background:
     def _run(self) -> None:
         try:
             _connect()
-        except Exception as error:  # noqa: BLE001 - it is the caller of `wait` who needs it
+        except BaseException as error:  # noqa: BLE001 - it is the caller of `wait` who needs it
             self._error = error
-        self._started.set()
+        finally:
+            self._started.set()
         # Linux kills a process that was started to die with its parent when the parent's thread ends that started it.
         Event().wait()
 
@@ -187,14 +188,14 @@ def _silent_stderr() -> Iterator[None]:
     What Python code prints there meanwhile, in another thread, arrives.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept = os.dup(2)  # never closed: handlers of logging that are made meanwhile, in other threads, keep the stream
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    before, sys.stderr = sys.stderr, os.fdopen(kept, "w", buffering=1, closefd=False)
+    before, sys.stderr = sys.stderr, (ours := os.fdopen(kept, "w", buffering=1, closefd=False))
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
         os.dup2(kept, 2)
-        sys.stderr = before
-        os.close(kept)
+        if sys.stderr is ours:
+            sys.stderr = before
         os.close(nowhere)

@@ -32,6 +32,8 @@ def test_a_container_is_known_by_its_bytes_and_whether_it_is_whole(
     [
         b"",
         b"\xff\xd8\xff\xe0" + bytes(20),
+        # Packets of MPEG-TS begin with a G, and so may the length of a JPEG's first segment.
+        b"\xff\xd8\xff\xe1" + (b"G" + bytes(191)) * 9,
         b"RIFF\0\0\0\0WEBPVP8 ",
         b"RIFF\0\0\0\0WAVEfmt ",
         b"\0\0\0\x1cftypheic\0\0\0\0mif1heic",

@@ -3,11 +3,13 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from tests.support.archives import jpeg, pictures, sidecar, write_parquet, write_tar, write_zip
+from tests.support.clips import clip
 from trapline.decoding.crops import Cropping
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.results.rows import usable
@@ -213,3 +215,24 @@ class TestImagesThatTheDetectorSaw:
         assert isinstance(last, DecodedChunk)
         assert last.end is not None
         assert last.end.broken
+
+
+def test_frames_of_clips_are_bounded_as_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_MAX_PARTS", 5)
+    film = clip(frames=3, rate=1)
+    found = read(write_tar(tmp_path / "a.tar", {"a.mp4": film, "a.json": b"{}", "b.mp4": film, "c.jpg": jpeg(1)}))
+    assert keys(found) == ["a.mp4"] * 4 + [""]
+    assert "split it, or lower --video-frames" in found[-1].rows.column("error")[-1].as_py()
+    # The sidecar stands on the clip's own row alone.
+    metadata = [text for chunk in found for text in chunk.rows.column("metadata").to_pylist()]
+    assert metadata == ["{}", None, None, None, None]
+
+
+def test_a_clip_whose_file_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    def decode(*_: object, **__: object) -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", "a.mp4")
+
+    (failure,) = read_chunks(shard(write_tar(tmp_path / "a.tar", {"a.mp4": clip(frames=1)})), SIZE, 4, decode)
+    assert isinstance(failure, Failure)
+    assert failure.transient
+    assert "a.mp4: FileNotFoundError" in failure.reason or "a.mp4: [Errno 2]" in failure.reason

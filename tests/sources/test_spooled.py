@@ -33,6 +33,12 @@ def test_a_full_disk_is_no_fault_of_the_clip(monkeypatch: pytest.MonkeyPatch) ->
         SpooledFile.copied(lambda to: to.write(b"abc"))
 
 
+def test_a_folder_of_temporary_files_that_is_gone_is_no_fault_of_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(TransientError, match=r"^/nowhere: a clip cannot be copied there .*set TMPDIR"):
+        SpooledFile.copied(lambda to: to.write(b"abc"))
+
+
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "folder"])
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_clips_of_every_kind_of_shard_come_as_files(kind: str, place: str, tmp_path: Path, bucket: str) -> None:

@@ -114,6 +114,7 @@ def rescore_(
     listed = species_list.read(species) if species else None
     tree = taxonomy.read(taxonomy_) if taxonomy_ else None
     scorer = _scorer(found, learned, listed, tree, threshold)
+    dataset.require_columns(found, scorer.reads)
     mark = rescore.fingerprint(found, scorer, listed, tree)
     plan = rescore.plan(found, output, mark, replace_)
     if plan.todo or learned.refit:

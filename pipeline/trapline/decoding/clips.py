@@ -287,6 +287,9 @@ class _Reading:
                     return
 
     def _note(self, what: object) -> None:
+        """Keep the first damage; raise MemoryError, which says nothing of the clip."""
+        if isinstance(what, BaseException) and is_out_of_memory(what):
+            raise MemoryError from what
         self.damage = self.damage or in_one_line(what if isinstance(what, Exception) else Exception(str(what)))
 
 

@@ -49,7 +49,7 @@ def recognise(head: bytes) -> Container | None:
         return Container("mov", "mov", _boxes)
     if head.startswith(_ASF_HEADER):
         return Container("asf", "asf", _asf)
-    if _TS_PACKETS.match(head):
+    if _TS_PACKETS.match(head) and not head.startswith((b"\xff\xd8\xff", b"GIF8")):
         return Container("mts", "mpegts", _transport_stream)
     if head[:4] in (b"\0\0\1\xba", b"\0\0\1\xb3"):
         return Container("mpg", "mpeg" if head[3] == 0xBA else "mpegvideo", lambda _, __: False)

@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,7 @@ class CheckedPredictor:
         self.bound = self.planned = bound
         self._note = note
         self._noted = False
+        self._learning = Lock()  # a GPU's predictor is called by several threads
 
     @property
     def batch_size(self) -> int:
@@ -107,11 +109,12 @@ class CheckedPredictor:
     def _learn(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> None:
         """Widen the bound where bfloat16 carried images, computed in both ways, further than it leaves room for."""
         needed = _ROOM * self._moved(fast, exact)
-        if needed <= self.bound:
-            return
-        self.bound = needed if np.isfinite(needed) else np.inf
-        if not self._noted:
-            self._noted = True
+        with self._learning:
+            if needed <= self.bound:
+                return
+            self.bound = needed if np.isfinite(needed) else np.inf
+            first, self._noted = not self._noted, True
+        if first:
             self._note(
                 f"--precision checked: bf16 rounds these images more than the model's bound has room for ({needed:.2g} "
                 f"instead of {self.planned:.2g}): more of them are computed twice, to be safe"

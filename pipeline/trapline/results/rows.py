@@ -35,6 +35,10 @@ def image_rows(
     """
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
     columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
+    # Up to 1,000 frames of a clip would repeat a sidecar of up to a MiB.
+    for number, fact in enumerate(facts):
+        if fact.frame_seconds is not None:
+            columns["metadata"][number] = None
     columns["image_uri"] = [f"{shard_uri}#{key}" for key in columns["key"]]
     columns["shard"] = [shard_uri] * len(records)
     kinds = IMAGE_FIELDS

@@ -61,7 +61,7 @@ IMAGE_FIELDS = [
     _column("camera_make", _WORD, "from EXIF"),
     _column("camera_model", _WORD, "from EXIF"),
     _column("camera_serial", _WORD, "from EXIF"),
-    _column("metadata", pa.string(), "the image's .json sidecar, verbatim"),
+    _column("metadata", pa.string(), "the .json sidecar of the image or clip, verbatim; null on the row of a frame"),
     _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
 ]
 """What decoding knows of an image or a clip; a frame has the columns of its clip, and its own `frame_seconds`."""

@@ -108,7 +108,7 @@ def _compare_images(shard: Shard) -> Finding:
         file = pq.ParquetFile(stream)
         footer = Footer.from_metadata(file.metadata.metadata or {})
         facts = footer.fingerprint.facts if footer else {}
-        shard = replace(shard, image_column=facts.get("image_column"), clips=facts.get("video", True))
+        shard = replace(shard, image_column=facts.get("image_column"), clips="video_fps" in facts)
         images, broken = _hashes(shard)
         names = [name for name in _COMPARED if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=names):

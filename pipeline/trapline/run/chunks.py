@@ -17,7 +17,7 @@ from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.decoding.sandbox import Decode, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
-from trapline.errors import ImageError, ShardBroken, TransientError, TraplineError
+from trapline.errors import ImageError, ShardBroken, TransientError, TraplineError, in_one_line
 from trapline.results.rows import image_rows
 from trapline.run.messages import DecodedChunk, EndOfShard, Failure, PredictedChunk
 from trapline.run.reuse import PreviousResult
@@ -29,6 +29,8 @@ from trapline.sources.spooled import SpooledFile
 
 # Rows that a chunk has at most for each image that it may have: those without pixels take little, but not nothing.
 _ROWS_PER_IMAGE = 4
+# Frames and crops in a shard. The driver holds their rows until the shard is written, with predictions 6.5 KB each.
+_MAX_PARTS = 1_000_000
 
 Item = TypeVar("Item")
 
@@ -163,6 +165,7 @@ class _Builder:
         self.detected = detected
         self.index = 0
         self._decoding = 0.0
+        self._parts = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -192,7 +195,10 @@ class _Builder:
         if data is None:
             pixels, facts = None, Facts("failed", str(record.error), media_type=media_type(record.key))
         else:
-            pixels, facts = self.decode(data, self.size, crops=cut)
+            try:
+                pixels, facts = self.decode(data, self.size, crops=cut)
+            except OSError as error:  # of the file of a clip, which says nothing of the clip
+                raise TransientError(f"{self.shard.uri}: {record.key}: {in_one_line(error)}") from error
         whole = self.detected is None or self.detected.cropping.whole
         rows = [_Row(facts)]
         if isinstance(facts, ClipFacts):
@@ -219,7 +225,18 @@ class _Builder:
         return ClipFile(clip.path, clip.sha256, clip) if clip else record.data
 
     def add(self, image: _Image) -> Iterator[DecodedChunk]:
-        """Add the rows of an image; yield the chunks that it fills."""
+        """Add the rows of an image; yield the chunks that it fills.
+
+        Raises:
+            ShardBroken: the shard has more frames and crops than a driver has memory for.
+        """
+        parts = sum(row.crop is not None or row.facts.frame_seconds is not None for row in image.rows)
+        self._parts += parts
+        if parts and self._parts > _MAX_PARTS:
+            raise ShardBroken(
+                f"{self.shard.uri}: has more than {_MAX_PARTS:,} frames of clips and crops; "
+                "split it, or lower --video-frames"
+            )
         for row in image.rows:
             has_room = sum(other is not None for other in self.images) < self.most
             if not has_room or len(self.records) == _ROWS_PER_IMAGE * self.most:

@@ -186,8 +186,10 @@ class PredictorActor:
     def _end_if_device_lost(self, error: Exception) -> None:
         if self.lost and is_device_lost(error):
             self._ending.acquire()  # for good: several calls fail at once, which is one loss
-            self.lost.record(in_one_line(error))
-            _end_process(error)
+            try:
+                self.lost.record(in_one_line(error))
+            finally:
+                _end_process(error)
 
 
 def _end_process(error: Exception) -> NoReturn:

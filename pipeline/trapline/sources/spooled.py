@@ -38,10 +38,13 @@ class SpooledFile:
             copy: writes the clip's bytes; what it raises is raised.
 
         Raises:
-            TransientError: the disk of temporary files is full.
+            TransientError: the folder of temporary files takes no more.
         """
         nameless = _DESCRIPTORS.exists()
-        file: Any = tempfile.TemporaryFile() if nameless else tempfile.NamedTemporaryFile(prefix="trapline-")  # noqa: SIM115
+        try:
+            file: Any = tempfile.TemporaryFile() if nameless else tempfile.NamedTemporaryFile(prefix="trapline-")  # noqa: SIM115
+        except OSError as error:
+            raise _full(error) from error
         sink = _Hashing(file)
         copy(sink)  # type: ignore[arg-type]
         sink.flush()
