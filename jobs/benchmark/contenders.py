@@ -59,7 +59,7 @@ def contenders(
     Args:
         model: whose weights they have.
         device: where.
-        precisions: of ours.
+        precisions: of Trapline's networks.
         size: of a batch.
         compiled: whether those are among them that `torch.compile` makes fast.
         tuned: whether ours is there once more, with kernels that torch tries out.
