@@ -130,7 +130,7 @@ def _connect() -> None:
 
 
 def _quieten() -> None:
-    """Drop Ray's log: what is wrong comes back as rows, failures and exceptions, and the rest is not for our readers."""
+    """Drop Ray's log: what is wrong comes back as rows, failures and exceptions; the rest is not for our readers."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
