@@ -28,7 +28,8 @@ def cli_page() -> str:
     parts = [_TOP, "\n".join(["| command | |", "|---|---|", *summaries])]
     for name, command in COMMANDS.items():
         text = command.generate_docs(heading_level=2, recursive=False)
-        text = text.replace(f"trapline {name} {name} ", f"trapline {name} ")  # cyclopts has it twice in a usage line
+        # cyclopts has the name twice in a usage line
+        text = re.sub(rf"^trapline {name} {name}\b", f"trapline {name}", text, flags=re.MULTILINE)
         parts += [text, str(command.help_epilogue)]
     return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)).replace("```console", "```text") + "\n"
 

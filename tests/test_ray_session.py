@@ -66,13 +66,17 @@ ray.shutdown()
 @pytest.mark.slow
 def test_a_command_has_ray_started_meanwhile_and_its_processes_end_with_it() -> None:
     code = """
-import sys
+import sys, time
 from trapline.ray_session import connect, run_command, start_in_background
 def command():
     start_in_background()
     print("while Ray starts", file=sys.stderr)
-    connect()
     import ray
+    while not ray.is_initialized():
+        time.sleep(0.1)
+    import ray.data  # which sets up a log of its own
+    connect()
+    ray.data.range(1).map(lambda row: row).materialize()
     print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.get_runtime_context().gcs_address)
     return 3
 run_command(command)

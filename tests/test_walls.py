@@ -42,7 +42,7 @@ ROOMS = {
         "analysis",
     },
 }
-WINGS = {"search", "events", "rescoring", "camtrapdp", "report"}
+WINGS = {"search", "events", "rescoring", "camtrapdp", "report", "flat_tables"}
 RAY = {"ray_session", "run.ray_stream", "run.capacity", "monitoring.prometheus", "analysis.parallel"}
 LIGHT = ("ledger", "footer", "fingerprint", "layout", "schema")
 

@@ -51,7 +51,7 @@ def model(
     ] = False,
     json: Json = None,
 ) -> int:
-    """The network alone, against birder's, by precision; how fast, and how far its answers are from float32's."""
+    """Compare the network alone with birder's, by precision: speed, and distance of its answers from float32's."""
     console = Console()
     where: Literal["cpu", "cuda"] = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     loaded = checkpoint.load(model) if model else random_model()
@@ -93,7 +93,7 @@ def decode(
     rounds: Rounds = 5,
     json: Json = None,
 ) -> int:
-    """Bytes to pixels on one core, against birder's transform, and what the model makes of the difference."""
+    """Time bytes to pixels on one core, beside birder's transform; compare what the model makes of the pixels."""
     console = Console()
     images = decoding.photographs(folder)
     loaded = checkpoint.load(model) if model else random_model()
@@ -132,7 +132,7 @@ def pipeline(
     rounds: Rounds = 2,
     json: Json = None,
 ) -> int:
-    """Whole programs, from photographs to answers on disk, beside birder-predict, a bare loop and naive Ray Data."""
+    """Time whole programs, from photographs to answers on disk: birder-predict, a bare loop, naive Ray Data too."""
     console = Console()
     images = decoding.photographs(folder)
     with TemporaryDirectory() as scratch:
@@ -155,7 +155,7 @@ def growth(
     times: Annotated[tuple[int, ...], Parameter(help="Sizes of archives, in multiples of that.")] = (1, 10, 100),
     json: Json = None,
 ) -> int:
-    """Time and memory of `trapline classify` as the archive grows, its shards shrink, its decode workers multiply."""
+    """Measure time and memory of `classify` as the archive grows, shards shrink, decode workers multiply."""
     console = Console()
     with TemporaryDirectory() as scratch:
         runs = growth_benchmark.measure(console, decoding.photographs(folder), Path(scratch), base, times)
@@ -177,7 +177,7 @@ def planning(
     shards: int = 20_000,
     json: Json = None,
 ) -> int:
-    """A second night over an archive that is done: cost per shard, without and with the cache of footers."""
+    """Plan a second night over an archive that is done: cost per shard, without and with the cache of footers."""
     console = Console()
     rows = planning_benchmark.measure(console, place, shards)
     table = new_table("step", "seconds", "ms a shard")
@@ -197,7 +197,7 @@ def checked(
     model: Annotated[tuple[str, ...], Parameter(help="Trained checkpoints; default: four small ones, trained.")] = (),
     json: Json = None,
 ) -> int:
-    """The classes of `--precision checked` against those of fp32: how many differ, and how many are computed twice."""
+    """Compare the classes of `--precision checked` with fp32's: how many differ, how many are computed twice."""
     console = Console()
     with console.status("drawing"):
         drawings = checked_benchmark.drawings(checked_benchmark.DRAWINGS, seed=1)
@@ -237,7 +237,7 @@ def gpu(
     compile_cache: Annotated[Path | None, Parameter(help="Keep compiled networks here, for the next node.")] = None,
     json: Json = None,
 ) -> int:
-    """What a GPU must tell first: its parts, the networks, where time goes, and whole runs (the last needs Ray)."""
+    """Measure a GPU step by step: its parts, the networks, where time goes, whole runs (the last needs Ray)."""
     console = Console()
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda: torch finds no GPU here; try the steps with --device cpu")
@@ -275,7 +275,7 @@ def tables(
     images: Annotated[int, Parameter(help="Images in each shard.")] = 10,
     json: Json = None,
 ) -> int:
-    """A question by DuckDB over s3fs: to a result file for each shard, and to what `trapline tables` made of them."""
+    """Ask DuckDB over s3fs: results with a file for each shard, and what `trapline tables` made of them."""
     console = Console()
     rows = flat_tables_benchmark.measure(console, place, shards, images)
     table = new_table("question", "of", "files", "HEAD", "GET", "LIST", "requests", "MB", "seconds")
@@ -314,5 +314,5 @@ def write_figures(path: Path | None, name: str, figures: dict[str, Any]) -> None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmarks; gives the exit code."""
+    """Run the benchmarks; return the exit code."""
     return run_app(app, arguments)

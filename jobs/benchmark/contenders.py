@@ -54,12 +54,12 @@ class Contender:
 def contenders(
     model: Model, device: Device, precisions: Sequence[Precision], size: int, compiled: bool, tuned: bool = False
 ) -> dict[str, Callable[[], Contender]]:
-    """All of them, by name, birder's in float32 first; each is made when it is called for.
+    """Return all contenders by name, birder's in float32 first; each is made when it is called for.
 
     Args:
         model: whose weights they have.
         device: where.
-        precisions: of ours.
+        precisions: of Trapline's networks.
         size: of a batch.
         compiled: whether those are among them that `torch.compile` makes fast.
         tuned: whether ours is there once more, with kernels that torch tries out.
@@ -88,7 +88,7 @@ def contenders(
 
 
 def normalised(model: Model, pixels: Pixels) -> Tensor:
-    """As birder's networks get them."""
+    """Return pixels as birder's networks get them."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.rgb_mean, model.rgb_std))
     return (torch.from_numpy(pixels).float().div_(255) - mean).div_(std)
 
@@ -119,7 +119,7 @@ def _birder(model: Model, device: Device, precision: Precision, compiled: bool =
 def _there(
     model: Model, device: Device, size: int, precision: Precision, compiled: bool = False, mode: str | None = None
 ) -> Contender:
-    """Ours, of pixels that lie on the device."""
+    """Return Trapline's network, of pixels that lie on the device."""
     predictor = _predictor(model, device, size, precision)
     network = Compiled(predictor.answer, _refuse, mode)
     if compiled:
@@ -140,7 +140,7 @@ def _there(
 
 
 def _from_host(model: Model, device: Device, size: int, precision: Precision, compiled: bool = False) -> Contender:
-    """Ours, as a run has it: pixels and answers lie in the host's memory."""
+    """Return Trapline's network as a run has it: pixels and answers lie in the host's memory."""
     predictor = _predictor(model, device, size, precision)
     if compiled and predictor.gpu:
         _compile(predictor.gpu.answer, predictor, size)
@@ -158,7 +158,7 @@ def _from_host(model: Model, device: Device, size: int, precision: Precision, co
 
 
 def _checked(model: Model, device: Device, size: int) -> Contender:
-    """Ours in bf16, and again in float32 what that leaves in doubt, of pixels in the host's memory."""
+    """Return Trapline's network in bf16, and again in float32 where in doubt, of pixels in the host's memory."""
     predictor = CheckedPredictor(copy.deepcopy(model), device, measure_bound(model), size, note=_refuse)
 
     def on(pixels: Pixels) -> Callable[[], Answers]:

@@ -50,7 +50,7 @@ class Row:
 
 
 def photographs(folder: Path) -> list[bytes]:
-    """The sound images below a folder, in the order of their names.
+    """List the sound images below a folder, in the order of their names.
 
     Raises:
         UsageError: there are none.
@@ -63,18 +63,18 @@ def photographs(folder: Path) -> list[bytes]:
 
 
 def pixels(images: Sequence[bytes], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """All of them as a network takes them, uint8 [N, 3, H, W]."""
+    """Return images as a network takes them, uint8 [N, 3, H, W]."""
     return torch.stack([_pixels(data, size, "exact") for data in images]).numpy()
 
 
 def megapixels(images: Sequence[bytes]) -> float:
-    """Of an image, on average."""
+    """Return the average size of an image."""
     sizes = [Image.open(io.BytesIO(data)).size for data in images]
     return sum(width * height for width, height in sizes) / len(sizes) / 1e6
 
 
 def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int) -> list[Row]:
-    """All ways, in turn, over all images.
+    """Measure all ways, in turn, over all images.
 
     Args:
         console: shows what is going on.
@@ -121,7 +121,7 @@ def measure(console: Console, images: Sequence[bytes], model: Model, rounds: int
 
 
 def cost_of_damage(console: Console, images: Sequence[bytes], size: tuple[int, int], rounds: int) -> dict[str, Spread]:
-    """What damaged files cost, as a multiple of the time that the same files take when they are sound."""
+    """Measure what damaged files cost, as a multiple of the time that the same files take when they are sound."""
     damages: dict[str, Callable[[bytes], bytes]] = {
         "sound": lambda data: data,
         "cut in half": lambda data: data[: len(data) // 2],
@@ -146,7 +146,7 @@ def _pixels(data: bytes, size: tuple[int, int], mode: DecodeMode) -> Tensor:
 
 
 def _birders(size: tuple[int, int]) -> dict[str, Callable[[bytes], Tensor]]:
-    """Its inference transform on what its two loaders give, up to the uint8 stage."""
+    """Return birder's inference transform on what its two loaders give, up to the uint8 stage."""
     from birder.data.transforms.classification import inference_preset
     from torchvision.io import decode_image
     from torchvision.transforms import v2

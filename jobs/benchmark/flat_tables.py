@@ -62,7 +62,7 @@ class Row:
 
     @property
     def requests(self) -> int:
-        """Of all kinds."""
+        """Return the number of all kinds."""
         return self.heads + self.gets + self.lists
 
 

@@ -49,7 +49,7 @@ class Run:
 
 
 def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int, times: Sequence[int]) -> list[Run]:
-    """Runs over archives of growing size; then over as many images in ten times as many shards; then with two readers.
+    """Run over archives of growing size; then over as many images in ten times as many shards; then with two readers.
 
     Args:
         console: shows what is going on.
@@ -81,7 +81,7 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
 
 
 def write_archive(folder: Path, images: Sequence[bytes], count: int, per_shard: int) -> Path:
-    """One tar under many names: each of them is a shard like any other, and takes no room."""
+    """Write one tar under many names: each of them is a shard like any other, and takes no room."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     first = folder / "00000.tar"
@@ -118,7 +118,7 @@ def _watched(arguments: Sequence[str]) -> tuple[float, dict[str, int]]:
 
 
 def _held(driver: int) -> list[tuple[str, int]]:
-    """Bytes that each process of a run holds for itself now; not those that it shares."""
+    """Return the bytes that each process of a run holds for itself now; not those that it shares."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
@@ -130,7 +130,7 @@ def _held(driver: int) -> list[tuple[str, int]]:
 
 
 def held_alone(process: Path) -> int:
-    """Bytes that a process, such as `/proc/self`, holds and shares with no other."""
+    """Return the bytes that a process, such as `/proc/self`, holds and shares with no other."""
     _, resident, shared, *_ = map(int, (process / "statm").read_text().split())
     return (resident - shared) * _PAGE
 

@@ -58,7 +58,7 @@ class Row:
 
 
 def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int = 0) -> Model:
-    """A network of random weights, with a classifier that tells images apart."""
+    """Return a network of random weights, with a classifier that tells images apart."""
     torch.manual_seed(seed)
     network = Hiera(VARIANTS[variant], CLASSES, size).eval().requires_grad_(False)
     torch.nn.init.normal_(network.get_parameter("classifier.weight"))
@@ -67,7 +67,7 @@ def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int
 
 
 def gflop_per_image(model: Model) -> float:
-    """Of products and attention in one pass, a multiplication and an addition counted as two."""
+    """Return the GFLOP of products and attention in one pass, a multiplication and an addition counted as two."""
     with torch.device("meta"):
         network = Hiera(model.architecture, len(model.classes), model.size).eval()
         image = torch.empty(1, 3, *model.size)
@@ -86,7 +86,7 @@ def measure(
     compiled: bool,
     tuned: bool = False,
 ) -> tuple[list[Row], dict[Precision, float]]:
-    """All contenders, in turn, at one size of batch after the other.
+    """Measure all contenders, in turn, at one size of batch after the other.
 
     Args:
         console: shows what is going on.
@@ -137,7 +137,7 @@ def measure(
 
 
 def _first_pass(row: Row, make: Callable[[], Contender], pixels: Pixels, reference: Answers) -> tuple[Row, Contender]:
-    """A contender, built for this row and compared with the reference."""
+    """Build a contender for this row and compared with the reference."""
     started = perf_counter()
     contender = make()
     _over(contender.on, np.resize(pixels, (row.batch_size, *pixels.shape[1:])), row.batch_size)
@@ -172,14 +172,14 @@ def _round(contender: Contender, pixels: Pixels, size: int, device: Device) -> C
 
 
 def _over(on: On, pixels: Pixels, size: int) -> Answers:
-    """The answers to all pixels, batch by batch, in the host's memory."""
+    """Return the answers to all pixels, batch by batch, in the host's memory."""
     batches = [on(pixels[start : start + size])() for start in range(0, len(pixels), size)]
     probabilities, embeddings = (torch.cat([part.cpu() for part in parts]) for parts in zip(*batches, strict=True))
     return probabilities, embeddings
 
 
 def _reference(model: Model, device: Device) -> On:
-    """Our network as it reads, in float32, by few images at a time."""
+    """Run Trapline's plain network in float32, by few images at a time."""
     network = copy.deepcopy(model.network).to(device)
 
     def on(pixels: Pixels) -> Callable[[], Answers]:
@@ -195,7 +195,7 @@ def _reference(model: Model, device: Device) -> On:
 
 
 def _peak(console: Console, device: Device, precision: Precision) -> float:
-    """GFLOP/s of a product of large square matrices: the best of several, by the better of two libraries on a CPU."""
+    """Return GFLOP/s of a product of large square matrices: the best of several, on a CPU the better library's."""
     side = 8192 if device == "cuda" else 2048
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

@@ -28,13 +28,13 @@ class Photographs(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 [3, H, W]."""
+        """Return one image, uint8 [3, H, W]."""
         pixels, _ = decode(self.paths[index].read_bytes(), self.size)
         return torch.zeros(3, *self.size, dtype=torch.uint8) if pixels is None else pixels
 
 
 def bare(model_path: str, folder: str, output: str) -> None:
-    """A loop over a DataLoader; the answers go into one file at the end."""
+    """Loop over a DataLoader; the answers go into one file at the end."""
     model = checkpoint.load(model_path)
     predictor = _predictor(model)
     images = DataLoader(Photographs(folder, model.size), batch_size=8, num_workers=1)
@@ -47,7 +47,7 @@ def bare(model_path: str, folder: str, output: str) -> None:
 
 
 def naive(model_path: str, folder: str, output: str) -> None:
-    """Ray Data as its documentation has it: read_images, map_batches, write_parquet."""
+    """Run Ray Data as its documentation has it: read_images, map_batches, write_parquet."""
     import ray
 
     class Classify:

@@ -41,12 +41,12 @@ class Row:
 
     @property
     def milliseconds_a_shard(self) -> float:
-        """On average."""
+        """Return the average."""
         return 1000 * self.seconds / self.shards
 
 
 def measure(console: Console, place: str, shards: int) -> list[Row]:
-    """Makes an archive of empty tars with a result for each, and plans a second night over it.
+    """Make an archive of empty tars with a result for each, and plan a second night over it.
 
     Args:
         console: shows what is going on.

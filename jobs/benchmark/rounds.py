@@ -23,7 +23,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> "Spread":
-        """Over the rounds."""
+        """Return the figure over the rounds."""
         return cls(median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -44,11 +44,11 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Items a second, in the median."""
+        """Return items a second, in the median."""
         return self.items / median(self.seconds)
 
     def times_as_fast_as(self, other: "Timing") -> Spread:
-        """Ratio of the rates, round by round."""
+        """Return the ratio of the rates, round by round."""
         own, theirs = ([seconds / timing.items for seconds in timing.seconds] for timing in (self, other))
         return Spread.of([slow / fast for fast, slow in zip(own, theirs, strict=True)])
 
@@ -56,7 +56,7 @@ class Timing:
 def take_turns(
     console: Console, contenders: Mapping[str, Callable[[], int]], rounds: int, warm: bool = True
 ) -> dict[str, Timing]:
-    """Runs all contenders in turn, round after round.
+    """Run all contenders in turn, round after round.
 
     Args:
         console: shows which one is running.
@@ -79,7 +79,7 @@ def take_turns(
 
 
 def machine() -> dict[str, str | int]:
-    """Where figures come from."""
+    """Return what machine figures come from."""
     names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),

@@ -46,7 +46,7 @@ class Row:
 def measure(
     console: Console, images: Sequence[bytes], model: Model, scratch: Path, small: int, large: int, rounds: int
 ) -> list[Row]:
-    """All programs, in turn.
+    """Measure all programs, in turn.
 
     Args:
         console: shows what is going on.
@@ -125,7 +125,7 @@ def _run(command: Sequence[str], scratch: Path, count: int) -> Callable[[], int]
 
 
 def _archive(scratch: Path, images: Sequence[bytes], count: int) -> None:
-    """The same images, loose and in tars; a comment at the end makes each of them different."""
+    """Write the same images, loose and in tars; a comment at the end makes each of them different."""
     folder, shards = scratch / f"images-{count}", scratch / f"shards-{count}"
     folder.mkdir()
     shards.mkdir()

@@ -90,7 +90,7 @@ def after_the_night(folder: Path) -> list[list[str]]:
 
 
 def make_archive(console: Console, archive: Path) -> None:
-    """Draws the archive, under another name until it is whole."""
+    """Draw the archive, under another name until it is whole."""
     console.rule("[bold]an archive", style="dim")
     unfinished = archive.with_name("_archive")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -112,7 +112,7 @@ def make_archive(console: Console, archive: Path) -> None:
 
 
 def make_model(console: Console, path: Path) -> None:
-    """Trains the model on scenes that are not in the archive."""
+    """Train the model on scenes that are not in the archive."""
     console.rule("[bold]a model", style="dim")
     started = perf_counter()
     drawn = list(_progress(console, draw_examples(_MODEL_SEED, EXAMPLES), EXAMPLES, "drawing"))
@@ -131,12 +131,12 @@ def make_model(console: Console, path: Path) -> None:
 
 
 def classify_archive(archive: Path, output: Path, model: Path) -> int:
-    """THE GLUE: runs the classify job as its command line does, and gives its exit code."""
+    """Run the classify job as its command line does; return its exit code."""
     return classify.main([str(archive), str(output), "--model", str(model)])
 
 
 def show_accuracy(console: Console, truth: Path, output: Path) -> None:
-    """Compares the rows with the truth; a photograph without a row would count as wrong."""
+    """Compare the rows with the truth; a photograph without a row would count as wrong."""
     console.rule("[bold]was it right?", style="dim")
     places = {"truth": str(truth), "output": f"{output}/**/*.parquet"}
     table = _table("species", "photographs", "right", "by day", "by night", "if not, taken for")
@@ -148,7 +148,7 @@ def show_accuracy(console: Console, truth: Path, output: Path) -> None:
 
 
 def show_query(console: Console, output: Path) -> None:
-    """What anyone can ask: Hive partitions in the input's path are columns of the output."""
+    """Print who lives where: Hive partitions in the input's path are columns of the output."""
     console.rule("[bold]who lives where?", style="dim")
     query = _WHO_LIVES_WHERE.format(output=output)
     console.print(Syntax(query, "sql", theme="ansi_dark", background_color="default"), "")
@@ -182,5 +182,5 @@ def _progress(console: Console, steps: Iterable[T], total: int, description: str
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the demo; gives the exit code."""
+    """Run the demo; return the exit code."""
     return run(app, arguments)

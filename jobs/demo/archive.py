@@ -56,7 +56,7 @@ class Camera:
 
     @property
     def shards(self) -> list[str]:
-        """Paths below the archive."""
+        """Return the paths below the archive."""
         return [f"site={self.site}/{self.name}/{file}" for file in self.files]
 
 
@@ -109,7 +109,7 @@ CLIPS = (
 
 
 def build_archive(folder: Path, seed: int, images: int) -> list[Photograph]:
-    """Draws an archive of `images` photographs into a folder, and writes `truth.csv` beside it.
+    """Draw an archive of `images` photographs into a folder, and write `truth.csv` beside it.
 
     The same seed gives the same bytes. The last picture of `TRUNCATED` breaks off; `BROKEN` ones and junk are extra.
 
@@ -137,7 +137,7 @@ def build_archive(folder: Path, seed: int, images: int) -> list[Photograph]:
 def photograph(
     rng: np.random.Generator, species: Species, night: bool, camera: Camera, moment: datetime, size: Size
 ) -> Image.Image:
-    """What a camera takes of a bird, RGB, with the strip that it burns into the lower edge."""
+    """Return what a camera takes of a bird, RGB, with the strip that it burns into the lower edge."""
     habitat = next(habitat for habitat in HABITATS if habitat.name == camera.site)
     image = draw_scene(rng, species, night, size, habitat)
     _burn_in(image, camera, moment, int(rng.integers(-2, 12) + 8 * (not night)))
@@ -145,12 +145,12 @@ def photograph(
 
 
 def cameras_of(species: Species) -> list[Camera]:
-    """The cameras before which a bird may come."""
+    """Return the cameras before which a bird may come."""
     return [camera for camera in CAMERAS if camera.site in species.habitats]
 
 
 def _plan(seed: int, images: int) -> Iterator[Photograph]:
-    """Who comes where and when; pictures are numbered through, by camera and time."""
+    """Plan who comes where and when; pictures are numbered through, by camera and time."""
     rng = np.random.default_rng(seed)
     homes = [(camera.site, shard) for camera in CAMERAS for shard in camera.shards]
     number = 1
@@ -207,13 +207,13 @@ def _exif(camera: Camera, moment: datetime, milliseconds: int) -> Image.Exif:
 
 
 def _degrees(angle: float) -> tuple[float, float, float]:
-    """Degrees, minutes and seconds."""
+    """Return degrees, minutes and seconds."""
     minutes, seconds = divmod(round(abs(angle) * 3600, 2), 60)
     return float(minutes // 60), float(minutes % 60), seconds
 
 
 def _burn_in(image: Image.Image, camera: Camera, moment: datetime, celsius: int) -> None:
-    """Maker, moon, temperature, station and time, in a black strip over the lower edge."""
+    """Draw maker, moon, temperature, station and time in a black strip over the lower edge."""
     width, height = image.size
     tall = max(4, round(height * 0.055))
     middle, font, pen = height - tall / 2, _font(tall * 0.62), ImageDraw.Draw(image)
@@ -255,7 +255,7 @@ def _write(path: Path, files: list[_File], camera: Camera, species: dict[str, st
 
 
 def _with_sidecars(files: Iterable[_File], camera: Camera, species: dict[str, str]) -> Iterator[_File]:
-    """As WebDataset has it: what is known about a picture follows it, in JSON under the same name."""
+    """Yield files as WebDataset has them: what is known about a picture follows it, in JSON under the same name."""
     for file in files:
         known = {"site": camera.site, "camera": camera.name, "species": species[file.name]}
         yield file
@@ -271,7 +271,7 @@ def _write_tar(path: Path, files: Iterable[_File]) -> None:
 
 
 def _write_zip(path: Path, files: Iterable[_File]) -> None:
-    """As an SD card is zipped up: pictures below DCIM."""
+    """Write a zip as an SD card is zipped up: pictures below DCIM."""
     with zipfile.ZipFile(path, "w") as card:
         for file in files:
             name = file.name if "/" in file.name else f"DCIM/100TRAIL/{file.name}"

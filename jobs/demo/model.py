@@ -35,7 +35,7 @@ _WARMUP = 20  # steps
 
 
 def draw_examples(seed: int, count: int) -> Iterator[tuple[Tensor, int]]:
-    """Photographs as in the archive and yet none of it: uint8 [3, 64, 64], and the index of the class."""
+    """Draw photographs as in the archive and yet none of it: uint8 [3, 64, 64], and the index of the class."""
     birds = sorted(SPECIES, key=lambda species: species.name)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -49,7 +49,7 @@ def draw_examples(seed: int, count: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def new_network(images: Tensor, seed: int) -> Hiera:
-    """An untrained network, made for images like these (uint8 [N, 3, H, W])."""
+    """Return an untrained network, made for images like these (uint8 [N, 3, H, W])."""
     torch.manual_seed(seed)
     network = Hiera(ARCHITECTURE, len(CLASSES), SIZE)
     whiten(network.get_parameter("stem.proj.weight"), normalise(images[:256]))
@@ -58,7 +58,7 @@ def new_network(images: Tensor, seed: int) -> Hiera:
 
 @torch.no_grad()
 def whiten(filters: nn.Parameter, pixels: Tensor) -> None:
-    """Starts filters out as the principal components of what they see, and their negatives (arXiv:2404.00498)."""
+    """Start filters out as the principal components of what they see, and their negatives (arXiv:2404.00498)."""
     count, channels, *kernel = filters.shape
     patches = F.unfold(pixels, tuple(kernel), stride=5).transpose(1, 2).flatten(0, 1)  # 5: some are enough
     variances, components = torch.linalg.eigh(patches.T.cov())
@@ -67,7 +67,7 @@ def whiten(filters: nn.Parameter, pixels: Tensor) -> None:
 
 
 def train(network: Hiera, images: Tensor, labels: Tensor, epochs: int, seed: int) -> Iterator[float]:
-    """Trains in place, a step at a time; gives the loss of each step.
+    """Train in place, a step at a time; yield the loss of each step.
 
     Args:
         network: for images of their size; in eval mode at the end.
@@ -102,7 +102,7 @@ def train(network: Hiera, images: Tensor, labels: Tensor, epochs: int, seed: int
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same sums in the same order on every machine, and no waiting for a core that others use."""
+    """Use one thread: the same sums in the same order on every machine, and no waiting for a core that others use."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -112,13 +112,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Uint8 to what the network takes, float32 [N, 3, H, W]."""
+    """Convert uint8 to what the network takes, float32 [N, 3, H, W]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels / 255 - mean) / std
 
 
 def save(network: Hiera, path: Path) -> None:
-    """Writes a checkpoint as birder does."""
+    """Write a checkpoint as birder does."""
     model = Model(network, "custom", ARCHITECTURE, CLASSES, SIZE, MEAN, STD, weights_sha256="", source=str(path))
     checkpoint.save(model, path)
 
@@ -139,7 +139,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Moves each matrix."""
+        """Move each matrix."""
         for group in self.param_groups:
             for weight in group["params"]:
                 average = self.state[weight].setdefault("average", torch.zeros_like(weight))
@@ -151,7 +151,7 @@ class Muon(Optimizer):
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are 1, by three Newton-Schulz steps of the authors' quintic."""
+    """Return nearly the nearest matrix of singular values 1, by three Newton-Schulz steps of the authors' quintic."""
     tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
     for _ in range(3):

@@ -1,6 +1,6 @@
-"""Notice that Python has to compile torch again in each process: 5 s of a processor each, three or more in every run.
+"""Notice that Python has to compile torch again in each process, three or more in every run: 7 s each instead of 2 s.
 
-pip compiles what it installs, uv does not unless it is told to (`--compile-bytecode`); Python itself keeps what it has
+pip compiles what it installs, uv only with `--compile-bytecode`; Python itself keeps what it has
 compiled, but not under PYTHONDONTWRITEBYTECODE, nor where the user of a container may not write to the packages.
 """
 

@@ -73,6 +73,7 @@ def connect() -> None:
     """
     if _background:
         _background.wait()
+        _quieten()  # ray.data, where it was imported meanwhile, has set up its log since
     else:
         _connect()
 
@@ -118,9 +119,7 @@ def _connect() -> None:
 
     if ray.is_initialized():
         return
-    # What is wrong comes back as rows, failures and exceptions; Ray's own messages are not for the reader of our log.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    _quieten()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if on_shared_cluster():
@@ -129,6 +128,12 @@ def _connect() -> None:
             _start()
     finally:
         _handle_sigterm(on_sigterm)
+
+
+def _quieten() -> None:
+    """Drop Ray's log: what is wrong comes back as rows, failures and exceptions; the rest is not for our readers."""
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _handle_sigterm(handler: Any) -> None:

@@ -69,7 +69,7 @@ class TestTheCommandLine:
         assert main([*arguments, "--stop-at", soon]) == 0
         assert f"Stopped by --stop-at {soon}: 3 shards left for the next night." in capsys.readouterr().out
         assert main([*arguments, "--since", "2999-01-01"]) == 0
-        assert "Nothing to do: passed over 3 shards of the input, by --since, --where and --part." in " ".join(
+        assert "Nothing to do: skipped 3 shards of the input, by --since, --where and --part." in " ".join(
             capsys.readouterr().out.split()
         )
 

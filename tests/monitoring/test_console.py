@@ -246,7 +246,7 @@ class TestPlan:
     def test_counts_what_is_not_meant(self) -> None:
         screen = Screen()
         print_plan(screen, replace(run_progress(todo=2).manifest("planned"), shards_passed_over=7), None)
-        assert "  passed over   7 shards of the input, by --since, --where and --part" in screen.lines
+        assert "  skipped       7 shards of the input, by --since, --where and --part" in screen.lines
 
     def test_says_how_the_last_run_fared(self) -> None:
         screen = Screen()

@@ -47,7 +47,7 @@ def scale(
         table.add_row(name, *each, f"{fit.held_out_error:+.0%}", *(f"{fit(target):,.0f}" for target in targets))
     if fits:
         console.print(table)
-        console.print("The error is that of the largest run's cost as foretold by the others.")
+        console.print("The error is that of the largest run's cost as predicted from the others.")
     write_figures(
         json, "scale", {"runs": [asdict(run) for run in runs], "fits": {k: asdict(fit) for k, fit in fits.items()}}
     )
@@ -58,7 +58,7 @@ def scale(
 def feeding(
     *,
     workers: Annotated[tuple[int, ...], Parameter(help="Numbers of decode workers.")] = (1, 2, 4, 8),
-    decode_rate: Annotated[float, Parameter(help="Images/s of one of them.")] = 82.9,
+    decode_rate: Annotated[float, Parameter(help="Images/s of one of them.")] = 77.5,
     predict_rate: Annotated[float, Parameter(help="Images/s of the one predictor.")] = 400.0,
     json: Json = None,
 ) -> int:

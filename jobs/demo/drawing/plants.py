@@ -88,7 +88,7 @@ _KINDS = {"grass": _grass, "reed": _reed, "bush": _bush, "fern": _fern}
 
 
 def _branch(rng: np.random.Generator, left: float, right: float) -> Iterator[Part]:
-    """A bough that reaches in from one side and carries the bird at 0, 0; in percent of the frame's height."""
+    """Draw a bough that reaches in from one side and carries the bird at 0, 0; in percent of the frame's height."""
     end, way = (-left, 1) if rng.random() < 0.5 else (right, -1)
     x = np.linspace(way * rng.uniform(16, 42), end - way * 5, 9)
     y = rng.uniform(-5, 12) * (x / 140) ** 2 + rng.normal(0, 0.8, 9) * (np.abs(x) > 10)
@@ -104,7 +104,7 @@ def _branch(rng: np.random.Generator, left: float, right: float) -> Iterator[Par
 
 
 def _post(rng: np.random.Generator, _left: float, _right: float) -> Iterator[Part]:
-    """A weathered fence post with the bird on top at 0, 0; in percent of the frame's height."""
+    """Draw a weathered fence post with the bird on top at 0, 0; in percent of the frame's height."""
     half = rng.uniform(3.0, 4.5)
     top = ((-half, 1.2), (-half * 0.7, -0.4), (half * 0.8, 0.0), (half, 1.4))
     yield Part(points=(*top, (half * 1.1, 70.0), (-half * 1.1, 70.0)), colour="#8a7c6a", sharp=True)

@@ -80,7 +80,7 @@ def parse(text: str) -> Source:
 
 
 def located(sources: Sequence[Source]) -> str:
-    """SQL: `deployment` and `camera` of an image row, both null where no source says something."""
+    """Return the SQL of `deployment` and `camera` of an image row, both null where no source says something."""
     cases = {
         column: " ".join(f"when {source.says} then {getattr(source, column)}" for source in sources)
         for column in ("deployment", "camera")

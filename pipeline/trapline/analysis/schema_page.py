@@ -1,4 +1,4 @@
-"""The page that documents the row and the footer, `docs/schema.md`, drawn from the code that writes them.
+"""The page that documents the row and the footer, `docs/schema.md`, generated from the code that writes them.
 
 `python -m jobs.docs` writes it; a test fails where page and code differ.
 """
@@ -47,7 +47,7 @@ _FOOTER_KEYS = {
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     return "\n".join([*_rows(), "", *_footer(), ""])
 
 
@@ -55,9 +55,9 @@ def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
 One Parquet file per shard, one row per image and per clip, one per sampled frame of a clip besides, and with
-`--detections` one per crop. Schema version {SCHEMA_VERSION}; this page is drawn from the code, and `trapline schema`
-prints it. C is the number of the model's classes, D the width of its embedding (768 for the base models), c·h·w the
-size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
+`--detections` one per crop. Schema version {SCHEMA_VERSION}; this page is generated from the code, and
+`trapline schema` prints it. C is the number of the model's classes, D the width of its embedding (768 for the base
+models), c·h·w the size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -99,7 +99,7 @@ def _scalar(kind: pa.DataType) -> str:
 
 
 def _in_duckdb(schema: pa.Schema) -> dict[str, str]:
-    """What DuckDB makes of each column of a file."""
+    """Return the type that DuckDB gives each column of a file."""
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
         path = str(Path(folder) / "empty.parquet")
         pq.write_table(schema.empty_table(), path)

@@ -15,7 +15,7 @@ from trapline.storage.store import Entry
 
 PREFIX = "trapline://"
 
-# DuckDB asks for the last 8 bytes, then for the footer: some 30 KB of ours.
+# DuckDB asks for the last 8 bytes, then for the footer: some 30 KB of a result's.
 _TAIL = 2**16
 # The columns of one row group without its vectors mostly lie within so much.
 _READ_AHEAD = 2**18

@@ -3,8 +3,8 @@
 RESULTS is the OUTPUT of `classify` or `rescore`. FILE names each image by the path of its shard below INPUT and its own
 path in it, so a tool that opens the folder INPUT finds loose photographs, and those of an archive that was unpacked
 into a folder of the archive's name. Boxes are those of `classify --detections`, with the most probable classes of each;
-without --detections each image has one box around all of it. A clip has those of its sampled frames. With --events,
-the species are those of an image's event, the mean over its images.
+without --detections each image has one box around all of it, and each sampled frame of a clip always has. With
+--events, the species are those of an image's event, the mean over its images.
 """
 
 from collections.abc import Sequence

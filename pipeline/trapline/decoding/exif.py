@@ -50,7 +50,7 @@ class Exif:
 
 
 def read(image: Image) -> Exif:
-    """Reads the facts from an opened image of any format; needs no pixels, and never raises for what is in the file."""
+    """Read the facts from an opened image of any format; need no pixels, and never raise for what is in the file."""
     root = _directory(image)
     details = _directory(image, ExifTags.IFD.Exif)
     clock = _clock(root, details)

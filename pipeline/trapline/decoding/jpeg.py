@@ -149,12 +149,12 @@ def blank_stretch(data: bytes, header: Header) -> str | None:
 
 
 def breaks_off(data: bytes, header: Header) -> bool:
-    """Whether the file ends before its picture does: within the header, or without an end marker behind the scan."""
+    """Return whether the file ends before its picture: within the header, or without an end marker behind the scan."""
     return header.ended or (header.scan is not None and data.find(END_OF_IMAGE, header.scan) < 0)
 
 
 def runs_on(data: bytes, header: Header) -> bool:
-    """Whether another JPEG begins before the picture ends, as where a card lost track of its clusters."""
+    """Return whether another JPEG begins before the picture ends, as where a card lost track of its clusters."""
     _, end = _further_scans(data, header)
     return header.scan is not None and data.startswith(_BEGINNING, end)
 

@@ -34,7 +34,7 @@ class Decode(Protocol):
     """`decode_media`, in some process."""
 
     def __call__(self, data: bytes | ClipFile, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
-        """As `decode_media`."""
+        """Decode one image or clip, as `decode_media` does."""
 
 
 # Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
@@ -113,7 +113,7 @@ class Sandbox:
         self._pipe: Any = None
 
     def __call__(self, data: bytes | ClipFile, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
-        """As `decode_media`."""
+        """Decode one image or clip, as `decode_media` does."""
         error = ""
         timeout = self._timeout * (1 if isinstance(data, bytes) else CLIP_TIMES)
         # Twice, since a child may also be killed for want of memory, when it is not the image's fault.

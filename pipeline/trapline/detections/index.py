@@ -140,7 +140,7 @@ def counted(detections: Detections, shards: Sequence[Shard], output: str) -> Ind
 def _matched(
     detections: Detections, shards: Sequence[Shard], output: str, scratch: str
 ) -> Iterator[tuple[sqlite3.Connection, Index]]:
-    """The database of all boxes by shard and key, and what was counted on the way."""
+    """Yield the database of all boxes by shard and key, and what was counted on the way."""
     with closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
         database.executescript(_SCHEMA)
         index = Index()

@@ -94,7 +94,7 @@ def print_plan(console: Console, planned: Manifest, last: Mapping[str, Any] | No
     table.add_row("  done already", f"{planned.shards_already_done:,} ({_images(planned.images_already_done)})")
     table.add_row("  to do", f"{planned.shards_todo:,} ({_bytes(planned.bytes_todo)})")
     if planned.shards_passed_over:
-        table.add_row("  passed over", _passed_over(planned))
+        table.add_row("  skipped", _skipped(planned))
     if planned.ignored:
         table.add_row("ignored files", Text(display_text(_listed(planned.ignored))))
     if last:
@@ -109,7 +109,7 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     total = sum(manifest.images.values())
     if not manifest.shards_committed and not manifest.shards_failed and not manifest.shards_left:
         if not manifest.shards_in:
-            console.print(f"Nothing to do: passed over {_passed_over(manifest)}.")
+            console.print(f"Nothing to do: skipped {_skipped(manifest)}.")
             return
         images = _images(manifest.images_already_done)
         one = manifest.shards_in == 1
@@ -155,7 +155,7 @@ def print_summary(console: Console, manifest: Manifest, output: str) -> None:
     console.print(Text(f"manifest  {output}/_trapline/runs/{manifest.run_id}.json"), soft_wrap=True)
 
 
-def _passed_over(manifest: Manifest) -> str:
+def _skipped(manifest: Manifest) -> str:
     return f"{_counted(manifest.shards_passed_over, 'shard')} of the input, by --since, --where and --part"
 
 

@@ -1,4 +1,4 @@
-"""What a Parquet file of ours says of itself, in the key-value metadata of its footer."""
+"""What a Parquet file of Trapline says of itself, in the key-value metadata of its footer."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ FINGERPRINT_KEY = f"{_KEY}fingerprint"
 CLASSES_KEY = f"{_KEY}classes"
 _SHARD_KEY = f"{_KEY}shard"
 
-# A footer of ours has some 30 KB, most of it the names of the classes.
+# A result's footer has some 30 KB, most of it the names of the classes.
 _FOOTER_BYTES = 2**16
 _MAGIC = b"PAR1"
 # Reading a footer is one request of some 20 ms: this many at a time keep one core of the driver busy.

@@ -25,7 +25,7 @@ def image_rows(
     facts: Sequence[Facts],
     crops: Sequence[tuple[int, Box] | None] | None = None,
 ) -> pa.RecordBatch:
-    """The decoder's half of some rows of a shard.
+    """Return the decoder's half of some rows of a shard.
 
     Args:
         shard_uri: of the shard.
@@ -53,19 +53,19 @@ def image_rows(
 
 
 def of_images(rows: Rows) -> Rows:
-    """The own rows of images and clips, without those of crops and frames."""
+    """Return the own rows of images and clips, without those of crops and frames."""
     return _without_crops(without_frames(rows))
 
 
 def without_frames(rows: Rows) -> Rows:
-    """The rows of images, clips and their crops, without those of the frames of clips."""
+    """Return the rows of images, clips and their crops, without those of the frames of clips."""
     if "frame_seconds" not in rows.schema.names:
         return rows
     return rows.filter(rows.column("frame_seconds").is_null())
 
 
 def of_frames(rows: Rows) -> Rows:
-    """The own rows of the frames of clips, without those of their crops."""
+    """Return the own rows of the frames of clips, without those of their crops."""
     if "frame_seconds" not in rows.schema.names:  # rows of an older version
         return rows.slice(0, 0)
     return _without_crops(rows.filter(rows.column("frame_seconds").is_valid()))
@@ -76,7 +76,7 @@ def _without_crops(rows: Rows) -> Rows:
 
 
 def usable(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Which rows have pixels, bool [N]."""
+    """Return which rows have pixels, bool [N]."""
     return np.array([status != "failed" for status in rows.column("status").to_pylist()], dtype=bool)
 
 
@@ -86,7 +86,7 @@ def with_predictions(
     columns: Columns,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
-    """Both halves: predictions, one per row that has one and in their order, beside what decoding knew; null elsewhere.
+    """Add the model's half: predictions, one per row that has one and in their order; null elsewhere.
 
     Args:
         rows: the decoder's half.
@@ -100,7 +100,7 @@ def with_predictions(
 
 
 def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, columns: Columns) -> list[pa.Array]:
-    """The model's half of some rows: predictions, one per row of the mask and in their order; null elsewhere.
+    """Return the model's half of some rows: predictions, one per row of the mask and in their order; null elsewhere.
 
     Args:
         mask: which rows have a prediction, bool [N].
@@ -116,14 +116,14 @@ def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, 
 
 
 def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
-    """Rows that were read from a result file, in the types that `with_predictions` gives."""
+    """Return rows that were read from a result file, in the types that `with_predictions` gives."""
     kinds = [plain_type(field.type) for field in columns.schema]
     arrays = [rows.column(name).cast(kind) for name, kind in zip(columns.schema.names, kinds, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
 
 
 def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
-    """All rows of a shard, in the types of the schema."""
+    """Return all rows of a shard, in the types of the schema."""
     whole = pa.Table.from_batches(batches)
     encoded = [
         column.dictionary_encode() if pa.types.is_dictionary(field.type) else column
@@ -133,13 +133,13 @@ def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
 
 
 def classes_csv(classes: Sequence[str]) -> bytes:
-    """The order of `probabilities`, as the file that stands beside the rows."""
+    """Return the order of `probabilities`, as the file that stands beside the rows."""
     lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(classes))
     return "\n".join(["index,species", *lines, ""]).encode()
 
 
 def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k: int) -> dict[str, pa.Array]:
-    """The columns `species`, `probability` and `top_k`; of classes that are equally probable the first comes first.
+    """Return `species`, `probability` and `top_k`; of classes that are equally probable the first comes first.
 
     Args:
         probabilities: float32 [N, C].
@@ -178,14 +178,14 @@ def _prediction_arrays(predictions: Predictions, columns: Columns) -> dict[str, 
 
 
 def vectors(array: npt.NDArray[np.floating]) -> pa.ListArray:
-    """float32 or float16 [N, D] as a column of N lists of D."""
+    """Return an array float32 or float16 [N, D] as a column of N lists of D."""
     count, width = array.shape
     offsets = pa.array(np.arange(count + 1) * width).cast(pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(array.ravel()))
 
 
 def matrix(lists: pa.ListArray, width: int) -> npt.NDArray[np.floating]:
-    """N lists of D, without nulls, as an array [N, D] of their own type; a view of the same memory.
+    """Return N lists of D, without nulls, as an array [N, D] of their own type; a view of the same memory.
 
     Args:
         lists: such as `vectors` makes, or lists of fixed size.

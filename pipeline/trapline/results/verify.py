@@ -157,7 +157,7 @@ def _hashes(shard: Shard) -> tuple[dict[str, bytes | None], bool]:
 
 
 def _stray(result: Result, read: set[str]) -> Finding:
-    """A result under no shard's name: its rows stay when the shard has gone from the input; any other is wrong."""
+    """Judge a result under no shard's name: its rows stay when its shard has gone from the input; else it is wrong."""
     if result.shard is None:
         return Finding(result.url, None, trouble="not written by Trapline")
     if result.shard in read:

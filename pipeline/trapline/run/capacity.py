@@ -205,7 +205,7 @@ class CapacityMonitor(Periodic):
 
 
 def device(config: RunConfig) -> Literal["cpu", "cuda"]:
-    """Where inference runs; `auto` is a GPU where there is one now."""
+    """Return where inference runs; `auto` is a GPU where there is one now."""
     if config.device != "auto":
         return config.device
     if not on_shared_cluster():
@@ -227,7 +227,7 @@ def _amount(node: Mapping[str, Any], kind: str) -> float:
 
 
 def _all_but(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Selects any other node: not of the same groups either, of which more may come."""
+    """Return a selector of all other nodes, outside of the same groups, too, of which more may come."""
     selector = {}
     for label in _NODE, _GROUP:
         if values := {node["Labels"][label] for node in nodes if node["Labels"].get(label)}:
@@ -246,7 +246,7 @@ def _nothing() -> None:
 
 
 def _autoscaler() -> Any:
-    """What Ray's autoscaler is about (`AutoscalingState`); empty where it has no way to start nodes."""
+    """Return the state of Ray's autoscaler (`AutoscalingState`); empty where it has no way to start nodes."""
     reply = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
     return reply.autoscaling_state

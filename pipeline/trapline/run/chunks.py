@@ -94,7 +94,7 @@ def read_chunks(
     except MemoryError:
         yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, isolate=True)
         return
-    except Exception as error:  # noqa: BLE001 - a bug of ours costs the shard and is named, rather than the night
+    except Exception as error:  # noqa: BLE001 - a bug costs the shard and is named, rather than the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []

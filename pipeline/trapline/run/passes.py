@@ -1,7 +1,7 @@
 """Passes over the shards: what one pass leaves without a result is read again by the next.
 
-Ray Data moves the work; it is never believed. What counts is what was committed: after each pass the shards without a
-result are read again, and what still has none after the last pass is named in the manifest.
+Ray Data moves the work; only committed files count. After each pass the shards without a result are read again, and
+what still has none after the last pass is named in the manifest.
 """
 
 from collections.abc import Callable, Generator, Iterator

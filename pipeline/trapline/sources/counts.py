@@ -50,7 +50,7 @@ def _gives_row(name: str, shard: Shard) -> bool:
 
 def _zip_names(stream: IO[bytes]) -> Iterator[str]:
     for info in zipfile.ZipFile(stream).infolist():
-        if not info.is_dir() and info.external_attr >> 28 in (0, 8):  # type of file: none is told, or a regular one
+        if not info.is_dir() and info.external_attr >> 28 in (0, 8):  # type of file: none, or a regular one
             yield info.filename
 
 

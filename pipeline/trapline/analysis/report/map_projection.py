@@ -1,7 +1,7 @@
 """A map's projection, grid of degrees and scale bar, computed here, so that a page needs no tiles from a server.
 
 The projection is equirectangular: kilometres east and north of a point in the middle, true along its parallel and along
-all meridians. Of a survey area of some hundred kilometres nobody could measure the difference on a screen.
+all meridians. For a survey area of some hundred kilometres the difference cannot be measured on a screen.
 """
 
 import math

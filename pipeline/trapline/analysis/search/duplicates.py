@@ -44,7 +44,7 @@ class Near:
 
 
 def exact(connection: duckdb.DuckDBPyConnection, results: Results) -> str:
-    """Images with the same bytes, across all shards, as a table of the connection; raises StorageError.
+    """List images with the same bytes, across all shards, in a table of the connection; raises StorageError.
 
     Its columns: group from 1, the largest first; copies in the group; image_uri; captured_at; content_sha256 in hex.
     Two passes over the digests: the first keeps each that there is, and DuckDB puts on disk what is too much. Files
@@ -74,7 +74,7 @@ def exact(connection: duckdb.DuckDBPyConnection, results: Results) -> str:
 
 
 def near(connection: duckdb.DuckDBPyConnection, results: Results, threshold: float, window: float) -> Near:
-    """Pairs of images whose embeddings have at least this cosine, of one camera and within a window of time.
+    """List pairs of images whose embeddings have at least this cosine, of one camera and within a window of time.
 
     All pairs of ten million images are 5e13, which two cores would multiply for a week or so: hence the rule. A camera
     is a make, model and serial number as EXIF has them; cameras that say no serial number are compared with all of
@@ -144,7 +144,7 @@ class _Rows:
 
 
 def _spread(connection: duckdb.DuckDBPyConnection, file: IO[bytes]) -> int:
-    """Writes embeddings of length 1 to the file, and what else is needed to the table `places`; gives their width."""
+    """Write embeddings of length 1 to the file, what else is needed to the table `places`; return their width."""
     connection.execute("""
         CREATE OR REPLACE TABLE pairs (cosine FLOAT, seconds DOUBLE, earlier BIGINT, later BIGINT);
         CREATE OR REPLACE TABLE places (image_uri VARCHAR, camera UBIGINT, time DOUBLE, timed BOOLEAN, place BIGINT)
@@ -187,7 +187,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -
 
 
 def _pairs(rows: _Rows, first: int, threshold: float, window_ms: int) -> pa.Table:
-    """The pairs of each row from `first` on with those before it, in the columns of the table `pairs`."""
+    """Return the pairs of each row from `first` on with those before it, in the columns of the table `pairs`."""
     places = np.arange(len(rows.time))
     back = places[first:, None] - places
     cosine = rows.unit[first:] @ rows.unit.T
@@ -211,7 +211,7 @@ def _pairs(rows: _Rows, first: int, threshold: float, window_ms: int) -> pa.Tabl
 
 
 def _cut(rows: _Rows, first: int, window_ms: int) -> int:
-    """How many rows from `first` on have more in their window than they are compared with."""
+    """Return how many rows from `first` on have more in their window than they are compared with."""
     places = np.arange(max(first, REACH + 1), len(rows.time))
     beyond = places - REACH - 1
     same_camera = rows.camera[places] == rows.camera[beyond]

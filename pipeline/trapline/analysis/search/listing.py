@@ -59,7 +59,7 @@ def show(console: Console, connection: duckdb.DuckDBPyConnection, query: str, li
 
 
 def _for_spreadsheets(connection: duckdb.DuckDBPyConnection, query: str) -> str:
-    """The query, with its texts as text to Excel and LibreOffice: a name may be `=HYPERLINK(…)`."""
+    """Return the query, with its texts as text to Excel and LibreOffice: a name may be `=HYPERLINK(…)`."""
     described = connection.sql(f"FROM ({query}) LIMIT 0")
     columns = []
     for column, kind in zip(described.columns, described.types, strict=True):

@@ -38,7 +38,7 @@ class Example:
 def examples(
     connection: duckdb.DuckDBPyConnection, results: Results, names: Sequence[str], model: str | None
 ) -> list[Example]:
-    """The examples of these names: rows of the results with their stored embeddings, or else pictures.
+    """Return the examples of these names: rows of the results with their stored embeddings, or else pictures.
 
     A picture is decoded as for `classify` and embedded in fp32: against rows that were computed in bf16 its own row has
     a cosine a little below 1.
@@ -81,7 +81,7 @@ def nearest(
     count: int,
     where: str | None = None,
 ) -> str:
-    """The rows most like any of the examples, the examples' own rows left out, as a table of the connection.
+    """Find the rows most like any of the examples, without the examples' own, as a table of the connection.
 
     Its columns: rank from 1; cosine, of the embedding with that of the nearest example; example, its name, where there
     are several; species and probability, where the model has classes; captured_at; image_uri. Equals stand in the order
@@ -162,7 +162,7 @@ def _row(connection: duckdb.DuckDBPyConnection, results: Results, name: str) -> 
 
 
 def _model(results: Results, source: str) -> Model:
-    """The checkpoint of the results, for pictures of their size."""
+    """Load the checkpoint of the results, for pictures of their size."""
     facts = results.fingerprint.facts
     variant = facts["architecture"]["variant"]
     size = facts["size"]
