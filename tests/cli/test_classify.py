@@ -169,9 +169,7 @@ class TestOnS3:
         self.refused([f"{bucket}/{place}", f"{bucket}/output", "--model", str(tiny_model)], change, expected)
 
     def test_a_missing_bucket_is_one_clear_line(self, archive_url: str, tiny_model: Path) -> None:
-        self.refused(
-            ["s3://nowhere/archive", "s3://nowhere/out", "--model", str(tiny_model)], {}, "s3://nowhere/archive"
-        )
+        self.refused(["s3://nowhere/archive", "s3://nowhere/out", "--model", str(tiny_model)], {}, "s3://nowhere/")
 
     def test_a_missing_output_bucket_is_found_before_anything_is_read(self, archive_url: str, tiny_model: Path) -> None:
         self.refused([archive_url, "s3://nowhere/out", "--model", str(tiny_model)], {}, "s3://nowhere/out")

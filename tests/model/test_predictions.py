@@ -39,7 +39,7 @@ def test_every_array_has_its_documented_type_and_shape(
         "energy": (np.float32, (IMAGES,)),
         "embedding": (np.float32, (IMAGES, architecture.embedding_size)),
     }
-    assert {field.name for field in fields(found)} == {*expected, "features"}
+    assert {field.name for field in fields(found)} == {*expected, "features", "in_bf16"}
     for name, (dtype, shape) in expected.items():
         array = getattr(found, name)
         assert (array.dtype, array.shape) == (dtype, shape), name

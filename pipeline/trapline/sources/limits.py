@@ -34,8 +34,9 @@ def max_metadata_bytes(size: int) -> int:
     return _METADATA_BYTES + _METADATA_PER_BYTE * size
 
 
-def image_error(size: int, most: int = MAX_IMAGE_BYTES) -> ImageError | None:
+def image_error(size: int, most: int | None = None) -> ImageError | None:
     """Return why a file of so many bytes is not read as an image, or as a clip with its own limit; None where it is."""
+    most = MAX_IMAGE_BYTES if most is None else most
     if size <= most:
         return None
     return ImageError("too_large", f"{size} bytes in one file; the limit is {most}")

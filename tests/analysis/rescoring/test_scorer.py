@@ -47,6 +47,7 @@ def test_keys_stay_and_failed_rows_stay_with_nothing_in_them(tmp_path: Path) -> 
         "key",
         "status",
         "error",
+        "media_type",
     }
     assert {field.name for field in IMAGE_FIELDS} < set(rows[0])
 
