@@ -73,7 +73,7 @@ class Quota:
         self._metadata_bytes -= len(metadata)
         return True
 
-    def take_data(self, size: int, most: int = MAX_IMAGE_BYTES) -> ImageError | None:
+    def take_data(self, size: int, most: int | None = None) -> ImageError | None:
         """Take the bytes of an image or a clip into account; return why they are not read, or None where they are."""
         if size > self._data_bytes:
             return ImageError("too_large", "the shard unpacks to many times its size, and this image is beyond it")
