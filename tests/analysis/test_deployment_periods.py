@@ -113,6 +113,17 @@ def test_what_is_in_no_period_is_said_and_counted(tmp_path: Path, capsys: pytest
     ]
 
 
+@pytest.mark.parametrize("end", ["2024-05-01T12", "20240501T120000", "2024-05-01 12:00"])
+def test_an_end_with_an_hour_is_no_whole_day(end: str, tmp_path: Path) -> None:
+    text = f"{HEADER}one,a,c1,,,2024-04-01,{end}\n"
+    assert placed(tmp_path, text, "2024-05-01T12:00:00", "2024-05-01T12:00:01") == ["one", "outside_deployment"]
+
+
+def test_times_of_a_zone_are_other_than_those_of_the_results(tmp_path: Path) -> None:
+    placed(tmp_path, MOVED, "2024-05-05T10:00:00", timezone="Pacific/Auckland")
+    assert event_dataset.find(f"{tmp_path}/events", dataset.find(f"{tmp_path}/results")).corrects_clocks
+
+
 def test_a_corrected_time_decides(tmp_path: Path) -> None:
     write(f"{tmp_path}/results", "site=a/c1/1.tar", [on("2024-01-01T10:00:00")])
     (tmp_path / "deployments.csv").write_text(MOVED)
@@ -130,6 +141,7 @@ def test_other_periods_are_other_events(tmp_path: Path) -> None:
     with pytest.raises(OutputConflict, match="deployments_sha256"):
         periodic(tmp_path)
     assert periodic(tmp_path, replace=True).unchanged == 0
+    assert pq.read_table(tmp_path / "events/deployments").column("latitude")[0].as_py() == 52.25
     build(str(tmp_path), replace=True)
     assert not (tmp_path / "events/deployments").exists() or not list((tmp_path / "events/deployments").iterdir())
 
@@ -144,6 +156,7 @@ def test_other_periods_are_other_events(tmp_path: Path) -> None:
         ("one,a,c1,,,2024-06-01,2024-05-01", "line 2: deploymentEnd 2024-05-01 lies before deploymentStart 2024-06-01"),
         ("one,a,c1,,,May,", "line 2: deploymentStart 'May' is no time; write 2024-05-01"),
         ("one,a,c1,,,2024-05-01T00:00:00Z,", "is in UTC; give --timezone"),
+        ("one,a,c1,,,2024-05-01T00:00:00+00:00,", "is in UTC; give --timezone"),
         ("one,a,c1,91,,2024-05-01,", "latitude 91 is beyond 90 degrees"),
         ("one,a,c1,,nought,2024-05-01,", "longitude nought is no number"),
         ("one,b,c3,,,2024-05-01,", "no deploymentID, cameraID, locationID or locationName is a deployment"),

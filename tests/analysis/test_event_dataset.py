@@ -109,3 +109,25 @@ def test_events_without_a_single_event_are_refused(tmp_path: Path) -> None:
     build.build(found, f"{tmp_path}/events", Options(Gap(), ["in/{deployment}"]))
     with pytest.raises(UsageError, match="every image is in `unassigned`"):
         event_dataset.find(f"{tmp_path}/events", found)
+
+
+def test_half_of_the_events_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        image = Planted("1", np.zeros(3), (0, 0), facts={"captured_at": START})
+        write_result(f"{tmp_path}/results", f"s3://in/{number}/1.tar", f"{number}/1.tar", [image], columns("abc", 2))
+    found = dataset.find(f"{tmp_path}/results")
+    build.build(found, f"{tmp_path}/events", Options(Gap(), ["in/{deployment}/*"]))
+    removed: list[str] = []
+
+    def remove(url: str) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(url)
+        Path(url).unlink()
+
+    other = Options(Gap(7), ["in/{deployment}/*"])
+    monkeypatch.setattr(build.store, "remove", remove)
+    with pytest.raises(KeyboardInterrupt):
+        build.build(found, f"{tmp_path}/events", other, replace=True)
+    with pytest.raises(UsageError, match="run `trapline events` again"):
+        event_dataset.find(f"{tmp_path}/events", found)

@@ -129,6 +129,16 @@ def test_a_clip_has_the_boxes_of_its_frames(tmp_path: Path) -> None:
     assert "frame_rate" not in entries["a.jpg"]
 
 
+def test_frames_that_lie_closer_than_the_average_rate_keep_numbers_of_their_own(tmp_path: Path) -> None:
+    film = {"media_type": "video", "format": "mp4", "duration_seconds": 2.0, "frame_rate": 5.0}
+    facts = [film, *({**film, "frame_seconds": seconds} for seconds in (0.0, 0.05, 0.2))]
+    rows = [Planted("clip.mp4", **(SURE | {"facts": each})) for each in facts]
+    write_result(f"{tmp_path}/results", "/in/fen/1.tar", "fen/1.tar", rows, columns(CLASSES, 2))
+    megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")
+    (entry,) = written(str(tmp_path))["images"]
+    assert entry["frames_processed"] == [box["frame_number"] for box in entry["detections"]] == [0, 1, 2]
+
+
 def test_megadetectors_own_tools_find_the_file_valid(tmp_path: Path, validate: Callable[[str], dict[str, Any]]) -> None:
     varied(str(tmp_path))
     megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")

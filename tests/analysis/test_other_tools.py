@@ -102,7 +102,9 @@ def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path
     exec(recipe["python tasks"], {})
     tasks = json.loads((here / "tasks.json").read_text())
     assert [task["data"]["image_uri"] for task in tasks[:1]] == ["/in/7/1.tar#x.jpg"]
-    assert len(tasks) == 7
+    assert tasks[0]["data"]["image"] == "https://pictures.example.org/in/7/1.tar/x.jpg"
+    # Not the clip.
+    assert len({task["data"]["image"] for task in tasks}) == len(tasks) == 6
     names = set(re.findall(r'name="(\w+)"', recipe["xml"])), set(re.findall(r'value="\$(\w+)"', recipe["xml"]))
     assert names == ({"image", "species"}, {"image"})
     for task in tasks:

@@ -169,7 +169,7 @@ def _row(row: dict[str, Any], timezone: str | None, connection: duckdb.DuckDBPyC
     starts, ends = (_clock_time(row, f"deployment{which}", zone, connection) for which in ("Start", "End"))
     if starts and ends and ends < starts:
         raise ValueError(f"deploymentEnd {row['deploymentEnd']} lies before deploymentStart {row['deploymentStart']}")
-    whole_day = ends and ":" not in row["deploymentEnd"]
+    whole_day = ends and not set("T: ") & set(row["deploymentEnd"].upper())
     last = ends + timedelta(days=1, milliseconds=-1) if ends and whole_day else ends
     place = {name: _coordinate(row, name, bound) for name, bound in _BOUNDS.items()}
     return row | place | {"starts": starts or _EARLY, "ends": ends, "last": last or _LATE}
@@ -188,12 +188,13 @@ def _clock_time(
         raise ValueError(f"{column} {text!r} is no time; write 2024-05-01 or 2024-05-01T12:00:00") from error
     if moment.tzinfo and zone:
         try:
-            found = connection.execute("select timezone(?, ?::timestamptz)", [icu_name(zone), text]).fetchall()
+            question = "select timezone(?, ?::timestamptz)"
+            found = connection.execute(question, [icu_name(zone), moment.isoformat()]).fetchall()
         except duckdb.Error as error:
             raise ValueError(f"{zone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)") from error
         local: datetime = found[0][0]
         return local
-    if text.upper().endswith("Z"):
+    if moment.utcoffset() == timedelta(0):
         raise ValueError(f"{column} {text} is in UTC; give --timezone of the cameras' clocks, or a column timezone")
     return moment.replace(tzinfo=None)
 

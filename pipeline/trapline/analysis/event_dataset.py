@@ -47,7 +47,7 @@ class EventFiles:
     @property
     def corrects_clocks(self) -> bool:
         """Return whether times in these tables may differ from those of the results."""
-        return "corrections_sha256" in self.fingerprint.facts
+        return not self.fingerprint.facts.keys().isdisjoint({"corrections_sha256", "timezone"})
 
 
 def table_url(folder: str, table: str, deployment: str) -> str:
@@ -84,7 +84,11 @@ def find(folder: str, results: Results) -> EventFiles:
         raise UsageError(f"{folder}: holds no events; `trapline events` writes them")
     # This table is written last, and from all files.
     last = known.get(unassigned_url(folder))
-    if not last or last.identity != tables.identity(results.files):
+    if (
+        not last
+        or last.identity != tables.identity(results.files)
+        or any(table.fingerprint != last.fingerprint for table in known.values())
+    ):
         raise UsageError(f"{folder}: not the events of {results.output} as it is now; run `trapline events` again")
     events, images, unassigned, deployments = (
         _below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS)

@@ -163,8 +163,12 @@ def _seen(
         return {"detections": _boxes(rows, numbers, classes)}
     rate = own["frame_rate"] or 1
     frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    seconds = sorted({row["frame_seconds"] or 0.0 for row in rows if row["frame_seconds"] is not None} or {0.0})
+    numbered: dict[float, int] = {}
+    for second in seconds:  # each its own number, also where frames lie closer than the rate, which is an average
+        numbered[second] = max(round(second * rate), max(numbered.values(), default=-1) + 1)
     for row in [row for row in rows if row["frame_seconds"] is not None] or [own]:
-        frames[round((row["frame_seconds"] or 0) * rate)].append(row)
+        frames[numbered[row["frame_seconds"] or 0.0]].append(row)
     boxes = [
         box | {"frame_number": number} for number in sorted(frames) for box in _boxes(frames[number], numbers, classes)
     ]

@@ -51,7 +51,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     connection.execute(f"""
         create or replace temp table zoned as
         select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone,
-            not contains(deploymentEnd, ':') as whole_day
+            not regexp_matches(deploymentEnd, '[Tt: ]') as whole_day
         from given""")
     _check_zones(connection, url)
     _check_times(connection, url, [field["name"] for field in fields if field["type"] == "datetime"])

@@ -151,8 +151,9 @@ class _Builder:
                 raise OutputConflict(f"{url}: not written by `trapline events`, and in the way; move it")
         existing = {url: table for url, table in known.items() if table}
         account.removed = len({table.part for table in existing.values() if table.part} - files.keys())
-        for url, table in sorted(existing.items()):
-            # Before anything is written: an image would be in two events.
+        # Before anything is written: an image would be in two events. And first of all the table that readers judge the
+        # others by, or they would take what is left for all events.
+        for url, table in sorted(existing.items(), key=lambda each: (each[0] != unassigned, each[0])):
             if table.fingerprint != self.fingerprint or (table.part and url not in wanted):
                 store.remove(url)
         done = {name for name in files if self._is_done(name, files[name], existing)}
@@ -166,7 +167,8 @@ class _Builder:
             raise TransientError(
                 f"{len(self.unfinished):,} deployments have no events yet, such as {self.unfinished[0]}; run it again"
             )
-        self._write_deployments(periods, periods in existing)
+        there = periods in existing and existing[periods].fingerprint == self.fingerprint
+        self._write_deployments(periods, there)
         self._write_unassigned(unassigned, existing.get(unassigned))
         return account
 

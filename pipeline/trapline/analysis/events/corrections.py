@@ -124,7 +124,7 @@ def _time(text: str, column: str) -> datetime:
 def _end_of_day(text: str) -> datetime:
     """Return the last moment that a limit includes: of a date, that of the day."""
     moment = _time(text, "to")
-    return moment if ":" in text else moment + timedelta(days=1, milliseconds=-1)
+    return moment if set("T: ") & set(text.upper()) else moment + timedelta(days=1, milliseconds=-1)
 
 
 def _clock_time(deployment: str, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:

@@ -78,6 +78,11 @@ def build(
     columns = flat_columns(dataset.schema(source), _top_k(source), sources)
     writer = Writer(source, columns, sources, fingerprint, threads=1 if on_shared_cluster() else None)
     found = _survey(output, fingerprint, replace)
+    if not iceberg and any("iceberg" in file.origin.fingerprint.facts for file in found.values()):
+        raise OutputConflict(
+            f"{output}: is an Iceberg table, and its metadata would stay in the way of those who read the folder; "
+            "choose another folder, or keep --iceberg"
+        )
     table = IcebergTable(iceberg, output, writer.schema, may_create=replace or not found) if iceberg else None
     if table:
         table.expire()

@@ -56,7 +56,7 @@ def read(connection: duckdb.DuckDBPyConnection, files: EventFiles, sources: Sequ
                 any_value(site) as site, median(latitude) as latitude, median(longitude) as longitude
             from events left join images on best_frame = image_uri group by unit
         ), known as (
-            select coalesce(unit, declared.deployment) as unit, coalesce(site, location, '(none said)') as site,
+            select coalesce(unit, declared.deployment) as unit, coalesce(location, site, '(none said)') as site,
                 coalesce(started_at, date_trunc('day', first)) as starts,
                 coalesce(ended_at, date_trunc('day', last) + interval 1 day) as ends,
                 started_at is not null and ended_at is not null as declared,
