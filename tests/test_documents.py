@@ -1,4 +1,4 @@
-"""The commands of the documents are run as they stand there, on a small archive; those for a cluster are only parsed."""
+"""The commands of the documents are run as they stand there, on a small archive; not those for clusters and GPUs."""
 
 import json
 import os

@@ -50,12 +50,13 @@ class Reader(Thread):
             self.wrong.append(f"{gone} were there before")
         self.seen.update(there)
         for path in there:
-            keys = pq.read_table(path, columns=["key"], partitioning=None).column("key").to_pylist()
-            if sorted(keys) != [f"{number:02}.jpg" for number in range(IMAGES)]:
+            rows = pq.read_table(path, columns=["key", "frame_seconds"], partitioning=None).to_pylist()
+            keys = [row["key"] for row in rows if row["frame_seconds"] is None]
+            if sorted(keys) != [*(f"{number:02}.jpg" for number in range(IMAGES - 1)), "film.mp4"]:
                 self.wrong.append(f"{path}: {keys}")
-        rows, different = self.night.count()
-        if rows != different or rows % IMAGES:
-            self.wrong.append(f"{rows} rows of {different} images")
+        count, different = self.night.count()
+        if count != different or count % IMAGES:
+            self.wrong.append(f"{count} rows of {different} images")
 
 
 @pytest.fixture
