@@ -9,7 +9,7 @@ Where events are given, the classes of an image are those of its event.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,17 +162,16 @@ def _seen(
     if not is_clip:
         return {"detections": _boxes(rows, numbers, classes)}
     rate = own["frame_rate"] or 1
-    frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    seconds = sorted({row["frame_seconds"] or 0.0 for row in rows if row["frame_seconds"] is not None} or {0.0})
-    numbered: dict[float, int] = {}
-    for second in seconds:  # each its own number, also where frames lie closer than the rate, which is an average
-        numbered[second] = max(round(second * rate), max(numbered.values(), default=-1) + 1)
-    for row in [row for row in rows if row["frame_seconds"] is not None] or [own]:
-        frames[numbered[row["frame_seconds"] or 0.0]].append(row)
-    boxes = [
-        box | {"frame_number": number} for number in sorted(frames) for box in _boxes(frames[number], numbers, classes)
-    ]
-    return {"frame_rate": rate, "frames_processed": sorted(frames), "detections": boxes}
+    when = itemgetter("frame_seconds")
+    parts = sorted((row for row in rows if when(row) is not None), key=when) or [own | {"frame_seconds": 0.0}]
+    processed: list[int] = []
+    boxes: list[dict[str, Any]] = []
+    for seconds, frame in groupby(parts, key=when):
+        # A number of its own, also where frames lie closer than the rate, which is an average.
+        number = max(round(seconds * rate), processed[-1] + 1 if processed else 0)
+        processed.append(number)
+        boxes += [box | {"frame_number": number} for box in _boxes(list(frame), numbers, classes)]
+    return {"frame_rate": rate, "frames_processed": processed, "detections": boxes}
 
 
 def _boxes(rows: Sequence[dict[str, Any]], numbers: dict[str, str], classes: dict[str, str]) -> list[dict[str, Any]]:

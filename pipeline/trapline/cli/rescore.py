@@ -89,6 +89,7 @@ def rescore_(
     from trapline.analysis.rescoring.training import TrainingRequest, train_or_load
     from trapline.results import layout, ledger
     from trapline.results.rows import classes_csv
+    from trapline.results.schema import IMAGE_FIELDS
     from trapline.storage import store
 
     if labels and head_:
@@ -104,7 +105,9 @@ def rescore_(
     tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
-    dataset.require_columns(found, ["embedding" if labels or head_ else "probabilities"])
+    # All that a scorer reads, before anything is learned.
+    vector = "embedding" if labels or head_ else "probabilities"
+    dataset.require_columns(found, [vector, "precision", *(field.name for field in IMAGE_FIELDS)])
     if labels or calibrate:
         found.refuse_crops("learning from labels of images")
     given = head.load(head_) if head_ else None
@@ -114,7 +117,6 @@ def rescore_(
     listed = species_list.read(species) if species else None
     tree = taxonomy.read(taxonomy_) if taxonomy_ else None
     scorer = _scorer(found, learned, listed, tree, threshold)
-    dataset.require_columns(found, scorer.reads)
     mark = rescore.fingerprint(found, scorer, listed, tree)
     plan = rescore.plan(found, output, mark, replace_)
     if plan.todo or learned.refit:

@@ -282,3 +282,15 @@ def test_the_glob_of_the_documentation_reads_new_rows_and_joins_them_to_the_old(
         f"hive_partitioning = true) a join read_parquet('{here}/results/**/*.parquet') b using (image_uri)"
     ).fetchall()
     assert (joined, cooler) == (3 * (PER_CAMERA + 1), 3 * PER_CAMERA)
+
+
+def test_results_of_an_older_version_are_refused_before_anything_is_written(tmp_path: Path, capsys: Any) -> None:
+    results, output = f"{tmp_path}/results", tmp_path / "output"
+    write_result(results, "s3://in/a.tar", "a.tar", [Planted("1", np.zeros(2), (0, 0))], columns("ab", 2))
+    (file,) = dataset.find(results).files
+    footer = {name: said for name, said in pq.read_metadata(file.url).metadata.items() if name != b"ARROW:schema"}
+    older = pq.read_table(file.url, partitioning=None).drop_columns(["precision"])
+    pq.write_table(older.replace_schema_metadata(footer), file.url)
+    assert main([results, str(output), "--temperature", "2"]) == 2
+    assert "no column precision; another version of Trapline wrote them" in capsys.readouterr().err
+    assert not output.exists()
