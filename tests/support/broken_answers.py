@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Literal
 
@@ -39,7 +39,7 @@ Misdeed = Literal["silent", "reset", "garbage", "dribble"]
 
 @dataclass
 class Fault:
-    """Where and how every request of a verb goes wrong.
+    """Where and how every request of a verb goes wrong; it counts its strikes.
 
     Attributes:
         verb: one of VERBS, or a pattern of requests.
@@ -48,24 +48,32 @@ class Fault:
             `chunk header` and `body` are half-way through that part of the answer; `after` is behind a whole answer.
         misdeed: say nothing more and keep the connection open, reset it, send nonsense and keep it open, or go on with
             a byte at a time, without end.
+        bucket: where it happens; in all, where it is empty.
     """
 
     verb: str
     phase: Phase
     misdeed: Misdeed
+    bucket: str = ""
+    strikes: int = 0
+
+    def strikes_at(self, request: str) -> bool:
+        """Whether this request goes wrong, which is counted."""
+        strikes = self.bucket in request and bool(re.search(VERBS.get(self.verb, self.verb), request, _F))
+        self.strikes += strikes
+        return strikes
 
 
 @dataclass
 class BrokenServer:
-    """The server; `fault` may be set at any time, applies to requests from then on, and counts its strikes.
+    """The server; `faults` may be set at any time, and apply to requests from then on.
 
     `pause` is the number of seconds that it waits after each MiB of a body that it receives; `status` is answered to
     all requests, where it is set.
     """
 
     endpoint: str
-    fault: Fault | None = None
-    strikes: int = 0
+    faults: list[Fault] = field(default_factory=list)
     pause: float = 0
     status: str | None = None
 
@@ -103,12 +111,9 @@ def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> Non
     with suppress(OSError), connection.makefile("rb") as stream:
         while True:
             request = _request(stream.peek(2**16))  # which comes in one piece
-            fault = server.fault
             if not request:
                 return
-            if fault and not re.search(VERBS.get(fault.verb, fault.verb), request, _F):
-                fault = None
-            server.strikes += fault is not None
+            fault = next((fault for fault in server.faults if fault.strikes_at(request)), None)
             if fault and fault.phase == "connect":
                 _misbehave(connection, fault.misdeed, ended)
                 return
