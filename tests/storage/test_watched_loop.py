@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.support.broken_answers import OBJECT, BrokenServer, Fault, broken_server
+from tests.support.broken_answers import OBJECT, BrokenServer, Fault, at_once, broken_server
 from trapline.errors import CheckpointError, StorageError, TransientError
 from trapline.model.download import fetch
 from trapline.storage import deadlines, retry, store, watched_loop
@@ -69,19 +68,12 @@ def test_every_request_to_a_web_server_ends(way: str, broken: BrokenServer) -> N
 
     def assert_it_ends(fault: Fault) -> None:
         url = f"{broken.endpoint}/{fault.bucket}/x/a"
-        try:
+        with pytest.raises((TransientError, CheckpointError), match=url) as caught:
             action(url)
-        except (TransientError, CheckpointError) as error:
-            assert url in str(error)
-            assert fault.misdeed == "garbage" or "cancelled" in str(error), fault
-        else:
-            pytest.fail(f"{fault}: no error")
+        assert fault.misdeed == "garbage" or "cancelled" in str(caught.value), fault
         assert fault.strikes, fault
 
-    # All at once: what they take is waiting.
-    with ThreadPoolExecutor(len(broken.faults)) as threads:
-        for ended in [threads.submit(assert_it_ends, fault) for fault in broken.faults]:
-            ended.result()
+    at_once(assert_it_ends, broken.faults)
 
 
 @pytest.mark.parametrize("way", WAYS)

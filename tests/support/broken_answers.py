@@ -3,7 +3,8 @@
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -105,6 +106,16 @@ def broken_server() -> Iterator[BrokenServer]:
         thread.join()
         for connection in connections:
             connection.close()
+
+
+def at_once(check: Callable[[Fault], None], faults: list[Fault]) -> None:
+    """Check faults at the same time, since what they take is waiting; what hangs is left to the end of the server."""
+    threads = ThreadPoolExecutor(len(faults))
+    try:
+        for checked in [threads.submit(check, fault) for fault in faults]:
+            checked.result()
+    finally:
+        threads.shutdown(wait=False)
 
 
 def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> None:
