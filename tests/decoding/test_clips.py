@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
-from trapline.decoding.clips import ClipFacts, Sampling
+from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
+from trapline.decoding.sampling import Sampling
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pixels", "muxer"), KINDS)
@@ -31,14 +32,6 @@ def test_frames_are_what_the_same_frames_saved_as_png_are(
 
 
 class TestSampling:
-    def test_so_many_a_second_up_to_a_most_over_the_whole_clip(self) -> None:
-        assert Sampling().moments(3.0).tolist() == [0, 1, 2]
-        assert Sampling().moments(3.01).tolist() == [0, 1, 2, 3]
-        assert Sampling().moments(0.0).tolist() == [0]
-        assert Sampling(2, 100).moments(1.5).tolist() == [0, 0.5, 1]
-        assert Sampling(1, 4).moments(4.0).tolist() == [0, 1, 2, 3]
-        assert Sampling(1, 4).moments(40.0).tolist() == [0, 10, 20, 30]
-
     def test_a_clip_of_uneven_times_is_sampled_by_them(self, tmp_path: Path) -> None:
         times = [0, 1, 2, 3, 25, 26, 27, 60]  # tenths of a second: a camera that slows down in the dark
         data = clip(frames=8, times=times, muxer="matroska", options={})

@@ -15,9 +15,10 @@ import torch
 from av.video.reformatter import Interpolation
 from PIL import Image
 
-from trapline.decoding.clips import ClipFile, Sampling
+from trapline.decoding.clips import ClipFile
 from trapline.decoding.crops import Crops
 from trapline.decoding.media import decode_media
+from trapline.decoding.sampling import Sampling
 
 # Container, codec, pixel format, FFmpeg's muxer: every container that is read, and the codecs of cameras and phones.
 KINDS = [

@@ -13,7 +13,6 @@ often wrong; and once to decode up to the last frame that is wanted. Kinds of er
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from trapline.decoding import clip_facts, containers, frames, image_ops
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
+from trapline.decoding.sampling import Sampling
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -33,26 +33,6 @@ if TYPE_CHECKING:
 _MOST_PACKETS = 10_000_000
 # Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
 _NEAR = 0.0015
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a clip are classified.
-
-    Attributes:
-        fps: how many of each second.
-        frames: how many at most; of a longer clip so many, at equal distances over its whole length.
-    """
-
-    fps: float = 1.0
-    frames: int = 60
-
-    def moments(self, duration: float) -> npt.NDArray[np.float64]:
-        """Return when frames are wanted, in seconds from the start of a clip that lasts `duration` seconds."""
-        wanted = ceil(round(duration * self.fps, 6))
-        if wanted <= self.frames:
-            return np.arange(max(wanted, 1), dtype=np.float64) / self.fps
-        return np.linspace(0, duration, self.frames, endpoint=False, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -118,7 +98,10 @@ def decode(
         truncated = containers.breaks_off(clip.path, container)
         for seconds, picture in reading.frames(sampling):
             cut = reading.crops(crops, seconds) if crops else None
-            pictures += image_ops.cut(picture, size, cut) if cut else [image_ops.resize(picture, size)]
+            if cut:
+                pictures += image_ops.cut(picture, size, cut)
+            else:
+                pictures.append(image_ops.resize(picture, sampling.size(picture, size)))
             boxes = cut.boxes if cut else ()
             facts = replace(facts, frames=(*facts.frames, seconds), boxes=(*facts.boxes, boxes))
         error = _flaw(reading, truncated)

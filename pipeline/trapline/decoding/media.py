@@ -6,9 +6,10 @@ import torch
 
 from trapline.config import DecodeMode
 from trapline.decoding import clips, containers, formats
-from trapline.decoding.clips import ClipFacts, ClipFile, Sampling
+from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Crops
 from trapline.decoding.decode import Facts, decode
+from trapline.decoding.sampling import Sampling
 from trapline.errors import ImageError
 
 # As `sources` allows an image to be.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
-from trapline.decoding.clips import Sampling
+from trapline.decoding.sampling import Sampling
 from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line

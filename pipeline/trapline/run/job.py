@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from trapline.config import DecodeMode, RunConfig
-from trapline.decoding.clips import Sampling
 from trapline.decoding.crops import FARTHEST_FRAME, Cropping
 from trapline.decoding.decode import PREPROCESSING
+from trapline.decoding.sampling import Sampling
 from trapline.model.checkpoint import Model
 from trapline.model.precision import Computed
 from trapline.results.fingerprint import Fingerprint
