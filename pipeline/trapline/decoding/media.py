@@ -29,7 +29,7 @@ def decode_media(
         data: an encoded image, or a file that may be a clip.
         size: height and width of the result.
         mode: of images, as `decode` takes it.
-        crops: of images, as `decode` takes it.
+        crops: what to cut out, as `decode` takes it, and `clips.decode`.
         sampling: of clips; the default is that of the command line.
 
     Returns:
@@ -45,7 +45,7 @@ def decode_media(
         head = file.read(containers.HEAD_BYTES)
         length = file.seek(0, 2)
     if container := containers.recognise(head):
-        return clips.decode(data, container, size, sampling or Sampling())
+        return clips.decode(data, container, size, sampling or Sampling(), crops)
     if formats.of(head) and length <= _MAX_IMAGE_BYTES:
         return decode(path.read_bytes(), size, mode, crops)
     return None, ClipFacts("failed", _what_it_is(head, length), data.content_sha256, media_type="video")

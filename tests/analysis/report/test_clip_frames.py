@@ -51,6 +51,14 @@ def test_of_rescored_results_it_is_the_frame_of_the_taxon(tmp_path: Path) -> Non
     assert best(f"{tmp_path}/out") == {"1.tar#a.mp4": 2.0}
 
 
+def test_a_frame_with_crops_counts_as_the_best_of_them(tmp_path: Path) -> None:
+    first, *_ = clip = filmed("a.mp4", (0, 3, 0), (0, 1, 0))
+    frame = replace(first, logits=(), facts=first.facts | {"frame_seconds": 9.0})
+    crops = [replace(frame, logits=logits, crop=number) for number, logits in ((1, (9, 0, 0)), (2, (0, 9, 0)))]
+    plant(str(tmp_path), "fen/c1", [*clip, frame, *crops], replace(COLUMNS, crops=True))
+    assert best(str(tmp_path)) == {"1.tar#a.mp4": 9.0}
+
+
 def test_results_without_clips_have_none(tmp_path: Path) -> None:
     plant(str(tmp_path), "fen/c1", [seen("a.jpg")], replace(COLUMNS, classes=("owl", "robin", "wren")))
     assert best(str(tmp_path)) == {}

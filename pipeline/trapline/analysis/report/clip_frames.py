@@ -14,8 +14,8 @@ from trapline.analysis.sql import read_parquet
 def best(connection: duckdb.DuckDBPyConnection, found: Results, clips: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the seconds of the frame of each clip in which its label is the most probable, by image_uri.
 
-    Of equals it is the first; a frame whose most probable classes do not have the label counts as 0. Clips without
-    frames are left out.
+    Of equals it is the first; a frame whose most probable classes do not have the label counts as 0, and one with crops
+    as the best of these. Clips without frames are left out.
 
     Args:
         connection: of `sql.connect`.
@@ -32,12 +32,11 @@ def best(connection: duckdb.DuckDBPyConnection, found: Results, clips: Sequence[
     wanted = {name: [clip[name] for clip in clips] for name in ("image_uri", "label")}
     connection.register("clips", pa.table({name: pa.array(values, pa.string()) for name, values in wanted.items()}))
     listed = "list_filter(top_k, lambda each: each.species = clips.label)[1].probability" if label == "species" else "0"
-    without_crops = "and crop is null" if "crop" in names else ""
     rows = connection.execute(f"""
         select image_uri, first(frame_seconds order by chance desc, frame_seconds) from (
             select image_uri, frame_seconds,
                 coalesce(case when {label} = clips.label then {probability} else {listed} end, 0) as chance
             from {read_parquet({found.files[clip["file"]].url for clip in clips})} join clips using (image_uri)
-            where frame_seconds is not null {without_crops}
+            where frame_seconds is not null
         ) group by image_uri""").fetchall()
     return dict(rows)
