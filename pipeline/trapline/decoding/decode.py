@@ -25,7 +25,7 @@ from tempfile import TemporaryFile
 from typing import Final, Literal
 
 import torch
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from trapline.config import DecodeMode
 from trapline.decoding import exif, formats, image_ops, jpeg, pillow_formats
