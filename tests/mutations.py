@@ -56,11 +56,11 @@ class Mutation:
 MUTATIONS = [
     # No wait without an end.
     Mutation("s3-deadline", "storage/s3.py", "with_deadline(client._make_api_call)", "client._make_api_call",
-             "tests/storage/test_deadlines.py -k put-continue-silent --timeout 20"),
+             "tests/storage/test_deadlines.py -k 'request_ends and put' --timeout 20"),
     Mutation("http-deadline", "storage/filesystems.py", "return _watched(fs), path", "return fs, path",
-             "tests/storage/test_watched_loop.py -k stat-headers-silent --timeout 20"),
+             "tests/storage/test_watched_loop.py -k 'server_ends and stat' --timeout 20"),
     Mutation("dribble", "storage/watched_loop.py", "ends = min(self.last, self.moved_at + self.silence)",
-             "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k range-body-dribble --timeout 20"),
+             "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k 'server_ends and range' --timeout 20"),
     Mutation("budget-of-retries", "storage/retry.py", "if time.monotonic() + pause > latest:", "if False:",
              "tests/storage/test_retry.py"),
     # A second opinion.

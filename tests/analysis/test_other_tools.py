@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from tests.support import r_session
 from tests.support.checkout import ROOT
 from tests.support.result_files import Planted, columns, write_result
 from trapline.cli import app
@@ -43,6 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = {
         "007": [at(0, "lantern owl", "DCIM/1.jpg"), at(20, "lantern owl", "DCIM/2.jpg"), *clip],
         "7": [at(0, "nothing", "DCIM/1.jpg"), at(7200, "lantern owl", "DCIM/2.jpg"), at(10800, "lantern owl", "3, b.jpg"),
+              at(7800, "nothing", "DCIM/6.jpg"), at(8400, "lantern owl", "DCIM/7.jpg", 0.7),
               at(90000, "robin", "x.jpg", 0.4), Planted("bad.jpg", status="failed", error="empty: x")],
     }  # fmt: skip
     for camera, images in rows.items():
@@ -77,13 +79,15 @@ def test_wildlife_insights_gets_each_picture_and_clip_once_with_its_own_taxonomy
         ("007", "clip.mp4", "2024-05-18 00:09:30", "Erithacus", "rubecula", "0", "1"),
         ("7", "1.jpg", "2024-05-17 23:59:30", "", "", "1", "0"),
         ("7", "2.jpg", "2024-05-18 01:59:30", "Lampas", "nocturna", "0", "1"),
+        ("7", "6.jpg", "2024-05-18 02:09:30", "", "", "1", "0"),
+        ("7", "7.jpg", "2024-05-18 02:19:30", "Lampas", "nocturna", "0", "1"),
         ("7", "3, b.jpg", "2024-05-18 02:59:30", "Lampas", "nocturna", "0", "1"),
     ]  # fmt: skip
     assert len({row["image_id"] for row in rows}) == len(rows)
 
 
 @pytest.mark.usefixtures("here")
-def test_camtrapr_gets_a_row_per_event_with_the_time_since_the_last_of_its_species() -> None:
+def test_camtrapr_gets_a_row_per_independent_event_with_the_time_since_the_last_of_its_species() -> None:
     duckdb.execute(blocks("camtrapR")["sql"])
     rows = read("records.csv")
     camtrapr = "Station Species DateTimeOriginal Date Time delta.time.secs delta.time.mins delta.time.hours"
@@ -91,10 +95,29 @@ def test_camtrapr_gets_a_row_per_event_with_the_time_since_the_last_of_its_speci
     assert [(*[*row.values()][:6], row["delta.time.hours"], row["FileName"], row["n_images"]) for row in rows] == [
         ("007", "lantern owl", "2024-05-17 23:59:30", "2024-05-17", "23:59:30", "0", "0.0", "1.jpg", "2"),
         ("007", "robin", "2024-05-18 00:09:30", "2024-05-18", "00:09:30", "0", "0.0", "1.tar#clip.mp4", "1"),
-        ("7", "lantern owl", "2024-05-18 01:59:30", "2024-05-18", "01:59:30", "0", "0.0", "2.jpg", "1"),
-        ("7", "lantern owl", "2024-05-18 02:59:30", "2024-05-18", "02:59:30", "3600", "1.0", "1.tar#3, b.jpg", "1"),
+        # The third within half an hour of the second, which the blank between them does not end; the fourth is not.
+        ("7", "lantern owl", "2024-05-18 01:59:30", "2024-05-18", "01:59:30", "0", "0.0", "2.jpg", "2"),
+        ("7", "lantern owl", "2024-05-18 02:59:30", "2024-05-18", "02:59:30", "2400", "0.7", "1.tar#3, b.jpg", "1"),
         ("7", "nothing", "2024-05-17 23:59:30", "2024-05-17", "23:59:30", "0", "0.0", "1.jpg", "1"),
+        ("7", "nothing", "2024-05-18 02:09:30", "2024-05-18", "02:09:30", "7800", "2.2", "6.jpg", "1"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_r_keeps_stations_and_species_as_they_are_written() -> None:
+    r_session.require("jsonlite")
+    recipe = blocks("camtrapR")
+    duckdb.execute(recipe["sql"])
+    text = Path("records.csv").read_text()
+    Path("records.csv").write_text(text.replace("robin", "NA").replace("nothing", "TRUE"))
+    shown = 'cat(jsonlite::toJSON(records[c("Station", "Species", "delta.time.hours")], dataframe = "columns"))'
+    found = r_session.answer(f"{recipe['r records']}\n{shown}")
+    assert found == {
+        "Station": ["007", "007", "7", "7", "7", "7"],
+        "Species": ["lantern owl", "NA", "lantern owl", "lantern owl", "TRUE", "TRUE"],
+        "delta.time.hours": [0, 0, 0, 0.7, 0, 2.2],
+    }
 
 
 def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path) -> None:
@@ -104,7 +127,7 @@ def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path
     assert [task["data"]["image_uri"] for task in tasks[:1]] == ["/in/7/1.tar#x.jpg"]
     assert tasks[0]["data"]["image"] == "https://pictures.example.org/in/7/1.tar/x.jpg"
     # Not the clip.
-    assert len({task["data"]["image"] for task in tasks}) == len(tasks) == 6
+    assert len({task["data"]["image"] for task in tasks}) == len(tasks) == 8
     names = set(re.findall(r'name="(\w+)"', recipe["xml"])), set(re.findall(r'value="\$(\w+)"', recipe["xml"]))
     assert names == ({"image", "species"}, {"image"})
     for task in tasks:
@@ -130,7 +153,7 @@ def test_lance_holds_each_picture_and_clip_with_its_embedding() -> None:
     names: dict[str, Any] = {}
     exec(blocks("Lance")["python lance"], names)
     rows = names["table"].to_table().to_pylist()
-    assert len(rows) == 7
+    assert len(rows) == 9
     nearest = names["table"].to_table(nearest={"column": "embedding", "q": [0.8, 600.0], "k": 1}).to_pylist()
     assert nearest[0]["image_uri"] == "/in/007/1.tar#clip.mp4"
 

@@ -1,10 +1,8 @@
 """What every job writes, opened by every reader: the rows that the job counted, and keys that no reader re-types."""
 
 import io
-import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support import r_session
 from tests.support.events import CLASSES, at
 from tests.support.result_files import MARK, columns, write_result
 from trapline.cli import duplicates, events, rescore, tables
@@ -176,14 +175,15 @@ def test_spark_agrees(written: dict[str, Written], spark: Any, tmp_path: Path) -
         spark.read.parquet(str(tmp_path / "b.tar.parquet")).select("image_uri").collect()
 
 
-@pytest.mark.skipif(not shutil.which("Rscript"), reason="R is not on this machine")
-@pytest.mark.parametrize("name", ["events", "images", "unassigned", "duplicates", "tables"])
-def test_r_agrees(written: dict[str, Written], name: str) -> None:
-    ask = 'quit(status = !all(sapply(c("nanoparquet", "jsonlite"), requireNamespace)))'
-    if subprocess.run(["Rscript", "-e", ask], check=False, capture_output=True).returncode:
-        pytest.skip("R has not both of nanoparquet and jsonlite")
-    of = written[name]
-    files = f'list.files("{of.place}", "parquet$", full.names = TRUE)'
-    code = f'cat(jsonlite::toJSON(unlist(lapply({files}, function(f) nanoparquet::read_parquet(f)[["{of.key}"]]))))'
-    done = subprocess.run(["Rscript", "-e", code], check=True, capture_output=True, text=True)
-    agree(json.loads(done.stdout), of)
+@pytest.mark.slow
+def test_r_agrees(written: dict[str, Written]) -> None:
+    r_session.require("nanoparquet", "jsonlite")
+    names = ["events", "images", "unassigned", "duplicates", "tables"]
+    code = "\n".join(
+        f"""files <- list.files("{of.place}", "parquet$", full.names = TRUE)
+        keys <- c(keys, list(unlist(lapply(files, function(f) nanoparquet::read_parquet(f)[["{of.key}"]]))))"""
+        for of in map(written.__getitem__, names)
+    )
+    found = r_session.answer(f"keys <- list()\n{code}\ncat(jsonlite::toJSON(keys))")
+    for name, keys in zip(names, found, strict=True):
+        agree(keys, written[name])

@@ -404,7 +404,8 @@ def test_sidecars_at_the_far_end_of_a_zip_on_s3_cost_no_second_reading(
 
 @pytest.fixture
 def large_on_s3(kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A shard of many ranges."""
+    """A shard of many ranges; pauses between tries are short."""
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
     monkeypatch.setattr(store, "_STREAM", {**store._STREAM, "block_size": 2**16})
     path = write_any(kind, tmp_path, {f"{number}.jpg": os.urandom(100_000) for number in range(8)})
     if kind == "parquet":
@@ -433,9 +434,8 @@ def test_an_object_replaced_as_it_is_read_is_to_be_tried_again(kind: str, large_
 
 @pytest.fixture
 def troubled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, range], None]:
-    """Makes some of the requests of streams fail, counted from now on; pauses between tries are short."""
+    """Makes some of the requests of streams fail, counted from now on."""
     fetch = s3fs.core.S3File._fetch_range
-    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
 
     def trouble(error: Exception, at: range) -> None:
         requests = count()

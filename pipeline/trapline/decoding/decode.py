@@ -133,7 +133,10 @@ def decode(
                 picture, error = _from_jpeg(data, reduced, stderr)
             else:
                 picture, error = _from_others(image, data, name, stderr)
-            resized = _cut(picture, size, crops, image) if crops else image_ops.resize(picture, size)
+            if crops:
+                resized = torch.stack(image_ops.cut(picture, size, crops, exif.orientation(image)))
+            else:
+                resized = image_ops.resize(picture, size)
         except ImageError as refusal:
             error = str(refusal)
         except Exception as refusal:  # Pillow's plugins raise whatever their parsing trips over
@@ -155,13 +158,6 @@ def decode(
 def _at_least(size: tuple[int, int], mode: str) -> tuple[int, int]:
     height, width = (round(side * _REDUCED[mode]) for side in size)
     return height, width
-
-
-def _cut(picture: torch.Tensor, size: tuple[int, int], crops: Crops, image: Image.Image) -> torch.Tensor:
-    height, width = picture.shape[1:]
-    regions = crops.regions(width, height, exif.orientation(image))
-    cuts = (picture[:, top : top + rows, left : left + columns] for top, left, rows, columns in regions)
-    return torch.stack([image_ops.resize(cut, size) for cut in cuts])
 
 
 @contextmanager

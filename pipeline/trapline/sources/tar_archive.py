@@ -10,7 +10,8 @@ from typing import IO, NoReturn
 
 from trapline.errors import ImageError
 from trapline.sources.limits import max_unpacked_bytes
-from trapline.sources.members import Member, RationedStream, copy_bytes
+from trapline.sources.members import Member, RationedStream
+from trapline.sources.spooled import copy_bytes
 
 # What may stand before one member: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
 _MAX_HEADER_BYTES = 256 * 2**10
