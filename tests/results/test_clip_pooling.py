@@ -9,9 +9,9 @@ from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.model.predictions import Predictions
 from trapline.results import parquet, rows
+from trapline.results.clip_pooling import fill_clips, sum_frames, total
 from trapline.results.schema import Columns
 from trapline.run import writer
-from trapline.run.clip_pooling import fill_clips, sum_frames, total
 from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.sources.records import Record
 
