@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
