@@ -186,8 +186,9 @@ def _with_means(scores: _Scores, rows: pa.RecordBatch, clips: Mapping[str, Frame
     scores = _Scores(*(np.array(each) for each in scores))  # what was read from a file cannot be written to
     for place in places:
         sums = clips[rows.column("key")[int(place)].as_py()]
-        for each, total in zip(scores, (sums.probabilities, sums.energy, sums.embedding), strict=True):
-            each[place] = total / sums.count
+        scores.probabilities[place] = sums.probabilities / sums.count
+        scores.energy[place] = sums.energy / sums.count
+        scores.mass[place] = sums.embedding / sums.count
     return scores
 
 
