@@ -1,8 +1,8 @@
 """A clip becomes sampled frames at the model's size, and facts.
 
 The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
-often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it. Kinds of error,
-besides those of `decode`:
+often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
+Kinds of error, besides those of `decode`:
 
     no_video       there is sound, or nothing, and no picture
     no_frames      a video without a single frame
