@@ -74,6 +74,11 @@ def test_a_shard_of_bad_images_has_rows_and_no_pixels(tmp_path: Path) -> None:
     assert chunk.rows.column("status").to_pylist() == ["failed", "failed"]
 
 
+def test_chunks_have_an_end_also_where_no_image_has_pixels(tmp_path: Path) -> None:
+    chunks = read(write_tar(tmp_path / "a.tar", {f"{number}.jpg": b"" for number in range(20)}), images=2)
+    assert [len(chunk.rows) for chunk in chunks] == [8, 8, 4]
+
+
 def test_what_cannot_be_had_is_a_failed_row_with_its_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_IMAGE_BYTES", 20_000)
     huge = {"huge.jpg": jpeg(1, (800, 600), quality=100), "huge.json": sidecar(site="fen"), "small.jpg": jpeg(2)}

@@ -167,10 +167,10 @@ def _row(row: dict[str, Any], timezone: str | None, connection: duckdb.DuckDBPyC
         raise ValueError("has no deploymentID; fill it in")
     zone = row.get("timezone") or timezone
     starts, ends = (_clock_time(row, f"deployment{which}", zone, connection) for which in ("Start", "End"))
-    if starts and ends and ends < starts:
-        raise ValueError(f"deploymentEnd {row['deploymentEnd']} lies before deploymentStart {row['deploymentStart']}")
     whole_day = ends and not set("T: ") & set(row["deploymentEnd"].upper())
     last = ends + timedelta(days=1, milliseconds=-1) if ends and whole_day else ends
+    if starts and last and last < starts:
+        raise ValueError(f"deploymentEnd {row['deploymentEnd']} lies before deploymentStart {row['deploymentStart']}")
     place = {name: _coordinate(row, name, bound) for name, bound in _BOUNDS.items()}
     return row | place | {"starts": starts or _EARLY, "ends": ends, "last": last or _LATE}
 

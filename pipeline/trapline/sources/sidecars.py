@@ -68,7 +68,7 @@ def json_text(data: bytes, ignored: Counter[str]) -> str | None:
     NaN and infinities, which JSON does not have and databases refuse, become null.
     """
     try:
-        text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
+        text = data.decode(json.detect_encoding(data))  # which takes off a byte order mark
     except UnicodeDecodeError:
         text = ""
     if is_json(text):

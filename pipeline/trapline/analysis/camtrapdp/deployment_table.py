@@ -24,9 +24,11 @@ create or replace macro stamp(local, minutes) as strftime(local, '%Y-%m-%dT%H:%M
 
 
 def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) -> None:
-    """Create the table `deployments`, the standard's columns as text, `zone` and `whole_day`, and macros for times.
+    """Create the table `deployments` and macros for times.
 
-    `whole_day` says that the end was written as a date, and so includes that day.
+    It has the standard's columns as text, `zone`, `written_end` and `whole_day`: an end that was written as a date
+    includes that day. Its deploymentEnd is then the last second of the day, or the start of the camera's next
+    deployment on it, and `written_end` where the day begins; elsewhere both are the same.
 
     Args:
         connection: that gets the table; its TimeZone is set to UTC.
@@ -56,7 +58,26 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     _check_zones(connection, url)
     _check_times(connection, url, [field["name"] for field in fields if field["type"] == "datetime"])
     selected = ", ".join(_column(field) for field in fields)
-    connection.execute(f"create or replace temp table deployments as select {selected}, zone, whole_day from zoned")
+    connection.execute(f"""
+        create or replace temp table deployments as
+        with stamped as (
+            select {selected}, zone, whole_day,
+                try_cast(zoned.deploymentEnd as timestamp) + to_days(1) - to_seconds(1) as last_second
+            from zoned
+        ), followed as (
+            select *, stamp(last_second, offset_at(last_second, zone)) as day_end, lead(deploymentStart) over (
+                partition by coalesce(cameraID, locationID, locationName, deploymentID)
+                order by try_cast(deploymentStart as timestamptz)) as next_start
+            from stamped
+        )
+        select * exclude (last_second, day_end, next_start) replace (
+                case when not whole_day or day_end is null then deploymentEnd
+                     when try_cast(next_start as timestamptz)
+                         between try_cast(deploymentEnd as timestamptz) and try_cast(day_end as timestamptz)
+                         then next_start
+                     else day_end end as deploymentEnd),
+            deploymentEnd as written_end
+        from followed""")
     validation.check(connection, "deployments", {"deployments": "deployments"}, url)
     _check_order(connection, url)
 
@@ -92,11 +113,12 @@ def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, url: str, names: list[str]) -> None:
-    """Raise UsageError with a time that does not exist in its zone."""
+    """Raise UsageError with a time that does not exist in its zone; a date does, where its midnight is skipped, too."""
     for name in names:
         found = connection.sql(f"""
             select deploymentID, "{name}", zone from zoned where not regexp_matches("{name}", '{DESIGNATOR}')
-            and is_skipped(try_cast("{name}" as timestamp), zone) limit 1""").fetchall()
+            and regexp_matches("{name}", '[Tt: ]') and is_skipped(try_cast("{name}" as timestamp), zone)
+            limit 1""").fetchall()
         for deployment, time, zone in found:
             raise UsageError(
                 f"{url}: deployment {deployment}: {name} {time} does not exist in {zone}, whose clocks skip it; "
