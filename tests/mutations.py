@@ -63,6 +63,8 @@ MUTATIONS = [
              "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k 'server_ends and range' --timeout 20"),
     Mutation("budget-of-retries", "storage/retry.py", "if time.monotonic() + pause > latest:", "if False:",
              "tests/storage/test_retry.py"),
+    Mutation("refusal-of-other-stores", "storage/retry.py", "        if refusal:\n", "        if False:\n",
+             "tests/storage/test_retry.py"),
     # A second opinion.
     Mutation("second-reading", "run/chunks.py", "twice = is_worthwhile(shard)", "twice = False",
              "tests/run/test_second_readings.py"),

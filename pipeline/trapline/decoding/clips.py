@@ -1,7 +1,8 @@
 """A clip becomes sampled frames at the model's size, and facts.
 
 The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
-often wrong; and once to decode up to the last frame that is wanted. Kinds of error, besides those of `decode`:
+often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
+Kinds of error, besides those of `decode`:
 
     no_video       there is sound, or nothing, and no picture
     no_frames      a video without a single frame
@@ -10,12 +11,13 @@ often wrong; and once to decode up to the last frame that is wanted. Kinds of er
     unsupported    in a codec that this FFmpeg does not decode
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from trapline.decoding import clip_facts, containers, frame_times, frames, image_ops
@@ -23,7 +25,7 @@ from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
 from trapline.decoding.frame_times import FrameClock
-from trapline.decoding.sampling import Sampling
+from trapline.decoding.sampling import Sampling, Still
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -200,11 +202,27 @@ class _Reading:
 
     def frames(self, sampling: Sampling) -> Iterator[tuple[float, torch.Tensor]]:
         """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
+        import av
+
         times = self.times.seconds
         places = np.unique(np.searchsorted(times, sampling.moments(self.times.duration) - _NEAR))
         chosen = times[places[places < len(times)]]
+        if isinstance(sampling, Still) and len(chosen) and not self.times.by_place:
+            # Of a minute of 1080p the last second is there at once, instead of after 10 s.
+            with suppress(av.FFmpegError), closing(self._shown(chosen, chosen[0])) as sought:
+                found = next(sought, None)
+                if found and found[0] == round(float(chosen[0]), 6) and not self.damage:
+                    yield found
+                    return
+            self.damage = None
+        yield from self._shown(chosen)
+
+    def _shown(
+        self, chosen: npt.NDArray[np.float64], begin: float | None = None
+    ) -> Generator[tuple[float, torch.Tensor]]:
+        """Decode the frames that are shown at these times; with `begin`, from the key frame before that."""
         following = 0
-        for seconds, frame in self._decoded(set(chosen.tolist()) if self.times.independent else None):
+        for seconds, frame in self._decoded(set(chosen.tolist()) if self.times.independent else None, begin):
             if following == len(chosen):
                 return
             if seconds is None or seconds < chosen[following]:
@@ -214,11 +232,13 @@ class _Reading:
                 self._note("a frame lacks parts")
             yield round(seconds, 6), frames.pixels(frame)
 
-    def _decoded(self, only: set[float] | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
+    def _decoded(self, only: set[float] | None, begin: float | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
         """Decode frames in the order in which they are shown; of independent ones only those of these times."""
         import av
 
         with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
+            if begin is not None:
+                opened.seek(int((begin + self.times.start) / stream.time_base), stream=stream)
             packets, clock = opened.demux(stream), FrameClock(self.times, stream.time_base)
             while True:
                 try:
@@ -227,7 +247,7 @@ class _Reading:
                     self._note(error)
                     packet = None
                 is_end = packet is None or not packet.size
-                if not is_end and only is not None and self._shown(packet, stream) not in only:
+                if not is_end and only is not None and self._said(packet, stream) not in only:
                     continue
                 try:
                     decoded: Sequence[av.VideoFrame] = stream.codec_context.decode(None if is_end else packet)
@@ -241,7 +261,7 @@ class _Reading:
                 if is_end:
                     return
 
-    def _shown(self, packet: Any, stream: Any) -> float | None:
+    def _said(self, packet: Any, stream: Any) -> float | None:
         seconds = frame_times.said(packet, stream.time_base)
         return None if seconds is None else seconds - self.times.start
 

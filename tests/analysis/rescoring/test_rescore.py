@@ -31,7 +31,7 @@ from tests.support.labelled_results import (
 )
 from tests.support.result_files import Planted, columns, write_result
 from tests.support.servers import ray_head
-from trapline.analysis import dataset
+from trapline.analysis import dataset, parallel
 from trapline.analysis.rescoring import head, rescore
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.cli.rescore import main
@@ -262,6 +262,7 @@ def test_an_output_that_a_killed_worker_wrote_is_found(
     mark = rescore.fingerprint(found, scorer, None, None)
     todo = rescore.plan(found, f"{here}/again", mark, overwrite=False).todo
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(parallel, "_RETRIES", 0)
     first = {outcome.url: outcome for outcome in rescore.run(todo, deadly, mark)}
     lost = f"{here}/again/site=1/cam1/a.tar.parquet"
     assert [url for url, outcome in first.items() if outcome.trouble] == [lost]
