@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.detections.index import Slice
+from trapline.results.clip_pooling import ClipSums
 from trapline.results.footer import Footer
-from trapline.run.clip_pooling import ClipSums
 from trapline.sources.shards import Shard
 
 
