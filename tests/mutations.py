@@ -65,6 +65,8 @@ MUTATIONS = [
              "tests/storage/test_retry.py"),
     Mutation("refusal-of-other-stores", "storage/retry.py", "        if refusal:\n", "        if False:\n",
              "tests/storage/test_retry.py"),
+    Mutation("what-cannot-be-cancelled", "storage/deadlines.py", "wait([future], seconds)", "wait([future])",
+             "tests/storage/test_deadlines.py -k left_behind --timeout 20"),
     # A second opinion.
     Mutation("second-reading", "run/chunks.py", "twice = is_worthwhile(shard)", "twice = False",
              "tests/run/test_second_readings.py"),
