@@ -34,6 +34,7 @@ from tests.support.servers import S3Server
 from trapline.errors import ShardBroken, StorageError, TransientError
 from trapline.sources import limits, records
 from trapline.sources.records import read
+from trapline.sources.sidecars import UNREADABLE
 from trapline.storage import retry, store
 
 IMAGES = {f"DCIM/IMG_{number}.JPG": bytes([number]) * (200 * number) for number in range(1, 6)}
@@ -617,3 +618,24 @@ def test_other_columns_that_hold_images_are_counted(scratch: Path) -> None:
     outcome = read_bytes(scratch, "a.parquet", data)
     assert outcome.images == {"a": jpeg + b"0", "b": jpeg + b"1"}
     assert outcome.ignored == {"(column 'thumbnail'; 'photo' was taken)": 2}
+
+
+def test_a_sidecar_that_cannot_be_read_is_counted_and_costs_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+        link = tarfile.TarInfo("b.json")
+        link.type, link.linkname = tarfile.LNKTYPE, "missing.json"
+        tar.addfile(link)
+    outcome = read_sound(path)
+    assert (outcome.metadata, outcome.ignored) == ({"a.jpg": None, "b.jpg": None}, {UNREADABLE: 1})
+
+    def encrypt(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].flag_bits = 1
+
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"a.jpg": b"x", "a.json": b"{}"}, edit=encrypt))
+    outcome = read_sound(tmp_path / "a.zip")
+    assert (outcome.metadata, outcome.ignored) == ({"a.jpg": None}, {UNREADABLE: 1})

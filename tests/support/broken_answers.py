@@ -23,7 +23,7 @@ _LISTING = (
 VERBS = {
     "head": "HEAD ",
     "get": "GET .*/x/a(?!.*\nrange)",
-    "ranged get": "GET .*/x/a.*\nrange",
+    "ranged get": "GET .*/x/a.*\n(x-ms-)?range",
     "list": "GET .*list-type=2",
     "put": "PUT (?!.*partNumber)",
     "delete": "DELETE (?!.*uploadId)",
@@ -190,7 +190,7 @@ def _answer(request: str) -> tuple[str, str, bytes]:
     if re.search(VERBS["list"], request, _F):
         return "200 OK", "Content-Type: application/xml\r\n", _LISTING.encode()
     if re.search(VERBS["ranged get"], request, _F):
-        first, last = map(int, re.search(r"\nrange: bytes=(\d+)-(\d+)", request).groups())  # type: ignore[union-attr]
+        first, last = map(int, re.search(r"range: bytes=(\d+)-(\d+)", request).groups())  # type: ignore[union-attr]
         part = OBJECT[first : last + 1]
         return "206 Partial Content", f"{facts}Content-Range: bytes {first}-{last}/{len(OBJECT)}\r\n", part
     if request.startswith("GET"):
