@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.clips import MODEL, as_png, clip, decoded, every_frame
+from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame
 from trapline.decoding.decode import decode
 from trapline.decoding.sampling import Sampling, Still
 
@@ -34,6 +34,34 @@ def test_a_still_is_the_frame_of_its_moment_in_the_proportions_that_it_is_shown_
         if rotation is None:
             expected, _ = decode(as_png(whole[seconds]), size)
             assert torch.equal(found[0], expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixels", "muxer"), KINDS)
+def test_a_still_is_the_same_frame_however_its_container_is_searched(
+    suffix: str, codec: str, pixels: str, muxer: str, tmp_path: Path
+) -> None:
+    data = clip(codec, pixels, muxer)
+    frames, facts = decoded(data, tmp_path, Sampling(fps=100, frames=100))
+    assert frames is not None
+    assert len(frames) == len(facts.frames) >= 29
+    size = (64, 78)
+    whole = [picture for _, picture in every_frame(tmp_path / "clip")]
+    for number in (0, 1, 11, 12, 13, 20, len(frames) - 1):
+        found, of_still = decoded(data, tmp_path, Still(seconds=facts.frames[number]))
+        assert (of_still.status, of_still.frames) == ("ok", (facts.frames[number],))
+        expected, _ = decode(as_png(whole[number]), size)
+        assert torch.equal(found[0], expected)  # type: ignore[index, arg-type]
+
+
+def test_a_still_needs_only_what_follows_the_key_frame_before_it(tmp_path: Path) -> None:
+    data = clip(frames=40)
+    fifth = len(data) // 5
+    damaged = data[:fifth] + b"\xff" * fifth + data[2 * fifth :]
+    assert decoded(damaged, tmp_path)[1].status == "salvaged"
+    late, facts = decoded(damaged, tmp_path, Still(seconds=3.5))
+    sound, _ = decoded(data, tmp_path, Still(seconds=3.5))
+    assert (facts.status, facts.frames) == ("ok", (3.5,))
+    assert torch.equal(late, sound)  # type: ignore[arg-type]
 
 
 def test_a_still_is_not_enlarged() -> None:

@@ -1,7 +1,8 @@
 """A clip becomes sampled frames at the model's size, and facts.
 
 The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
-often wrong; and once to decode up to the last frame that is wanted. Kinds of error, besides those of `decode`:
+often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
+Kinds of error, besides those of `decode`:
 
     no_video       there is sound, or nothing, and no picture
     no_frames      a video without a single frame
@@ -10,8 +11,8 @@ often wrong; and once to decode up to the last frame that is wanted. Kinds of er
     unsupported    in a codec that this FFmpeg does not decode
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from trapline.decoding import clip_facts, containers, frames, image_ops
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
-from trapline.decoding.sampling import Sampling
+from trapline.decoding.sampling import Sampling, Still
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -235,11 +236,27 @@ class _Reading:
 
     def frames(self, sampling: Sampling) -> Iterator[tuple[float, torch.Tensor]]:
         """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
+        import av
+
         wanted = sampling.moments(self.duration) - _NEAR
         places = np.unique(np.searchsorted(self._times - self.start, wanted))
         chosen = self._times[places[places < len(self._times)]]
+        if isinstance(sampling, Still) and len(chosen):
+            # Of a minute of 1080p the last second is there at once, instead of after 10 s.
+            with suppress(av.FFmpegError), closing(self._shown(chosen, chosen[0])) as sought:
+                found = next(sought, None)
+                if found and found[0] == round(float(chosen[0] - self.start), 6) and not self.damage:
+                    yield found
+                    return
+            self.damage = None
+        yield from self._shown(chosen)
+
+    def _shown(
+        self, chosen: npt.NDArray[np.float64], begin: float | None = None
+    ) -> Generator[tuple[float, torch.Tensor]]:
+        """Decode the frames that are shown at these times; with `begin`, from the key frame before that."""
         following = 0
-        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None):
+        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None, begin):
             if following == len(chosen):
                 return
             if seconds is None or seconds < chosen[following]:
@@ -253,11 +270,13 @@ class _Reading:
         """Return what to cut out of the frame that is shown so long after the start; None where it stays whole."""
         return crops.of_frame(seconds, self._times - self.start)
 
-    def _decoded(self, only: set[float] | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
+    def _decoded(self, only: set[float] | None, begin: float | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
         """Decode frames in the order in which they are shown; of independent ones only those of these times."""
         import av
 
         with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
+            if begin is not None:
+                opened.seek(int(begin / stream.time_base), stream=stream)
             packets = opened.demux(stream)
             while True:
                 try:
