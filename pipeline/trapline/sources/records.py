@@ -284,7 +284,7 @@ def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
     images = {each.image for each in batch if not is_clip(each.key) and not limits.image_error(each.image.size)}
     sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
     files = [*images, *sidecars]
-    data = dict(zip(files, store.read_many([file.url for file in files]), strict=True))
+    data = dict(zip(files, store.read_many(files), strict=True))
     for each in batch:
         metadata = None
         if each.sidecar in sidecars:

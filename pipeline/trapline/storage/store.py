@@ -74,7 +74,8 @@ class StoreFile(io.IOBase):
         size = left if size < 0 else min(size, left)  # fsspec allocates what it is asked for
         # A cache fetches whole blocks; the position moves on only when reading succeeds.
         received = size + _BLOCK
-        return with_retries(self._url, lambda: cast(bytes, self._file.read(size)), received=received)
+        data = with_retries(self._url, lambda: cast(bytes, self._file.read(size)), received=received)
+        return _complete(self._url, data, size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
@@ -195,19 +196,27 @@ def read_end(entry: Entry, length: int) -> bytes:
 def read_range(entry: Entry, start: int, end: int) -> bytes:
     """Read the bytes from `start` to before `end`, in one request; raises as `stat` does."""
     fs, path = resolve(entry.url)
-    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)), received=end - start)
+    data = with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)), received=end - start)
+    return _complete(entry.url, data, end - start)
 
 
-def read_many(urls: list[str]) -> list[bytes]:
-    """Read several small files at the same time; raise as `stat` does."""
+def read_many(files: Iterable[str | Entry]) -> list[bytes]:
+    """Read several small files at the same time, of entries all bytes that they had; raise as `stat` does."""
 
-    def fetch(url: str) -> bytes:
-        fs, path = resolve(url)
-        data: bytes = with_retries(url, lambda: fs.cat_file(path), received=_SMALL)
-        return data
+    def fetch(file: str | Entry) -> bytes:
+        entry = Entry(file, 0, "") if isinstance(file, str) else file
+        fs, path = resolve(entry.url)
+        data: bytes = with_retries(entry.url, lambda: fs.cat_file(path), received=_SMALL)
+        return _complete(entry.url, data, entry.size or len(data))
 
     with ThreadPoolExecutor(_FETCHES) as threads:
-        return list(threads.map(fetch, urls))
+        return list(threads.map(fetch, files))
+
+
+def _complete(url: str, data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise TransientError(f"{url}: {len(data)} of {size} bytes came; it has changed, or the connection loses some")
+    return data
 
 
 def read_text(url: str) -> str:
