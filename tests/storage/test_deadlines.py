@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import product
+from threading import Event
 
 import fsspec.asyn
 import pytest
@@ -13,6 +14,7 @@ from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, Broken
 from trapline.errors import StorageError, TransientError
 from trapline.storage import deadlines, retry, store
 from trapline.storage import s3 as s3_storage
+from trapline.storage.deadlines import DeadlineError, in_time
 from trapline.storage.s3 import S3Files
 
 # Long enough for 18 requests and their answers on a busy machine, short enough for two tries.
@@ -145,3 +147,18 @@ def test_an_upload_that_crawls_is_cut_off(slow: BrokenServer, monkeypatch: pytes
     monkeypatch.setattr(deadlines, "_SLOWEST", 2**50)
     with pytest.raises(TransientError, match="cancelled"):
         store.put("s3://b/x/c", bytes(2**24))
+
+
+def test_an_action_that_takes_too_long_is_left_behind() -> None:
+    with pytest.raises(DeadlineError, match="given up"):
+        in_time(Event().wait, 0.01)
+
+
+def test_an_action_in_time_returns_and_raises_as_it_is() -> None:
+    assert in_time(lambda: 1, 10) == 1
+    with pytest.raises(TimeoutError, match="its own"):
+        in_time(throw, 10)
+
+
+def throw() -> None:
+    raise TimeoutError("its own")
