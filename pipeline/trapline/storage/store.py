@@ -7,7 +7,7 @@ is written beside its target, under a name that no reader's glob matches, and re
 import errno
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -214,9 +214,9 @@ def read_many(files: Iterable[str | Entry]) -> list[bytes]:
 
 
 def _complete(url: str, data: bytes, size: int) -> bytes:
-    if len(data) != size:
-        raise TransientError(f"{url}: {len(data)} of {size} bytes came; it has changed, or the connection loses some")
-    return data
+    if len(data) == size:
+        return data
+    raise TransientError(f"{url}: {len(data)} of {size} bytes came; it has changed, or the connection loses some")
 
 
 def read_text(url: str) -> str:
@@ -234,23 +234,21 @@ def put(url: str, data: bytes) -> None:
         StorageError: the store refuses (credentials, missing bucket, read-only, disk full).
         TransientError: the store did not answer, after retries.
     """
-    fs, path = resolve(url)
-    if publishes_whole(fs):
-        with_retries(url, lambda: fs.pipe_file(path, data), sent=len(data))
-    else:
-        beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)), sent=len(data))
+    _publish(url, len(data), lambda fs, target: fs.pipe_file(target, data))
 
 
 def put_file(url: str, path: str) -> None:
     """Publish a local file, which may be larger than memory; raise as `put` does."""
-    fs, target = resolve(url)
-    size = Path(path).stat().st_size
+    _publish(url, Path(path).stat().st_size, lambda fs, target: fs.put_file(path, target))
+
+
+def _publish(url: str, size: int, write: Callable[[Any, str], object]) -> None:
+    fs, path = resolve(url)
     if publishes_whole(fs):
-        with_retries(url, lambda: fs.put_file(path, target), sent=size)
+        with_retries(url, lambda: write(fs, path), sent=size)
     else:
-        beside = f"{target.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)), sent=size)
+        beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
+        with_retries(url, lambda: (write(fs, beside), fs.mv(beside, path)), sent=size)
 
 
 def remove(url: str) -> None:
