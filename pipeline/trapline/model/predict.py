@@ -105,17 +105,19 @@ class Predictor:
     def answer(self, pixels: Tensor) -> Output:
         """Return logits and embedding (float32) and features (float16) of one pass over pixels on the device."""
         floats = pixels.to(torch.float32, memory_format=self._layout)
-        images = floats.div_(255).sub_(self._mean).div_(self._std).to(self.network.get_parameter("stem.proj.weight").dtype)
+        images = (
+            floats.div_(255).sub_(self._mean).div_(self._std).to(self.network.get_parameter("stem.proj.weight").dtype)
+        )
         logits, embedding, features = self.network.predict(images, self.stages)
         return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
 
     def _cast(self) -> None:
         """Cast the blocks to the precision, and the stem where it costs; the last norm and the classifier never.
 
-        On a CPU a stem in fp32 takes 0.2 % of a pass more than one in bf16 (Hiera-Base at 384 pixels, Zen 4). In bf16 it
-        would be the largest single source of rounding: of the pixels, which have as many levels as bf16 has, and of its
-        weights. With both, and a classifier that is not rounded either, the classes are off by 0.6 to 0.75 of what they
-        were (three small trained networks).
+        A stem in fp32 takes a CPU 0.2 % of a pass more than one in bf16 (Hiera-Base at 384 pixels, Zen 4). In bf16 it
+        would round the most of all: the pixels, which have as many levels as bf16 has, and its weights. With both, and
+        a classifier that is not rounded either, logits are off by 0.6 to 0.75 of what they were (four small trained
+        networks).
         """
         self.network.body.to(self.dtype)
         self._layout = torch.preserve_format
