@@ -8,6 +8,11 @@ from pathlib import Path
 # Before Ray and s3fs are imported: no token in the home folder, no usage reports, no cloud metadata server.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "AWS_EC2_METADATA_DISABLED": "true"}
 os.environ.pop("RAY_ADDRESS", None)
+# Before torch and numpy are: threads that wait for one that waits for a core spin meanwhile. On two busy cores, to measure
+# the bound of the small network takes 6.1 s of processor time with two threads, 0.2 s where they sleep, 0.1 s with one.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import ray

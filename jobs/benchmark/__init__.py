@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.benchmark import checked as checked_benchmark
+from jobs.benchmark import clips as clips_benchmark
 from jobs.benchmark import decoding, gpu_steps, whole_runs
 from jobs.benchmark import flat_tables as flat_tables_benchmark
 from jobs.benchmark import growth as growth_benchmark
@@ -119,6 +120,30 @@ def decode(
         console.print(f"A file that is {name} takes {cost} times as long as a sound one.")
     figures = {"images": len(images), "megapixels": megapixels, "damage": {k: asdict(v) for k, v in damage.items()}}
     write_figures(json, "decode", {"rows": [asdict(row) for row in rows], **figures})
+    return 0
+
+
+@app.command
+def clips(
+    *,
+    model: Annotated[str | None, Parameter(help="A trained checkpoint; default: Hiera-Base of random weights.")] = None,
+    seconds: Annotated[int, Parameter(help="Length of a clip.")] = 10,
+    rounds: Rounds = 3,
+    json: Json = None,
+) -> int:
+    """Time clips of 1080p on one core, by container and codec, beside photographs: decoding, and with the network."""
+    console = Console()
+    found = clips_benchmark.measure(console, checkpoint.load(model) if model else random_model(), seconds, rounds)
+    table = new_table("clip", "MB", "frames/s", "in a sandbox ×", "photographs, decoded", "classified")
+    for row in found.rows:
+        ratios = (str(ratio) for ratio in (row.in_sandbox, row.photographs_decoded, row.photographs_classified))
+        table.add_row(row.kind, f"{row.megabytes:.1f}", f"{row.frames_per_second:.0f}", *ratios)
+    console.print(table)
+    rates = (
+        f"{found.photographs_per_second:.1f} photographs a second, {found.network_per_second:.2f} through the network"
+    )
+    console.print(f"Clips of {seconds} s, {found.rows[0].frames} frames sampled; one core: {rates}.")
+    write_figures(json, "clips", {**asdict(found), "seconds": seconds})
     return 0
 
 

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,32 @@ def test_says_which_encoding_helps(data: bytes, complaint: str, tmp_path: Path) 
 def test_columns_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
     table = csv_input.read(write(tmp_path, "DEPLOYMENTID\nd1\n"), ["deploymentID"])
     assert table.to_pydict() == {"deploymentID": ["d1"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("2024-05-01", datetime(2024, 5, 1)),
+        ("2024/5/1", datetime(2024, 5, 1)),
+        ("2024/05/01 8:00", datetime(2024, 5, 1, 8)),
+        ("2024-5-1 8:00:30", datetime(2024, 5, 1, 8, 0, 30)),
+        ("2024-05-01T08:00:30.5", datetime(2024, 5, 1, 8, 0, 30, 500000)),
+        ("20240501T080030", datetime(2024, 5, 1, 8, 0, 30)),
+        ("2024-05-01t08:00Z", datetime(2024, 5, 1, 8, tzinfo=UTC)),
+        ("2024-05-01 08:00:00+02", datetime(2024, 5, 1, 8, tzinfo=timezone(timedelta(hours=2)))),
+    ],
+)
+def test_a_time_is_read_with_the_year_first(text: str, want: datetime) -> None:
+    assert csv_input.moment(text) == want
+    assert csv_input.moment(text).tzinfo == want.tzinfo
+    assert csv_input.is_day(text) == (len(text) <= 10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["01.05.2024", "5/1/2024 8:00", "2024-05/01", "2024-05-01 8:00 PM", "2024-05-01 08:00:00 UTC", "2024-02-30",
+     "45413", "epoch", "infinity", "1 May 2024", "2024年5月1日", "2024-05-01 24:00"],
+)  # fmt: skip
+def test_what_could_be_another_time_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        csv_input.moment(text)

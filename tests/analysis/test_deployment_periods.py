@@ -119,6 +119,12 @@ def test_an_end_with_an_hour_is_no_whole_day(end: str, tmp_path: Path) -> None:
     assert placed(tmp_path, text, "2024-05-01T12:00:00", "2024-05-01T12:00:01") == ["one", "outside_deployment"]
 
 
+def test_a_camera_may_stand_for_a_part_of_one_day(tmp_path: Path) -> None:
+    text = f"{HEADER}one,a,c1,,,2024-05-01T12:00,2024-05-01\n"
+    times = ("2024-05-01T11:59:59", "2024-05-01T23:59:59")
+    assert placed(tmp_path, text, *times) == ["outside_deployment", "one"]
+
+
 def test_times_of_a_zone_are_other_than_those_of_the_results(tmp_path: Path) -> None:
     placed(tmp_path, MOVED, "2024-05-05T10:00:00", timezone="Pacific/Auckland")
     assert event_dataset.find(f"{tmp_path}/events", dataset.find(f"{tmp_path}/results")).corrects_clocks

@@ -13,7 +13,7 @@ from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, megadetector_file
 from trapline.analysis.megadetector_file import Account
 from trapline.cli import app
-from trapline.decoding.crops import Box
+from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.detections.megadetector import Detections
 from trapline.errors import OutputConflict, UsageError
 from trapline.results.fingerprint import Fingerprint
@@ -208,8 +208,31 @@ def test_boxes_and_their_classes_are_written_and_read_back(kind: str, tmp_path: 
     # What `classify --detections` reads is the same format.
     counts: Counter[str] = Counter()
     back = dict(Detections.at(f"{place}/detections.json", 0.0, ("animal", "boat")).files(counts))
-    assert [box.bounds for box in back["site=a/1.tar/DCIM/two.jpg"]] == [(0.1, 0.2, 0.3, 0.4)]
+    assert [box.bounds for box in back["site=a/1.tar/DCIM/two.jpg"].boxes] == [(0.1, 0.2, 0.3, 0.4)]
     assert counts == {"boxes": 4, "other_category": 1, "failures": 1}
+
+
+def test_the_boxes_of_a_clip_are_written_and_read_back(tmp_path: Path) -> None:
+    film: dict[str, Any] = {"media_type": "video", "format": "mp4", "duration_seconds": 4.0, "frame_rate": 29.97}
+    times = np.arange(120) / 29.97
+    sampled = [times[number] for number in (0, 30, 60, 90)]
+    box = Box("animal", 0.75, (0.25, 0.5, 0.125, 0.0625))
+    rows = [Planted("clip.mp4", facts=film, **SURE)]
+    for seconds in sampled:
+        facts = {**film, "frame_seconds": round(float(seconds), 6)}
+        if seconds == sampled[1]:
+            rows += [Planted("clip.mp4", facts=facts), Planted("clip.mp4", facts=facts, crop=1, box=box, **SURE)]
+        else:
+            rows.append(Planted("clip.mp4", facts=facts))
+    write_result(f"{tmp_path}/results", "/in/fen/1.tar", "fen/1.tar", rows, columns(CLASSES, 2, crops=True))
+    account = megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")
+    assert account == Account(images=1, boxes=1, failures=0)
+    (entry,) = written(str(tmp_path))["images"]
+    assert entry["frames_processed"] == [0, 30, 60, 90]
+    ((_, seen),) = Detections.at(f"{tmp_path}/detections.json", 0.2, ("animal",)).files(Counter())
+    crops = Crops(seen.boxes, Cropping(0.1, square=True, whole=True), seen.processed)
+    found = [crops.of_frame(float(seconds), times) for seconds in sampled]
+    assert [each and each.boxes for each in found] == [None, (box,), None, None]
 
 
 def test_a_folder_of_loose_photographs_has_their_paths_below_the_input(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     rows = {
         "007": [at(0, "lantern owl", "DCIM/1.jpg"), at(20, "lantern owl", "DCIM/2.jpg"), *clip],
-        "7": [at(0, "nothing", "DCIM/1.jpg"), at(7200, "lantern owl", "DCIM/2.jpg"), at(10800, "lantern owl", "3, b.jpg"),
+        "7": [at(0, "nothing", "DCIM/1.jpg"), at(7200, "lantern owl", "DCIM/2.jpg"), at(10800, "lantern owl", "3, b#c.jpg"),
               at(7800, "nothing", "DCIM/6.jpg"), at(8400, "lantern owl", "DCIM/7.jpg", 0.7),
               at(90000, "robin", "x.jpg", 0.4), Planted("bad.jpg", status="failed", error="empty: x")],
     }  # fmt: skip
@@ -81,7 +81,7 @@ def test_wildlife_insights_gets_each_picture_and_clip_once_with_its_own_taxonomy
         ("7", "2.jpg", "2024-05-18 01:59:30", "Lampas", "nocturna", "0", "1"),
         ("7", "6.jpg", "2024-05-18 02:09:30", "", "", "1", "0"),
         ("7", "7.jpg", "2024-05-18 02:19:30", "Lampas", "nocturna", "0", "1"),
-        ("7", "3, b.jpg", "2024-05-18 02:59:30", "Lampas", "nocturna", "0", "1"),
+        ("7", "3, b#c.jpg", "2024-05-18 02:59:30", "Lampas", "nocturna", "0", "1"),
     ]  # fmt: skip
     assert len({row["image_id"] for row in rows}) == len(rows)
 
@@ -97,7 +97,7 @@ def test_camtrapr_gets_a_row_per_independent_event_with_the_time_since_the_last_
         ("007", "robin", "2024-05-18 00:09:30", "2024-05-18", "00:09:30", "0", "0.0", "1.tar#clip.mp4", "1"),
         # The third within half an hour of the second, which the blank between them does not end; the fourth is not.
         ("7", "lantern owl", "2024-05-18 01:59:30", "2024-05-18", "01:59:30", "0", "0.0", "2.jpg", "2"),
-        ("7", "lantern owl", "2024-05-18 02:59:30", "2024-05-18", "02:59:30", "2400", "0.7", "1.tar#3, b.jpg", "1"),
+        ("7", "lantern owl", "2024-05-18 02:59:30", "2024-05-18", "02:59:30", "2400", "0.7", "1.tar#3, b#c.jpg", "1"),
         ("7", "nothing", "2024-05-17 23:59:30", "2024-05-17", "23:59:30", "0", "0.0", "1.jpg", "1"),
         ("7", "nothing", "2024-05-18 02:09:30", "2024-05-18", "02:09:30", "7800", "2.2", "6.jpg", "1"),
     ]
@@ -126,6 +126,7 @@ def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path
     tasks = json.loads((here / "tasks.json").read_text())
     assert [task["data"]["image_uri"] for task in tasks[:1]] == ["/in/7/1.tar#x.jpg"]
     assert tasks[0]["data"]["image"] == "https://pictures.example.org/in/7/1.tar/x.jpg"
+    assert "https://pictures.example.org/in/7/1.tar/3%2C%20b%23c.jpg" in {task["data"]["image"] for task in tasks}
     # Not the clip.
     assert len({task["data"]["image"] for task in tasks}) == len(tasks) == 8
     names = set(re.findall(r'name="(\w+)"', recipe["xml"])), set(re.findall(r'value="\$(\w+)"', recipe["xml"]))
@@ -139,7 +140,9 @@ def test_doubtful_pictures_go_to_label_studio_and_come_back_as_labels(here: Path
     export = [
         {**task["data"], "id": number, "species": ("owl", "robin")[number % 2]} for number, task in enumerate(tasks)
     ]
-    (here / "export.json").write_text(json.dumps([*export, {**tasks[0]["data"], "id": 99}]))
+    skipped = {**tasks[0]["data"], "id": 98}
+    several = {**tasks[0]["data"], "id": 99, "species": {"choices": ["owl", "robin"]}}
+    (here / "export.json").write_text(json.dumps([*export, skipped, several]))
     exec(recipe["python labels"], {})
     assert len(read("labels.csv")) == len(tasks)
     assert app.main([*recipe["text"].split()[1:], "--no-holdout"]) == 0

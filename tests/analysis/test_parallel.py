@@ -71,12 +71,15 @@ def test_a_worker_that_dies_costs_no_thing(on_a_cluster: None, tmp_path: Path) -
     assert sorted(parallel.each(die_once, range(8), 1, give_up)) == list(range(8))
 
 
-def test_what_kills_its_workers_each_time_is_answered_for_and_the_others_are_done(on_a_cluster: None) -> None:
+def test_what_kills_its_workers_each_time_is_answered_for_and_the_others_are_done(
+    on_a_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(thing: int) -> str:
         if thing == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return f"{thing} done"
 
+    monkeypatch.setattr(parallel, "_RETRIES", 1)
     answers = sorted(parallel.each(die, range(4), 1, lambda thing, why: f"{thing} lost: {why}"))
     assert [answer for answer in answers if "lost" not in answer] == ["0 done", "1 done", "3 done"]
     assert answers[2].startswith("2 lost: ")
@@ -86,15 +89,14 @@ def test_what_kills_its_workers_each_time_is_answered_for_and_the_others_are_don
 def test_whoever_stops_listening_stops_the_work(tmp_path: Path) -> None:
     def begin(thing: int) -> int:
         (tmp_path / str(thing)).touch()
-        time.sleep(0.2)
+        time.sleep(0.05)
         return thing
 
     answers = parallel.each(begin, range(100), 2, give_up)
     assert len(list(islice(answers, 2))) == 2
     answers.close()  # type: ignore[attr-defined]
-    time.sleep(1)
     begun = len(list(tmp_path.iterdir()))
-    time.sleep(1)
+    time.sleep(0.5)
     assert len(list(tmp_path.iterdir())) == begun < 50
 
 

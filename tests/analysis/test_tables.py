@@ -53,6 +53,13 @@ class TestIdentity:
 
 
 class TestATable:
+    def test_has_the_encodings_that_every_reader_has(self, tmp_path: Path) -> None:
+        url = f"{tmp_path}/table.parquet"
+        tables.publish(url, SCHEMA, batches(3, 4), Origin(MARK, "ab"), str(tmp_path))
+        group = pq.read_metadata(url).row_group(0)
+        found = {encoding for index in range(group.num_columns) for encoding in group.column(index).encodings}
+        assert found == {"PLAIN", "RLE", "RLE_DICTIONARY"}
+
     @pytest.mark.parametrize("kind", ["local", "s3"])
     def test_comes_back_with_what_it_says_of_itself(self, kind: str, tmp_path: Path, bucket: str) -> None:
         base = bucket if kind == "s3" else str(tmp_path / "tables")

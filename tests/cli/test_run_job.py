@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -41,9 +42,9 @@ def test_the_exit_code_is_what_the_command_returns(returned: int | None, code: i
     assert run_that(lambda: returned) == code
 
 
-def bad_config() -> ValidationError:
+def bad_config(**options: Any) -> ValidationError:
     with pytest.raises(ValidationError) as refusal:
-        RunConfig(inputs=("in",), output="out", model="m", top_k=0)
+        RunConfig(inputs=("in",), output="out", **{"model": "m", **options})
     return refusal.value
 
 
@@ -52,7 +53,11 @@ def bad_config() -> ValidationError:
     [
         (StorageError("s3://b: refused\n  and gone"), "trapline: s3://b: refused and gone"),
         (StorageError("a\x1b[2Jb"), "trapline: a\\x1b[2Jb"),
-        (bad_config(), "trapline: --top-k 0: Input should be greater than or equal to 1"),
+        (
+            bad_config(model=["https://me:secret@host/m.pt?sig=1"]),
+            "trapline: --model ['https://host/m.pt?…']: Input should be a valid string",
+        ),
+        (bad_config(top_k=0), "trapline: --top-k 0: Input should be greater than or equal to 1"),
         (
             ModuleNotFoundError("No module named 'duckdb'", name="duckdb.typing"),
             "trapline: the Python package duckdb.typing is not installed; run: pip install 'trapline[analysis]'",

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
-from trapline.decoding.clips import ClipFacts, Sampling
+from trapline.decoding.clips import ClipFacts
+from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
+from trapline.decoding.sampling import Sampling
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pixels", "muxer"), KINDS)
@@ -30,14 +32,6 @@ def test_frames_are_what_the_same_frames_saved_as_png_are(
 
 
 class TestSampling:
-    def test_so_many_a_second_up_to_a_most_over_the_whole_clip(self) -> None:
-        assert Sampling().moments(3.0).tolist() == [0, 1, 2]
-        assert Sampling().moments(3.01).tolist() == [0, 1, 2, 3]
-        assert Sampling().moments(0.0).tolist() == [0]
-        assert Sampling(2, 100).moments(1.5).tolist() == [0, 0.5, 1]
-        assert Sampling(1, 4).moments(4.0).tolist() == [0, 1, 2, 3]
-        assert Sampling(1, 4).moments(40.0).tolist() == [0, 10, 20, 30]
-
     def test_a_clip_of_uneven_times_is_sampled_by_them(self, tmp_path: Path) -> None:
         times = [0, 1, 2, 3, 25, 26, 27, 60]  # tenths of a second: a camera that slows down in the dark
         data = clip(frames=8, times=times, muxer="matroska", options={})
@@ -105,3 +99,32 @@ class TestTrouble:
         middle = data.index(b"movi") + 3000
         data[middle : middle + 2000] = b"\xa5" * 2000
         assert self.kind(bytes(data), tmp_path) == ("salvaged", "corrupt")
+
+
+class TestCrops:
+    CROPPING = Cropping(padding=0.1, square=True, whole=True)
+
+    def crops(self, *frames: int) -> Crops:
+        bounds = (0.25, 0.1, 0.5, 0.4), (0.0, 0.0, 0.3, 0.9)
+        return Crops(tuple(Box("animal", 0.9, each, frame) for frame in frames for each in bounds), self.CROPPING, (0, 10, 20))  # fmt: skip
+
+    @pytest.mark.parametrize("rotation", [None, 90])
+    def test_are_those_of_the_same_frames_saved_as_png(self, rotation: int | None, tmp_path: Path) -> None:
+        found, facts = decoded(clip(rotation=rotation), tmp_path, crops=self.crops(10, 20))
+        assert (facts.status, facts.frames) == ("ok", (0.0, 1.0, 2.0))
+        assert [len(boxes) for boxes in facts.boxes] == [0, 2, 2]
+        whole = [picture for seconds, picture in every_frame(tmp_path / "clip") if seconds in facts.frames]
+        expected = []
+        for picture, boxes in zip(whole, facts.boxes, strict=True):
+            shown = np.ascontiguousarray(np.rot90(picture)) if rotation else picture
+            cut = Crops(boxes, self.CROPPING) if boxes else None
+            png, _ = decode(as_png(shown), MODEL, crops=cut)
+            assert png is not None
+            expected.append(png if cut else png[None])
+        assert found is not None
+        assert torch.equal(found, torch.cat(expected))
+
+    def test_are_of_the_frames_by_number_also_where_times_are_uneven(self, tmp_path: Path) -> None:
+        data = clip(frames=8, times=[0, 1, 2, 3, 25, 26, 27, 60], muxer="matroska")
+        _, facts = decoded(data, tmp_path, crops=self.crops(4, 7))
+        assert list(zip(facts.frames, map(len, facts.boxes), strict=True)) == [(0.0, 0), (2.5, 2), (6.0, 2)]

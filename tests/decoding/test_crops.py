@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_tar, write_zip
+from tests.support.clips import clip
 from tests.support.numerics import assert_as_exact, birders
 from trapline.cli import duplicates, rescore, search
 from trapline.cli.classify import main
@@ -23,7 +24,7 @@ from trapline.cli.verify import main as verify
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
-from trapline.detections.shard_boxes import ShardBoxes
+from trapline.detections.shard_boxes import Seen, ShardBoxes
 from trapline.run.chunks import read_chunks
 from trapline.run.messages import DecodedChunk
 from trapline.sources.shards import discover
@@ -153,13 +154,45 @@ class TestPixels:
         assert torch.equal(one, other)
 
 
+class TestFramesOfAClip:
+    TIMES = np.arange(40) / 10  # ten a second, four seconds
+
+    def at(self, seconds: float, crops: Crops) -> list[float] | None:
+        """Confidences of the boxes of a frame."""
+        found = crops.of_frame(seconds, self.TIMES)
+        return None if found is None else [each.confidence for each in found.boxes]
+
+    def boxes(self, **frames: float) -> tuple[Box, ...]:
+        return tuple(Box("animal", confidence, LEFT, int(name[1:])) for name, confidence in frames.items())
+
+    def test_have_the_boxes_of_the_nearest_frame_that_was_processed(self) -> None:
+        crops = Crops(self.boxes(_10=0.5, _20=0.75), EXACTLY, (0, 10, 20, 30))
+        found = [self.at(seconds, crops) for seconds in (0.0, 0.6, 1.0, 1.4, 1.6, 2.4, 2.6, 3.0)]
+        assert found == [None, [0.5], [0.5], [0.5], [0.75], [0.75], None, None]
+
+    def test_that_are_far_from_all_of_these_have_none(self) -> None:
+        crops = Crops(self.boxes(_10=0.5, _39=0.75), EXACTLY, (10, 39))
+        found = [self.at(seconds, crops) for seconds in (0.4, 0.5, 1.5, 1.6, 3.3, 3.4, 3.9)]
+        assert found == [None, [0.5], [0.5], None, None, [0.75], [0.75]]
+
+    def test_have_boxes_also_where_it_is_not_known_which_frames_were_processed(self) -> None:
+        crops = Crops(self.boxes(_10=0.5), EXACTLY)
+        assert [self.at(seconds, crops) for seconds in (1.0, 1.3, 1.6)] == [[0.5], [0.5], None]
+
+    def test_are_those_that_the_clip_has(self) -> None:
+        assert self.at(3.9, Crops(self.boxes(_40=0.5), EXACTLY, (40,))) is None
+        assert self.at(3.9, Crops((box(*LEFT),), EXACTLY)) is None  # of a picture
+
+
 class TestChunks:
     def read(self, tmp_path: Path, boxes: dict[str, int], whole: bool = True, images: int = 4) -> list[DecodedChunk]:
         path = write_tar(tmp_path / "a.tar", {name: jpeg(7) if count >= 0 else b"" for name, count in boxes.items()})
-        found = {name: (box(*LEFT),) * abs(count) for name, count in boxes.items()}
+        found = {name: Seen((box(*LEFT),) * abs(count)) for name, count in boxes.items()}
         (shard,) = discover((str(path),), str(tmp_path / "out")).shards
         chunks = list(
-            read_chunks(shard, SIZE, images, detected=ShardBoxes(found | {"gone.jpg": ()}, Cropping(0, True, whole)))
+            read_chunks(
+                shard, SIZE, images, detected=ShardBoxes(found | {"gone.jpg": Seen()}, Cropping(0, True, whole))
+            )
         )
         assert all(isinstance(chunk, DecodedChunk) for chunk in chunks)
         return chunks  # type: ignore[return-value]
@@ -316,6 +349,7 @@ class TestARun:
         said = capsys.readouterr().out
         assert "6 = 5 ok, 1 failed" in said
         assert "3 (boxes left out: 1 below threshold, 1 other category, 1 invalid)" in " ".join(said.split())
+        assert "of 1 of 7 names it has no boxes but a failure, such as site=3/loose/blind.jpg" in " ".join(said.split())
         assert "2 detector entries matched no image that was read:\n  site=9/0001.jpg\n" in said
         assert ask(night, "select count(*) from ROWS where species is not null and crop is null", "skipped") == [(0,)]
         assert ask(night, "select count(*) from ROWS where crop is null", "skipped") == [(6,)]
@@ -348,14 +382,28 @@ class TestARun:
         assert ask(tmp_path, "select max(crop), count(*) from ROWS where key = 'DCIM/unseen.jpg'") == [(2, 3)]
 
 
-def test_crops_of_images_that_did_not_change_are_carried_over(
+def test_crops_of_images_and_clips_that_did_not_change_are_carried_over(
     tmp_path: Path, tiny_model: Path, ray_session: None
 ) -> None:
-    loose = write_folder(tmp_path / "archive/loose", pictures(3, prefix=""))
-    write_detections(tmp_path / "md.json", found("loose/0001.jpg", (LEFT,), (RIGHT,)), found("loose/new.jpg", (LEFT,)))
+    loose = write_folder(tmp_path / "archive/loose", pictures(3, prefix="") | {"film.mp4": clip()})
+    film = found("loose/film.mp4", (LEFT,), (RIGHT,), frame_rate=10.0, frames_processed=[0, 10, 20])
+    for each in film["detections"]:
+        each["frame_number"] = 10
+    images = found("loose/0001.jpg", (LEFT,), (RIGHT,)), found("loose/new.jpg", (LEFT,))
+    write_detections(tmp_path / "md.json", *images, film)
     assert run(tmp_path, tiny_model) == 0
     assert manifest(tmp_path)["detections"]["unmatched"] == 1
-    before = ask(tmp_path, "select * from ROWS order by key, crop")
+    before = ask(tmp_path, "select * from ROWS order by key, frame_seconds, crop")
+    parts = ask(
+        tmp_path,
+        """
+        select frame_seconds, crop, embedding from ROWS where key = 'film.mp4'
+        order by frame_seconds nulls first, crop nulls first""",
+    )
+    assert [(seconds, crop, vector is not None) for seconds, crop, vector in parts] == [
+        (None, None, True), (0.0, None, True), (1.0, None, False), (1.0, 1, True), (1.0, 2, True), (2.0, None, True),
+    ]  # fmt: skip
+    np.testing.assert_allclose(parts[0][2], np.mean([parts[3][2], parts[4][2]], axis=0), atol=1e-6)
     write_folder(loose, {"new.jpg": jpeg(9)})
     left_by_a_run_that_was_killed = tmp_path / "output/_trapline/detections/20260101T000000Z-abcdef"
     left_by_a_run_that_was_killed.parent.mkdir(exist_ok=True)
@@ -363,8 +411,8 @@ def test_crops_of_images_that_did_not_change_are_carried_over(
     assert run(tmp_path, tiny_model) == 0
     assert not left_by_a_run_that_was_killed.exists()
     account = manifest(tmp_path)
-    assert (account["images_carried_over"], account["crops"], account["detections"]["unmatched"]) == (3, 3, 0)
-    assert ask(tmp_path, "select * from ROWS where key != 'new.jpg' order by key, crop") == before
+    assert (account["images_carried_over"], account["crops"], account["detections"]["unmatched"]) == (4, 5, 0)
+    assert ask(tmp_path, "select * from ROWS where key != 'new.jpg' order by key, frame_seconds, crop") == before
     assert verify([str(tmp_path / "archive"), str(tmp_path / "output")]) == 0
 
 

@@ -5,7 +5,7 @@ import io
 import struct
 import zipfile
 import zlib
-from base64 import b85decode
+from base64 import b64encode, b85decode
 from datetime import datetime
 
 import numpy as np
@@ -58,6 +58,18 @@ def kind(data: bytes) -> str:
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(40), "raw_photo"),
         (tiff(soft(), t50706=[0x01040000]), "raw_photo"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "lfs_pointer"),
+        (b"version https://hawser.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "lfs_pointer"),
+        (b"/annex/objects/SHA256E-s12345--4d7a.jpg\n", "annex_pointer"),
+        (b"../../.git/annex/objects/aa/bb/SHA256E-s1--4d.jpg/SHA256E-s1--4d.jpg", "annex_pointer"),
+        (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0", "shortcut"),
+        (b"[InternetShortcut]\r\nURL=http://localhost/1.jpg\r\n", "shortcut"),
+        (b64encode(jpeg(1)), "base64"),
+        (b"data:image/png;base64,iVBORw0KGgo", "base64"),
+        (b"<meta charset=utf-8><title>Error 404</title>", "html_page"),
+        (b"<h1>Not Found</h1>", "html_page"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">', "html_page"),
+        ("<html><body>Bad Gateway</body></html>".encode("utf-16"), "html_page"),
+        (b'\xef\xbb\xbf{"error": "expired"}', "json"),
         (b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>", "html_page"),
         (b"\xef\xbb\xbf\r\n  <HTML>\n<BODY>Sign in</BODY></HTML>", "html_page"),
         (b"<!-- saved from a portal -->\n<html lang='en'>", "html_page"),

@@ -19,13 +19,14 @@ SIZE = (64, 64)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a process's memory")
 
 
-@pytest.fixture
-def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """Whose children have a faulty decoder, and little timeout."""
-    monkeypatch.setenv("PYTHONPATH", write_saboteur(tmp_path), prepend=os.pathsep)
-    sandbox = Sandbox(timeout=2)
-    yield sandbox
-    sandbox.close()
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Whose children have a faulty decoder; one for all, since a child takes seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", write_saboteur(tmp_path_factory.mktemp("saboteur")), prepend=os.pathsep)
+        sandbox = Sandbox()
+        yield sandbox
+        sandbox.close()
 
 
 def test_what_comes_out_of_the_sandbox_is_what_decode_gives(sandbox: Sandbox) -> None:
@@ -45,15 +46,19 @@ def test_an_image_that_kills_its_decoder_fails_alone_and_says_of_what(sandbox: S
     assert sandbox(jpeg(1), SIZE)[1].status == "ok"
 
 
-def test_an_image_that_its_decoder_does_not_finish_fails_alone(sandbox: Sandbox) -> None:
-    _, facts = sandbox(bmp(HANG), SIZE)
+def test_an_image_that_its_decoder_does_not_finish_fails_alone(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sandbox(jpeg(1), SIZE)[1].status == "ok"
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox, "_timeout", 2)
+        _, facts = sandbox(bmp(HANG), SIZE)
     assert (facts.status, facts.error) == ("failed", "timeout: not decoded after 2 s")
     assert sandbox(jpeg(1), SIZE)[1].status == "ok"
 
 
 @LINUX
 def test_an_image_that_takes_all_memory_fails_alone(sandbox: Sandbox) -> None:
-    sandbox._timeout = 60
     _, facts = sandbox(bmp(STARVE), SIZE)
     assert (facts.status, facts.error) == (
         "failed",
@@ -77,34 +82,41 @@ def test_a_closed_sandbox_leaves_no_process(sandbox: Sandbox) -> None:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Callable[..., int]:
-    """A process that decodes an image as workers do; gives its exit code."""
+def worker(tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """A process that decodes as workers do, first a sound image; gives its exit code and what it printed."""
     env = os.environ | {"PYTHONPATH": f"{write_saboteur(tmp_path)}{os.pathsep}{ROOT / 'pipeline'}"}
+    images = {"sound": bmp(40), "hang": bmp(HANG), "starve": bmp(STARVE)}
+    for name, data in images.items():
+        (tmp_path / name).write_bytes(data)
 
-    def decode_in_process(data: bytes, program: str) -> int:
-        command = [
-            sys.executable,
-            "-c",
-            f"import sys; from trapline.decoding.sandbox import decode_with_limits\n{program}",
-        ]
-        return subprocess.run(command, input=data, env=env, check=False, stderr=subprocess.DEVNULL).returncode
+    def run(program: str) -> tuple[int, str]:
+        before = f"""
+import resource, sys
+from pathlib import Path
+from trapline.decoding.sandbox import decode_with_limits
+def decode(name, **limits):
+    return decode_with_limits(Path({str(tmp_path)!r}, name).read_bytes(), (64, 64), **limits)[1].status
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", before + program], env=env, check=False, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout
 
-    return decode_in_process
+    return run
 
 
-def test_a_worker_that_hangs_ends_itself(worker: Callable[..., int]) -> None:
-    program = "assert decode_with_limits(sys.stdin.buffer.read(), (64, 64), timeout=1)[1].status == 'ok'"
-    assert [worker(data, program) for data in (bmp(40), bmp(HANG))] == [0, 1]
+def test_a_worker_that_hangs_ends_itself(worker: Callable[[str], tuple[int, str]]) -> None:
+    assert worker("print(decode('sound'), flush=True); decode('hang', timeout=1)") == (1, "ok\n")
 
 
 @LINUX
-def test_a_worker_that_starves_lives_on_with_all_memory_to_itself(worker: Callable[..., int]) -> None:
+def test_a_worker_that_starves_lives_on_with_all_memory_to_itself(worker: Callable[[str], tuple[int, str]]) -> None:
     program = """
-import resource
 before = resource.getrlimit(resource.RLIMIT_DATA)
+print(decode("sound"))
 try:
-    decode_with_limits(sys.stdin.buffer.read(), (64, 64))
+    decode("starve")
 except MemoryError:
-    sys.exit(7 if resource.getrlimit(resource.RLIMIT_DATA) == before else 8)
+    print(resource.getrlimit(resource.RLIMIT_DATA) == before)
 """
-    assert [worker(data, program) for data in (bmp(40), bmp(STARVE))] == [0, 7]
+    assert worker(program) == (0, "ok\nTrue\n")

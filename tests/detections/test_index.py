@@ -7,8 +7,10 @@ import pytest
 from tests.detections.test_megadetector import WHOLE, image, write_json, write_parquet
 from tests.support.archives import pictures, write_folder, write_tar, write_zip
 from trapline.cli.classify import main
+from trapline.decoding.crops import Box
 from trapline.detections.index import Index, counted, indexed
 from trapline.detections.megadetector import Detections
+from trapline.detections.shard_boxes import Seen
 from trapline.sources.shards import discover
 
 
@@ -33,7 +35,7 @@ class TestTheIndex:
         with indexed(detections, shards, shards, output, f"{output}/_trapline/detections/x") as index:
             found = {
                 uri.removeprefix(f"{archive}/"): {
-                    key: [box.confidence for box in boxes] for key, boxes in part.load().items()
+                    key: [box.confidence for box in seen.boxes] for key, seen in part.load().items()
                 }
                 for uri, part in index.slices.items()
             }
@@ -72,6 +74,39 @@ class TestTheIndex:
         shards = discover([str(archive)], str(tmp_path / "out")).shards
         detections = Detections.at(str(path), 0.2, ("animal",))
         assert counted(detections, shards, str(tmp_path / "out")).counts == index.counts
+
+    @pytest.mark.parametrize(
+        ("name", "shard", "key"),
+        [
+            ("site=1/0007.tar/DCIM/a.mp4/frame000012.jpg", "site=1/0007.tar", "DCIM/a.mp4/frame000012.jpg"),
+            ("site=3/cam/a.mp4/frame000012.jpg", "site=3/cam", "a.mp4/frame000012.jpg"),
+            ("A/a.mp4/frame000012.jpg", "site=2/card.zip", "A/a.mp4/frame000012.jpg"),
+            ("A/b.mp4/frame000012.jpg", "site=2/card.zip", "A/b.mp4/frame000012.jpg"),
+        ],
+    )
+    def test_leads_a_frame_to_the_shard_of_its_clip(
+        self, archive: Path, tmp_path: Path, name: str, shard: str, key: str
+    ) -> None:
+        members = pictures(2, "A/") | {"A/a.mp4": b"", "A/b.mp4/frame000012.jpg": b""}  # b is a folder of pictures
+        write_zip(archive / "site=2/card.zip", members)
+        found, index = self.find(archive, write_json(tmp_path / "md.json", image(name, 0.5), image("A/c.mp4/frame000012.jpg")))  # fmt: skip
+        assert found == {shard: {key: [0.5]}}
+        assert (index.counts["images"], index.examples) == (1, ["A/c.mp4/frame000012.jpg"])
+
+    def test_keeps_what_is_known_of_a_clip(self, archive: Path, tmp_path: Path) -> None:
+        box = {"category": "1", "conf": 0.5, "bbox": WHOLE, "frame_number": 30}
+        clip = {"file": "site=3/cam/a.mp4", "frame_rate": 30.0, "frames_processed": [0, 30], "detections": [box]}
+        failed = {"file": "site=3/cam/b.mp4", "failure": "no video", "detections": None}
+        shards = discover([str(archive)], str(tmp_path / "out")).shards
+        detections = Detections.at(str(write_json(tmp_path / "md.json", clip, failed)), 0.2, ("animal",))
+        with indexed(detections, shards, shards, str(tmp_path / "out"), str(tmp_path / "index")) as index:
+            (part,) = index.slices.values()
+            seen = part.load()
+        kept = Box("animal", 0.5, (0.0, 0.0, 1.0, 1.0), 30)
+        assert seen == {"a.mp4": Seen((kept,), (0, 30)), "b.mp4": Seen(failed=True)}
+        assert index.unread("md.json") == (
+            "md.json: of 1 of 2 names it has no boxes but a failure, such as site=3/cam/b.mp4"
+        )
 
     @pytest.mark.parametrize(
         "name",

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.reading import memory_below
+from trapline.decoding.crops import Box
 from trapline.detections.megadetector import Detections
+from trapline.detections.shard_boxes import Seen
 from trapline.errors import TransientError, UsageError
 
 CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
@@ -41,7 +43,7 @@ def read(
     """Confidences by file, and the counts."""
     counts: Counter[str] = Counter()
     found = Detections.at(str(path), threshold, categories).files(counts)
-    return {file: [box.confidence for box in boxes] for file, boxes in found}, counts
+    return {file: [box.confidence for box in seen.boxes] for file, seen in found}, counts
 
 
 class TestReading:
@@ -178,3 +180,38 @@ class TestForms:
         for name, expected in {"a.json.gz": "no sound gzip", "b.json": "no JSON"}.items():
             with pytest.raises(UsageError, match=f"{name}: {expected}"):
                 read(tmp_path / name)
+
+
+class TestClips:
+    """Entries as MegaDetector's `process_video` writes them."""
+
+    def entry(self, **values: Any) -> dict[str, Any]:
+        boxes = [{"category": "1", "conf": conf, "bbox": WHOLE, "frame_number": frame} for conf, frame in ((0.9, 10), (0.1, 10), (0.8, 20))]  # fmt: skip
+        return {"file": "a.mp4", "frame_rate": 30.0, "frames_processed": [0, 10, 20], "detections": boxes} | values
+
+    def seen(self, path: Path) -> tuple[dict[str, Seen], Counter[str]]:
+        counts: Counter[str] = Counter()
+        return dict(Detections.at(str(path), 0.2, ("animal",)).files(counts)), counts
+
+    def test_have_boxes_of_frames_and_say_which_frames_were_processed(self, tmp_path: Path) -> None:
+        failed = {"file": "b.mp4", "frame_rate": -1, "frames_processed": [], "failure": "x", "detections": None}
+        older = self.entry(file="c.mp4")
+        del older["frames_processed"]
+        found, counts = self.seen(write_json(tmp_path / "md.json", self.entry(), failed, older))
+        boxes = tuple(Box("animal", conf, (0.0, 0.0, 1.0, 1.0), frame) for conf, frame in ((0.9, 10), (0.8, 20)))
+        assert found == {"a.mp4": Seen(boxes, (0, 10, 20)), "b.mp4": Seen(failed=True), "c.mp4": Seen(boxes)}
+        assert counts == {"boxes": 6, "below_threshold": 2, "failures": 1}
+
+    def test_and_boxes_of_no_frame_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        found, counts = self.seen(write_json(tmp_path / "md.json", image("a.mp4", 0.9, 0.1), image("b.jpg", 0.9)))
+        assert (found["a.mp4"], len(found["b.jpg"].boxes)) == (Seen(), 1)
+        assert counts == {"boxes": 3, "without_frame": 2}
+
+    @pytest.mark.parametrize("number", [-1, 1.5, "10", True, [1], 2**31])
+    def test_frames_without_a_number_are_one_line(self, tmp_path: Path, number: Any) -> None:
+        box = {"category": "1", "conf": 0.9, "bbox": WHOLE, "frame_number": number}
+        for entry in (self.entry(detections=[box]), self.entry(frames_processed=[0, number])):
+            with pytest.raises(
+                UsageError, match=r"md.json: `frame(s_processed|_number)` of (a detection of )?image 1 "
+            ):
+                self.seen(write_json(tmp_path / "md.json", entry))

@@ -12,6 +12,7 @@ from rich.console import Console
 from jobs.benchmark import contenders, decoding, main, rounds
 from jobs.benchmark.checked import Pictures
 from jobs.benchmark.checked import measure as measure_checked
+from jobs.benchmark.clips import measure as measure_clips
 from jobs.benchmark.contenders import Contender
 from jobs.benchmark.flat_tables import measure as measure_tables
 from jobs.benchmark.model import Row, gflop_per_image, random_model
@@ -72,6 +73,17 @@ def test_decoding_measures_each_way_and_what_it_changes(tiny_model: Path) -> Non
     assert (rows["birder, default loader"].largest_difference, rows["trapline exact"].largest_difference) == (0, 0)
     assert rows["trapline fast"].mean_difference > 0
     assert all(row.images_per_second > 0 for row in rows.values())
+
+
+def test_clips_of_each_kind_are_measured_beside_photographs(tiny_model: Path) -> None:
+    found = measure_clips(QUIET, checkpoint.load(str(tiny_model)), 2, 1, size=(192, 128), photograph=(96, 64))
+    rows = {row.kind: row for row in found.rows}
+    assert {"H.264 in MP4", "H.265 in MP4", "Motion JPEG in AVI", "VP9 in WebM"} <= set(rows)
+    for row in found.rows:
+        assert row.frames == 2  # one of each second
+        assert 0 < row.megabytes < 1
+        assert min(row.frames_per_second, row.in_sandbox.median) > 0
+        assert min(row.photographs_decoded.lowest, row.photographs_classified.lowest) > 0
 
 
 def test_damage_is_measured_against_the_same_files_sound() -> None:

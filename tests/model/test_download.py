@@ -20,7 +20,7 @@ from trapline.storage import retry
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves files as the hub does; counts what is asked for, and can break off a download midway."""
+    """Serves files as the hub does; counts what is asked for, and can break off a download midway, or dribble."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -28,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.gets: list[tuple[str, str | None]] = []
         self.break_off_at: int | None = None
+        self.dribbles = threading.Event()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -55,6 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         ranges = {"Content_Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         self.answer(206 if start else 200, Content_Length=str(len(data) - start), **ranges)
+        while self.server.dribbles.wait(0.05):
+            self.wfile.write(b"0")
         self.wfile.write(data[start : self.server.break_off_at])
         self.server.break_off_at = None
         return None
@@ -138,10 +141,13 @@ class Fetcher:
     """`fetch` in a process of its own, because the hub's client reads its environment once."""
 
     SCRIPT = """
+import os
 import sys
+from trapline.model import download
 from trapline.model.download import fetch
-from trapline.storage import retry
 from trapline.errors import CheckpointError
+if "SECONDS" in os.environ:
+    download._HUB_SECONDS = float(os.environ["SECONDS"])
 for source in sys.stdin:
     try:
         print("path", fetch(source.strip()), flush=True)
@@ -206,3 +212,13 @@ def test_the_hub_gives_a_checkpoint_and_its_cache_gives_it_again(tmp_path: Path,
         server.socket.close()
         assert [ask("birds/small"), ask_offline("birds/small"), ask_offline("birds/safe")] == [path, path, safe]
         assert "not in the hub's cache" in str(ask_offline("birds/unseen"))
+
+
+@pytest.mark.slow
+def test_a_hub_that_sends_a_byte_at_a_time_is_given_up(tmp_path: Path, server: Server) -> None:
+    server.files["/birds/small/resolve/main/small.pt"] = bytes(2**20)
+    server.dribbles.set()
+    with Fetcher(HF_ENDPOINT=server.url, HF_HOME=str(tmp_path), SECONDS="3") as ask:
+        assert re.match(r"birds/small: cannot be fetched \(DeadlineError: not done after 3 s", str(ask("birds/small")))
+    # The process has ended, although its client still reads.
+    server.dribbles.clear()

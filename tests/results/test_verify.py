@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support import version_3
 from tests.support.archives import jpeg, pictures, sidecar, write_folder, write_tar, write_zip
 from tests.support.clips import clip
 from tests.support.progress import Silent
@@ -21,6 +23,8 @@ from trapline.results.footer import Footer
 from trapline.results.verify import Finding, reconcile
 from trapline.run.classify import classify
 from trapline.sources.shards import discover
+
+MEMBERS = {**pictures(3), "bad.jpg": b""}
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +174,45 @@ class TestCounts:
         assert self.written(tmp_path, {"a.jpg": b"c"}, image_column="crop").good
         assert self.written(tmp_path, {"a.jpg": b"i"}).good
         assert self.written(tmp_path, {"a.jpg": b"i"}, image_column="crop").stale == 1
+
+
+class TestVersion3:
+    """Results from before clips: no columns of clips and frames, and clips counted among the ignored files."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A folder with `archive`, which holds a clip, too, and its `output` as version 3 had it, with `rows`."""
+        write_tar(tmp_path / "archive/a.tar", MEMBERS | {"clip.mp4": clip(frames=2)})
+        return tmp_path
+
+    @staticmethod
+    def compared(folder: Path, rows: list[dict[str, Any]], crops: bool = False) -> Finding:
+        (shard,) = discover([str(folder / "archive")], str(folder / "output")).shards
+        version_3.write(Path(shard.output), shard.uri, shard.identity, rows, crops)
+        (finding,) = reconcile([str(folder / "archive")], str(folder / "output"))
+        return finding
+
+    def test_untouched_it_is_good(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [version_3.row(key, data) for key, data in MEMBERS.items()]
+        finding = self.compared(folder, rows)
+        assert finding.good
+        assert (finding.images, finding.clips, finding.frames) == (4, 0, 0)
+        assert main([str(folder / "archive"), str(folder / "output")]) == 0
+        assert "0 shards differ" in capsys.readouterr().out
+
+    def test_crops_are_rows_besides(self, folder: Path) -> None:
+        rows = [version_3.row(key, data) for key, data in MEMBERS.items()]
+        key, data = next(iter(MEMBERS.items()))
+        crops = [version_3.row(key, data, crop) for crop in (1, 2)]
+        assert self.compared(folder, rows + crops, crops=True).good
+        assert self.compared(folder, [*rows, *crops, crops[1]], crops=True).duplicated == 1
+
+    def test_what_is_wrong_is_counted(self, folder: Path) -> None:
+        first, *rest = (version_3.row(key, data) for key, data in MEMBERS.items())
+        assert self.compared(folder, rest).missing == 1
+        assert self.compared(folder, [first, first, *rest]).duplicated == 1
+        assert self.compared(folder, [first, *rest, version_3.row("clip.mp4", b"c")]).foreign == 1
+        assert self.compared(folder, [first | {"content_sha256": bytes(32)}, *rest]).stale == 1
 
 
 class TestTheJob:

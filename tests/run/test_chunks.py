@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.archives import jpeg, pictures, sidecar, write_parquet, write_tar, write_zip
 from tests.support.clips import clip
-from trapline.decoding.crops import Cropping
-from trapline.detections.shard_boxes import ShardBoxes
+from trapline.decoding.crops import Box, Cropping
+from trapline.detections.shard_boxes import Seen, ShardBoxes
 from trapline.results.rows import usable
 from trapline.run import chunks
 from trapline.run.chunks import read_chunks
@@ -72,6 +72,11 @@ def test_a_shard_of_bad_images_has_rows_and_no_pixels(tmp_path: Path) -> None:
     (chunk,) = read(write_tar(tmp_path / "a.tar", {"1.jpg": b"", "2.jpg": b"x"}))
     assert chunk.pixels.shape == (0, 3, *SIZE)
     assert chunk.rows.column("status").to_pylist() == ["failed", "failed"]
+
+
+def test_chunks_have_an_end_also_where_no_image_has_pixels(tmp_path: Path) -> None:
+    chunks = read(write_tar(tmp_path / "a.tar", {f"{number}.jpg": b"" for number in range(20)}), images=2)
+    assert [len(chunk.rows) for chunk in chunks] == [8, 8, 4]
 
 
 def test_what_cannot_be_had_is_a_failed_row_with_its_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +198,7 @@ def test_the_bytes_of_one_image_at_a_time_are_held(tmp_path: Path, monkeypatch: 
 
 class TestImagesThatTheDetectorSaw:
     def boxes(self, *keys: str, all_matched: bool = True) -> ShardBoxes:
-        return ShardBoxes(dict.fromkeys(keys, ()), Cropping(0.1, square=True, whole=True), all_matched)
+        return ShardBoxes(dict.fromkeys(keys, Seen()), Cropping(0.1, square=True, whole=True), all_matched)
 
     def test_and_the_shard_lacks_fail_it_where_that_was_asked_for(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "a.tar", pictures(3, prefix=""))
@@ -236,3 +241,24 @@ def test_a_clip_whose_file_cannot_be_read_is_tried_again(tmp_path: Path) -> None
     assert isinstance(failure, Failure)
     assert failure.transient
     assert "a.mp4: FileNotFoundError" in failure.reason or "a.mp4: [Errno 2]" in failure.reason
+
+
+def test_crops_of_frames_lie_behind_their_frame(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.mp4": clip(), "b.jpg": jpeg(1), "c.mp4": clip(frames=10)})
+    boxes = [Box("animal", 0.9 - frame / 100, (0.0, 0.0, 0.5, 1.0), frame) for frame in (0, 0, 10)]
+    seen = {"a.mp4": Seen(tuple(boxes), (0, 10, 20)), "b.jpg": Seen(), "c.mp4": Seen((), (0,))}
+    for whole in (True, False):
+        detected = ShardBoxes(seen, Cropping(0.1, square=True, whole=whole))
+        found = list(read_chunks(shard(path), SIZE, 2, detected=detected))
+        rows = [row for chunk in found for row in chunk.rows.to_pylist()]  # type: ignore[union-attr]
+        parts = [(row["key"][0], row["frame_seconds"], row["crop"]) for row in rows]
+        first, second = ("a", 0.0), ("a", 1.0)
+        assert parts == [
+            ("a", None, None), (*first, None), (*first, 1), (*first, 2), (*second, None), (*second, 1), ("a", 2.0, None),
+            ("b", None, None), ("c", None, None), ("c", 0.0, None),
+        ]  # fmt: skip
+        pixels = [bool(each) for chunk in found for each in chunk.with_pixels]  # type: ignore[union-attr]
+        assert pixels == [False, False, True, True, False, True, whole, whole, False, whole]
+        assert rows[5]["detection_confidence"] == pytest.approx(0.8)
+        assert rows[5]["box"] == [0.0, 0.0, 0.5, 1.0]
+        assert detected.unmatched == []

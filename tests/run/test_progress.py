@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,15 @@ from hypothesis import strategies as st
 from tests.support.progress import chunk, failure, footer, run_progress, stopped_clock
 from trapline.run import progress, worker_time
 from trapline.run.worker_time import WorkerCounts
+
+
+def test_a_manifest_shows_no_secrets_of_urls() -> None:
+    model = "https://me:secret@host/m.pt?sig=secret"
+    run = run_progress(model=model, inputs=("sftp://me:secret@host/a", "s3://b"), detections=model)
+    manifest = asdict(run.manifest("complete"))
+    assert manifest["config"]["model"] == manifest["config"]["detections"] == "https://host/m.pt?…"
+    assert manifest["config"]["inputs"] == ["sftp://host/a", "s3://b"]
+    assert "secret" not in str(manifest)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A store that flips bits, behind a real server: nothing bad is said of a shard that one reading alone has seen."""
 
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_a_sound_picture_stays_one(s3: S3Server, bucket: str, faulty: FaultyStor
     assert faulty.faults[0].times == 0
 
 
+def test_the_second_reading_comes_over_another_connection(
+    s3: S3Server, bucket: str, faulty: FaultyStore, tmp_path: Path
+) -> None:
+    shard = upload(s3, bucket, write_tar(tmp_path / "a.tar", {"DCIM/empty.jpg": b""}))
+    read(shard)
+    first, second = (
+        port for request, port in zip(faulty.log, faulty.ports, strict=True) if re.match(r"GET .*a\.tar", request)
+    )
+    assert first != second
+
+
 def test_a_sound_archive_stays_one(s3: S3Server, bucket: str, faulty: FaultyStore, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", pictures(9))
     shard = upload(s3, bucket, path)
@@ -107,6 +119,30 @@ def test_two_readings_that_differ_say_nothing_of_the_picture(
     assert failure.transient
     assert "'DCIM/IMG_0004.jpg': not_an_image" in failure.reason
     assert failure.reason.startswith(f"{shard.uri}: two readings of it differ")
+
+
+@pytest.mark.parametrize("order", [(4, 6), (6, 4)])
+def test_two_breaks_at_different_places_are_none(
+    order: tuple[int, int], s3: S3Server, bucket: str, faulty: FaultyStore, tmp_path: Path
+) -> None:
+    path = write_tar(tmp_path / "a.tar", pictures(9))
+    shard = upload(s3, bucket, path)
+    headers = tuple(offsets(path)[f"DCIM/IMG_000{number}.jpg"] - 512 for number in order)
+    faulty.faults.append(Fault("flip", r"GET .*a\.tar", at=headers))
+    *_, failure = read_chunks(shard, SIZE, 4)
+    assert isinstance(failure, Failure)
+    assert failure.transient
+    assert failure.reason.startswith(f"{shard.uri}: two readings of it differ")
+
+
+def test_what_the_store_s_md5_proves_needs_no_two_that_agree(
+    s3: S3Server, bucket: str, faulty: FaultyStore, tmp_path: Path
+) -> None:
+    path = write_tar(tmp_path / "a.tar", pictures(3) | {"DCIM/cut.jpg": jpeg(3, (400, 300))[:9000]})
+    shard = upload(s3, bucket, path)
+    faulty.faults.append(Fault("flip", r"GET .*a\.tar", times=1, at=(offsets(path)["DCIM/cut.jpg"],)))
+    assert read(shard) == (dict.fromkeys(pictures(3), "ok") | {"DCIM/cut.jpg": "salvaged"}, None)
+    assert faulty.faults[0].times == 0
 
 
 def test_a_file_of_this_machine_is_read_once(tmp_path: Path, bucket: str, s3: S3Server) -> None:

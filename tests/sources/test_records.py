@@ -34,6 +34,7 @@ from tests.support.servers import S3Server
 from trapline.errors import ShardBroken, StorageError, TransientError
 from trapline.sources import limits, records
 from trapline.sources.records import read
+from trapline.sources.sidecars import UNREADABLE
 from trapline.storage import retry, store
 
 IMAGES = {f"DCIM/IMG_{number}.JPG": bytes([number]) * (200 * number) for number in range(1, 6)}
@@ -404,7 +405,8 @@ def test_sidecars_at_the_far_end_of_a_zip_on_s3_cost_no_second_reading(
 
 @pytest.fixture
 def large_on_s3(kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A shard of many ranges."""
+    """A shard of many ranges; pauses between tries are short."""
+    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
     monkeypatch.setattr(store, "_STREAM", {**store._STREAM, "block_size": 2**16})
     path = write_any(kind, tmp_path, {f"{number}.jpg": os.urandom(100_000) for number in range(8)})
     if kind == "parquet":
@@ -433,9 +435,8 @@ def test_an_object_replaced_as_it_is_read_is_to_be_tried_again(kind: str, large_
 
 @pytest.fixture
 def troubled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, range], None]:
-    """Makes some of the requests of streams fail, counted from now on; pauses between tries are short."""
+    """Makes some of the requests of streams fail, counted from now on."""
     fetch = s3fs.core.S3File._fetch_range
-    monkeypatch.setattr(retry, "_PAUSES", (0.01,) * 5)
 
     def trouble(error: Exception, at: range) -> None:
         requests = count()
@@ -617,3 +618,24 @@ def test_other_columns_that_hold_images_are_counted(scratch: Path) -> None:
     outcome = read_bytes(scratch, "a.parquet", data)
     assert outcome.images == {"a": jpeg + b"0", "b": jpeg + b"1"}
     assert outcome.ignored == {"(column 'thumbnail'; 'photo' was taken)": 2}
+
+
+def test_a_sidecar_that_cannot_be_read_is_counted_and_costs_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+        link = tarfile.TarInfo("b.json")
+        link.type, link.linkname = tarfile.LNKTYPE, "missing.json"
+        tar.addfile(link)
+    outcome = read_sound(path)
+    assert (outcome.metadata, outcome.ignored) == ({"a.jpg": None, "b.jpg": None}, {UNREADABLE: 1})
+
+    def encrypt(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].flag_bits = 1
+
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"a.jpg": b"x", "a.json": b"{}"}, edit=encrypt))
+    outcome = read_sound(tmp_path / "a.zip")
+    assert (outcome.metadata, outcome.ignored) == ({"a.jpg": None}, {UNREADABLE: 1})

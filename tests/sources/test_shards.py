@@ -6,7 +6,7 @@ import pytest
 from tests.support.archives import write_folder, write_tar
 from tests.support.servers import S3Server
 from trapline.errors import OutputConflict, StorageError, UsageError
-from trapline.sources.lookup import read_images
+from trapline.sources.lookup import read_media
 from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover, folder_identity, folder_members
 from trapline.storage import store
@@ -187,7 +187,7 @@ def test_loose_images_under_an_empty_segment_are_read(folder: str, output: str) 
     (found,) = discover([f"memory://bucket/{folder.partition('/')[0]}"], output).shards
     assert found.uri.endswith(f"bucket/{folder}")
     assert [(record.key, record.data) for record in read(found, Counter())] == [("1.jpg", b"one")]
-    assert list(read_images(found.uri, ["1.jpg"])) == [("1.jpg", b"one")]
+    assert list(read_media(found.uri, ["1.jpg"])) == [("1.jpg", b"one")]
 
 
 def test_names_that_look_like_something_else_are_shards_all_the_same(archive: Path, output: str) -> None:
@@ -199,7 +199,7 @@ def test_names_that_look_like_something_else_are_shards_all_the_same(archive: Pa
     read_names = [record.data.decode() for shard in found for record in read(shard, Counter()) if record.data]
     assert sorted(read_names) == sorted([*names, *names])
     assert len({shard.output for shard in found}) == len(found) == 2 * len(names)
-    assert [next(read_images(shard.uri, ["1.jpg"]))[1].decode() for shard in found] == read_names
+    assert [next(read_media(shard.uri, ["1.jpg"]))[1].decode() for shard in found] == read_names
 
 
 # Identity

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 
+import duckdb
 import pytest
 
 from trapline.sources.file_types import UNMATCHED_SIDECAR
@@ -46,6 +47,25 @@ def test_numbers_that_json_does_not_have_become_null() -> None:
 def test_a_number_of_many_digits_is_json() -> None:
     text = f'{{"k": {"7" * 9000}}}'
     assert json_text(text.encode(), Counter()) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (rb'{"k": "\ud800"}', '{"k": "\ufffd"}'),
+        (rb'{"\uDFFF": ["a\udc00b"]}', '{"\ufffd": ["a\ufffdb"]}'),
+        (rb'{"k": "\ud83d\ude00"}', rb'{"k": "\ud83d\ude00"}'.decode()),
+        (rb'{"k": "\\ud800"}', rb'{"k": "\\ud800"}'.decode()),
+        (rb'{"k": NaN, "u": "\ud800", "e": "\ud83d\ude00"}', '{"k": null, "u": "\ufffd", "e": "\U0001f600"}'),
+        (b'{"k": NaN, "n": ' + b"7" * 9000 + b"}", '{"k": null, "n": null}'),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced_as_databases_refuse_it(data: bytes, text: str) -> None:
+    ignored: Counter[str] = Counter()
+    found = json_text(data, ignored)
+    assert found == text
+    assert duckdb.execute("SELECT json_valid(?)", [found]).fetchone() == (True,)
+    assert not ignored
 
 
 def index(*names: str, convention: bool = False) -> SidecarIndex[str]:

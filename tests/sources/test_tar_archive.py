@@ -26,6 +26,7 @@ from tests.support.reading import (
 )
 from trapline.errors import ShardBroken
 from trapline.sources import limits, tar_archive
+from trapline.sources.counts import count_images
 from trapline.sources.records import Record, read
 
 
@@ -179,18 +180,73 @@ def test_links_and_devices_are_counted_and_not_followed(scratch: Path) -> None:
 @pytest.mark.parametrize(
     "options", [["--format=gnu"], *(["--format=posix", f"--sparse-version={v}"] for v in ("0.0", "0.1", "1.0"))]
 )
-def test_a_sparse_file_costs_itself_alone(options: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_sparse_files_and_links_to_them_are_read_with_their_holes(
+    options: list[str], packed: bool, tmp_path: Path
+) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     with (tmp_path / "b.jpg").open("wb") as file:
         for place in range(40):
-            file.seek(place * 2**20)
+            file.seek(place * 2**16)
             file.write(b"b")
-    (tmp_path / "c.jpg").write_bytes(b"c")
-    command = ["tar", "--create", "--sparse", *options, "--file=x.tar", "a.jpg", "b.jpg", "c.jpg"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    assert (tmp_path / "x.tar").stat().st_size < 2**20
-    outcome = read_sound(tmp_path / "x.tar")
-    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": None}
+        file.truncate(40 * 2**16)
+    (tmp_path / "c.jpg").hardlink_to(tmp_path / "b.jpg")
+    (tmp_path / "d.jpg").write_bytes(b"d")
+    name = "x.tar.gz" if packed else "x.tar"
+    command = ["tar", "--create", "--auto-compress", "--sparse", *options, f"--file={name}"]
+    subprocess.run([*command, "a.jpg", "b.jpg", "c.jpg", "d.jpg"], cwd=tmp_path, check=True)
+    assert (tmp_path / name).stat().st_size < 2**18
+    with_holes = (tmp_path / "b.jpg").read_bytes()
+    outcome = read_sound(tmp_path / name)
+    assert outcome.images == {"a.jpg": b"a", "b.jpg": with_holes, "c.jpg": with_holes, "d.jpg": b"d"}
+
+
+@pytest.mark.parametrize("map_of_parts", ["5,1,0,1", "0,-1,3,2", "0,1,9,2", "0,99"])
+def test_a_sparse_file_with_a_damaged_map_costs_itself_alone(map_of_parts: str, scratch: Path) -> None:
+    attributes = pax(f"GNU.sparse.map={map_of_parts}", "GNU.sparse.size=10", "GNU.sparse.name=x.jpg")
+    data = raw_header(b"pax", len(attributes), b"x") + padded(attributes) + raw_header(b"y", 2) + padded(b"yy")
+    outcome = read_bytes(scratch, "a.tar", BEFORE + data + AFTER)
+    assert outcome.kinds == {"before.jpg": None, "x.jpg": "unreadable", "after.jpg": None}
+
+
+def test_a_hard_link_leads_to_where_its_target_is_unpacked(scratch: Path) -> None:
+    def link(name: bytes, target: bytes) -> bytes:
+        header = bytearray(raw_header(name, 0, b"1"))
+        header[157 : 157 + len(target)] = target
+        mend(header)
+        return bytes(header)
+
+    targets = [b"x/a.jpg", b"./x/a.jpg", b"/x/a.jpg", b"x//a.jpg", b"././x/./a.jpg"]
+    links = b"".join(link(b"%d.jpg" % number, target) for number, target in enumerate(targets))
+    outcome = read_bytes(scratch, "a.tar", raw_header(b"./x/a.jpg", 1) + padded(b"a") + links + AFTER)
+    assert {**outcome.images, "after.jpg": b"a"} == dict.fromkeys(outcome.images, b"a")
+    assert len(outcome.images) == 1 + len(targets) + 1
+
+
+def test_files_of_unknown_types_are_files_and_labels_are_none(scratch: Path) -> None:
+    data = b"".join(
+        raw_header(name, 1, kind) + padded(b"z")
+        for name, kind in ((b"z.jpg", b"Z"), (b"v.jpg", b"V"), (b"a.jpg", b"A"))
+    )
+    outcome = read_bytes(scratch, "a.tar", BEFORE + data + AFTER)
+    assert outcome.images == {"before.jpg": b"x", "z.jpg": b"z", "after.jpg": b"x"}
+    assert count_images(shard_of(scratch / "a.tar")) == 3
+    assert not outcome.ignored
+
+
+def test_an_empty_value_of_a_pax_header_says_nothing(scratch: Path) -> None:
+    attributes = pax("path=")
+    data = raw_header(b"pax", len(attributes), b"x") + padded(attributes) + raw_header(b"p.jpg", 1) + padded(b"p")
+    assert read_bytes(scratch, "a.tar", BEFORE + data + AFTER).images["p.jpg"] == b"p"
+    assert count_images(shard_of(scratch / "a.tar")) == 3
+
+
+def test_a_tar_of_zeros_is_empty_up_to_the_size_of_an_empty_one(scratch: Path) -> None:
+    assert read_bytes(scratch, "a.tar", bytes(10_240)).records == []
+    outcome = read_bytes(scratch, "a.tar", bytes(10_752))
+    assert str(outcome.error).endswith("a.tar: is nothing but zeros, not tar; upload it again or rename it")
+    outcome = read_bytes(scratch, "a.tar.gz", gzip.compress(bytes(10_752)))
+    assert isinstance(outcome.error, ShardBroken)
 
 
 def raw_header(name: bytes, size: int | bytes, kind: bytes = b"0", is_continued: bool = False) -> bytes:

@@ -21,10 +21,12 @@ from tests.support.reading import (
     memory_below,
     read_bytes,
     read_sound,
+    shard_of,
     zip_bytes,
 )
 from trapline.errors import ShardBroken
 from trapline.sources import zip_archive
+from trapline.sources.counts import count_images
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +276,36 @@ def test_an_end_record_in_the_comment_leads_nowhere(scratch: Path) -> None:
         archive.comment = b"PK\5\6" + bytes(range(1, 19)) + b"more"
 
     assert read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=comment)).images == ABC
+
+
+@pytest.mark.parametrize("behind", [b"", b"more"])
+def test_an_empty_archive_in_the_comment_hides_nothing(behind: bytes, scratch: Path) -> None:
+    def comment(archive: zipfile.ZipFile) -> None:
+        archive.comment = b"see " + zip_bytes({}) + behind
+
+    outcome = read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=comment))
+    assert (outcome.error, outcome.images) == (None, ABC)
+    assert read_sound(scratch / "a.zip").images == ABC
+
+
+def test_a_zip_behind_a_zip_is_read_and_the_first_is_a_break(scratch: Path) -> None:
+    first = zip_bytes({"lost.jpg": b"x"})
+    outcome = read_bytes(scratch, "a.zip", first + zip_bytes(ABC))
+    assert outcome.images == ABC
+    assert isinstance(outcome.error, ShardBroken)
+    assert f"the {len(first)} bytes before it are a zip themselves" in str(outcome.error)
+
+
+def test_a_member_that_claims_more_bytes_than_there_are_costs_itself_alone(scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", zip_bytes(ABC, edit=lie(compress_size=2**31 - 1)))
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": None}
+
+
+@pytest.mark.parametrize("mode", [0, 0o100644, 0o010600, 0o060600])
+def test_what_was_packed_from_a_pipe_is_a_file(mode: int, scratch: Path) -> None:
+    outcome = read_bytes(scratch, "a.zip", raw_zip(b"a.jpg", attributes=mode << 16))
+    assert (outcome.images, outcome.ignored) == ({"a.jpg": b"x"}, {})
+    assert count_images(shard_of(scratch / "a.zip")) == 1
 
 
 def test_a_link_in_a_zip_is_counted_and_not_followed(scratch: Path) -> None:

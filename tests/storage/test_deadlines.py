@@ -4,18 +4,21 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
+from threading import Event
 
 import fsspec.asyn
 import pytest
 
-from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, BrokenServer, Fault, broken_server
+from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, BrokenServer, Fault, at_once, broken_server
 from trapline.errors import StorageError, TransientError
 from trapline.storage import deadlines, retry, store
 from trapline.storage import s3 as s3_storage
+from trapline.storage.deadlines import DeadlineError, in_time
 from trapline.storage.s3 import S3Files
 
-# Long enough for a request and its answer on a busy machine, short enough for two tries of 160 requests.
-SHORT = 0.3
+# Long enough for 18 requests and their answers on a busy machine, short enough for two tries.
+SHORT = 0.5
 # Two parts of S3, which are cut small for the test.
 LARGE = bytes(2**16)
 
@@ -44,23 +47,23 @@ def server() -> Iterator[BrokenServer]:
 
 @pytest.fixture
 def broken(server: BrokenServer, impatient: None) -> Iterator[BrokenServer]:
-    server.strikes = 0
     yield server
-    server.fault = None
+    server.faults = []
 
 
-def multipart() -> None:
-    fs, path = store.resolve("s3://b/x/c")
-    retry.with_retries("s3://b/x/c", lambda: fs.pipe_file(path, LARGE, chunksize=2**15))
+def multipart(url: str) -> None:
+    fs, path = store.resolve(f"{url}/c")
+    retry.with_retries(url, lambda: fs.pipe_file(path, LARGE, chunksize=2**15))
 
 
-WAYS: dict[str, Callable[[], object]] = {
-    "head": lambda: store.stat("s3://b/x/a").size,
-    "get": lambda: store.read_many(["s3://b/x/a"]),
-    "ranged get": lambda: store.read_end(store.Entry("s3://b/x/a", len(OBJECT), ""), 1000),
-    "list": lambda: [entry.url for entry in store.list_files("s3://b/x")],
-    "put": lambda: store.put("s3://b/x/c", b"data"),
-    "delete": lambda: store.remove("s3://b/x/a"),
+# What makes each request, of a folder.
+WAYS: dict[str, Callable[[str], object]] = {
+    "head": lambda url: store.stat(f"{url}/a").size,
+    "get": lambda url: store.read_many([f"{url}/a"]),
+    "ranged get": lambda url: store.read_end(store.Entry(f"{url}/a", len(OBJECT), ""), 1000),
+    "list": lambda url: [entry.url for entry in store.list_files(url)],
+    "put": lambda url: store.put(f"{url}/c", b"data"),
+    "delete": lambda url: store.remove(f"{url}/a"),
     "start of a multipart put": multipart,
     "part of a multipart put": multipart,
     "end of a multipart put": multipart,
@@ -75,34 +78,40 @@ def test_a_sound_server_is_understood(verb: str, broken: BrokenServer) -> None:
         "ranged get": OBJECT[-1000:],
         "list": ["s3://b/x/a"],
     }
-    assert WAYS[verb]() == expected.get(verb)
+    assert WAYS[verb]("s3://b/x") == expected.get(verb)
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("misdeed", MISDEEDS)
-@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_request_ends(verb: str, phase: str, misdeed: str, broken: BrokenServer) -> None:
-    broken.fault = Fault(verb, phase, misdeed)  # type: ignore[arg-type]
-    no_body = verb in ("head", "delete", "put", "part of a multipart put")
-    if phase == "after" or (no_body and phase in ("chunk header", "body")):
+def test_every_request_ends(verb: str, broken: BrokenServer) -> None:
+    broken.faults = [
+        Fault(verb, phase, misdeed, f"{phase}-{misdeed}".replace(" ", "-"))  # type: ignore[arg-type]
+        for phase, misdeed in product(PHASES, MISDEEDS)
+    ]
+    at_once(assert_it_ends, broken.faults)
+
+
+def assert_it_ends(fault: Fault) -> None:
+    url = f"s3://{fault.bucket}/x"
+    no_body = fault.verb in ("head", "delete", "put", "part of a multipart put")
+    if fault.phase == "after" or (no_body and fault.phase in ("chunk header", "body")):
         # The answer was whole, or its status at least was; only a connection that is lost may spoil it.
         with suppress(TransientError):
-            WAYS[verb]()
-    elif (phase, misdeed) == ("body", "garbage"):
+            WAYS[fault.verb](url)
+    elif (fault.phase, fault.misdeed) == ("body", "garbage"):
         # Without a checksum, bytes are bytes.
         with suppress(TransientError, StorageError):
-            WAYS[verb]()
+            WAYS[fault.verb](url)
     else:
-        with pytest.raises(TransientError, match="s3://b/x"):
-            WAYS[verb]()
-    assert broken.strikes
+        with pytest.raises(TransientError, match=url):
+            WAYS[fault.verb](url)
+    assert fault.strikes, fault
 
 
 def test_a_cancelled_request_leaves_no_task_behind(broken: BrokenServer) -> None:
     store.put("s3://b/x/c", b"data")
     before = tasks()
-    broken.fault = Fault("put", "continue", "silent")
+    broken.faults = [Fault("put", "continue", "silent")]
     with pytest.raises(TransientError, match="cancelled"):
         store.put("s3://b/x/c", b"data")
     while tasks() > before:
@@ -138,3 +147,18 @@ def test_an_upload_that_crawls_is_cut_off(slow: BrokenServer, monkeypatch: pytes
     monkeypatch.setattr(deadlines, "_SLOWEST", 2**50)
     with pytest.raises(TransientError, match="cancelled"):
         store.put("s3://b/x/c", bytes(2**24))
+
+
+def test_an_action_that_takes_too_long_is_left_behind() -> None:
+    with pytest.raises(DeadlineError, match="given up"):
+        in_time(Event().wait, 0.01)
+
+
+def test_an_action_in_time_returns_and_raises_as_it_is() -> None:
+    assert in_time(lambda: 1, 10) == 1
+    with pytest.raises(TimeoutError, match="its own"):
+        in_time(throw, 10)
+
+
+def throw() -> None:
+    raise TimeoutError("its own")

@@ -17,6 +17,57 @@ class ClientOfSomeStoreError(Exception):
     """As gcsfs and Azure have: no OSError."""
 
 
+class AzureError(Exception):
+    """As azure.core.exceptions.HttpResponseError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("This request is not authorized.\nErrorCode:AuthorizationFailure")
+        self.status_code = status
+
+
+class GoogleError(Exception):
+    """As gcsfs.retry.HttpError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"Anonymous caller does not have access, {status}")
+        self.code = status
+
+
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (AzureError(403), "credentials"),
+        (AzureError(401), "credentials"),
+        (AzureError(404), "check the URL"),
+        (GoogleError(401), "credentials"),
+        (OSError("Forbidden: b/o/x\nno access"), "credentials"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_refusal_of_any_store_is_one(refusal: Exception, remedy: str, wrapped: bool) -> None:
+    tries = []
+
+    def action() -> None:
+        tries.append(1)
+        if wrapped:
+            raise RuntimeError("Failed to upload block") from refusal
+        raise refusal
+
+    with pytest.raises(StorageError, match=f"abfs://a/b: .*{remedy}") as caught:
+        with_retries("abfs://a/b", action)
+    one_line(caught.value)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("trouble", [AzureError(503), GoogleError(429)])
+def test_a_store_that_is_busy_refuses_nothing(trouble: Exception, no_pauses: None) -> None:
+    def action() -> None:
+        raise trouble
+
+    with pytest.raises(TransientError, match="abfs://a/b"):
+        with_retries("abfs://a/b", action)
+
+
 @pytest.mark.parametrize(
     "trouble", [ConnectionResetError("reset"), TimeoutError(), ClientOfSomeStoreError("busy\nnow")]
 )

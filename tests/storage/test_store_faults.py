@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 from tests.support.archives import pictures, write_tar
 from tests.support.faulty_store import Fault, FaultyStore, faulty_store
@@ -32,6 +33,8 @@ DATA = bytes(range(256)) * 4096
 def faulty(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """The way to the store leads through a proxy, for this test; pauses between tries are short."""
     monkeypatch.setattr(retry, "_PAUSES", (0.05,) * 5)
+    # Before botocore's own retry; by itself half a second on average.
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.05)
     S3Files.clear_instance_cache()
     with faulty_store(s3) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", faulty.server.endpoint)

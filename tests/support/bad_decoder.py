@@ -24,7 +24,7 @@ class Faulty(BmpImagePlugin.BmpImageFile):
             time.sleep(1)
         taken = []
         while self.width == {STARVE}:
-            taken.append(bytearray(64 * 2**20))
+            taken.append(bytes(64 * 2**20))  # which counts, and is never touched
         return super().load()
 
 BmpImagePlugin.Image.register_open("BMP", Faulty, BmpImagePlugin._accept)

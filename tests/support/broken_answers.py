@@ -3,9 +3,10 @@
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Literal
 
@@ -22,7 +23,7 @@ _LISTING = (
 VERBS = {
     "head": "HEAD ",
     "get": "GET .*/x/a(?!.*\nrange)",
-    "ranged get": "GET .*/x/a.*\nrange",
+    "ranged get": "GET .*/x/a.*\n(x-ms-)?range",
     "list": "GET .*list-type=2",
     "put": "PUT (?!.*partNumber)",
     "delete": "DELETE (?!.*uploadId)",
@@ -39,7 +40,7 @@ Misdeed = Literal["silent", "reset", "garbage", "dribble"]
 
 @dataclass
 class Fault:
-    """Where and how every request of a verb goes wrong.
+    """Where and how every request of a verb goes wrong; it counts its strikes.
 
     Attributes:
         verb: one of VERBS, or a pattern of requests.
@@ -48,24 +49,32 @@ class Fault:
             `chunk header` and `body` are half-way through that part of the answer; `after` is behind a whole answer.
         misdeed: say nothing more and keep the connection open, reset it, send nonsense and keep it open, or go on with
             a byte at a time, without end.
+        bucket: where it happens; in all, where it is empty.
     """
 
     verb: str
     phase: Phase
     misdeed: Misdeed
+    bucket: str = ""
+    strikes: int = 0
+
+    def strikes_at(self, request: str) -> bool:
+        """Whether this request goes wrong, which is counted."""
+        strikes = self.bucket in request and bool(re.search(VERBS.get(self.verb, self.verb), request, _F))
+        self.strikes += strikes
+        return strikes
 
 
 @dataclass
 class BrokenServer:
-    """The server; `fault` may be set at any time, applies to requests from then on, and counts its strikes.
+    """The server; `faults` may be set at any time, and apply to requests from then on.
 
     `pause` is the number of seconds that it waits after each MiB of a body that it receives; `status` is answered to
     all requests, where it is set.
     """
 
     endpoint: str
-    fault: Fault | None = None
-    strikes: int = 0
+    faults: list[Fault] = field(default_factory=list)
     pause: float = 0
     status: str | None = None
 
@@ -99,16 +108,23 @@ def broken_server() -> Iterator[BrokenServer]:
             connection.close()
 
 
+def at_once(check: Callable[[Fault], None], faults: list[Fault]) -> None:
+    """Check faults at the same time, since what they take is waiting; what hangs is left to the end of the server."""
+    threads = ThreadPoolExecutor(len(faults))
+    try:
+        for checked in [threads.submit(check, fault) for fault in faults]:
+            checked.result()
+    finally:
+        threads.shutdown(wait=False)
+
+
 def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> None:
     with suppress(OSError), connection.makefile("rb") as stream:
         while True:
             request = _request(stream.peek(2**16))  # which comes in one piece
-            fault = server.fault
             if not request:
                 return
-            if fault and not re.search(VERBS.get(fault.verb, fault.verb), request, _F):
-                fault = None
-            server.strikes += fault is not None
+            fault = next((fault for fault in server.faults if fault.strikes_at(request)), None)
             if fault and fault.phase == "connect":
                 _misbehave(connection, fault.misdeed, ended)
                 return
@@ -174,7 +190,7 @@ def _answer(request: str) -> tuple[str, str, bytes]:
     if re.search(VERBS["list"], request, _F):
         return "200 OK", "Content-Type: application/xml\r\n", _LISTING.encode()
     if re.search(VERBS["ranged get"], request, _F):
-        first, last = map(int, re.search(r"\nrange: bytes=(\d+)-(\d+)", request).groups())  # type: ignore[union-attr]
+        first, last = map(int, re.search(r"range: bytes=(\d+)-(\d+)", request).groups())  # type: ignore[union-attr]
         part = OBJECT[first : last + 1]
         return "206 Partial Content", f"{facts}Content-Range: bytes {first}-{last}/{len(OBJECT)}\r\n", part
     if request.startswith("GET"):

@@ -15,8 +15,10 @@ import torch
 from av.video.reformatter import Interpolation
 from PIL import Image
 
-from trapline.decoding.clips import ClipFile, Sampling
+from trapline.decoding.clips import ClipFile
+from trapline.decoding.crops import Crops
 from trapline.decoding.media import decode_media
+from trapline.decoding.sampling import Sampling
 
 # Container, codec, pixel format, FFmpeg's muxer: every container that is read, and the codecs of cameras and phones.
 KINDS = [
@@ -121,10 +123,12 @@ def every_frame(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
             yield frame.time - start, frame.to_ndarray(format="rgb24", interpolation=exact)
 
 
-def decoded(data: bytes, tmp_path: Path, sampling: Sampling | None = None) -> tuple[torch.Tensor | None, Any]:
+def decoded(
+    data: bytes, tmp_path: Path, sampling: Sampling | None = None, crops: Crops | None = None
+) -> tuple[torch.Tensor | None, Any]:
     path = tmp_path / "clip"
     path.write_bytes(data)
-    return decode_media(ClipFile(str(path), hashlib.sha256(data).digest()), MODEL, sampling=sampling)
+    return decode_media(ClipFile(str(path), hashlib.sha256(data).digest()), MODEL, crops=crops, sampling=sampling)
 
 
 def as_png(picture: npt.NDArray[np.uint8]) -> bytes:

@@ -49,17 +49,22 @@ class Fault:
 
 @dataclass
 class FaultyStore:
-    """The store as clients see it through the proxy; `faults` may change at any time."""
+    """The store as clients see it through the proxy; `faults` may change at any time.
+
+    `log` has each request, and `ports` the client's end of the connection on which it came.
+    """
 
     server: S3Server
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
-    def fault(self, request: str) -> Fault | None:
+    def fault(self, request: str, port: int) -> Fault | None:
         """What to do to this request."""
         with self.lock:
             self.log.append(request)
+            self.ports.append(port)
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.on, request):
                     if fault.skip:
@@ -106,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         request = f"{self.command} {unquote(self.path)}"
-        fault = self.proxied.fault(request)
+        fault = self.proxied.fault(request, self.client_address[1])
         if fault and fault.strike:
             fault.strike()
         length = int(self.headers.get("Content-Length") or 0)

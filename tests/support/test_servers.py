@@ -38,6 +38,7 @@ def test_an_s3_server_starts_empty_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert set(Path("/tmp").glob("seaweedfs-*.sock")) <= sockets
 
 
+@pytest.mark.slow
 def test_a_job_runs_as_submitted_and_its_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "import os, ray, subprocess\n"

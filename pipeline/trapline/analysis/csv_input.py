@@ -3,7 +3,9 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,8 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# As spreadsheets write a time: the year first, `/` or `-`, and no zeros before other numbers.
+_YEAR_FIRST = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})(?:[T ] *(\d{1,2})(:\d\d.*))?", re.IGNORECASE)
 # On which line each row begins, in the metadata of a table's schema.
 _LINES = b"lines"
 
@@ -78,6 +82,26 @@ def line(table: pa.Table, position: int) -> int:
     return int(np.frombuffer(table.schema.metadata[_LINES], np.int32)[position])
 
 
+def moment(text: str) -> datetime:
+    """Return the time that a cell says: ISO 8601, or as in `2024/5/1 8:00`.
+
+    Dates with the day or the month first are none: nothing tells them apart.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    found = _YEAR_FIRST.fullmatch(text)
+    if found:
+        year, _, month, day, hour, rest = found.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}" + (f"T{hour:0>2}{rest}" if hour else "")
+    return datetime.fromisoformat(text)
+
+
+def is_day(text: str) -> bool:
+    """Return whether a time is that of a day, without an hour."""
+    return not set("T: ") & set(text.upper())
+
+
 def _rows(text: str, separator: str, width: int) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows below the header, and how many lines stand before each; rows without any text are none.
 
@@ -102,7 +126,7 @@ def _decode(url: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         # A guess would turn some names into others: Latin-1 and its relatives differ in letters like these.
         raise UsageError(
-            f"{url}: byte {error.start} is not {encoding.upper()}, but perhaps Latin-1 (Windows-1252); "
+            f"{url}: byte {error.start} is not {encoding.upper()}, but perhaps Latin-1 (Windows-1252) or Shift JIS; "
             "save it as `CSV UTF-8`"
         ) from error
     if "\0" in text:

@@ -164,13 +164,13 @@ def _places(row: dict[str, Any]) -> set[str]:
 
 def _row(row: dict[str, Any], timezone: str | None, connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     if not row["deploymentID"]:
-        raise ValueError("has no deploymentID; fill it in")
+        raise ValueError("has no deploymentID (NA and NaN stand for none, too); fill it in")
     zone = row.get("timezone") or timezone
     starts, ends = (_clock_time(row, f"deployment{which}", zone, connection) for which in ("Start", "End"))
-    if starts and ends and ends < starts:
-        raise ValueError(f"deploymentEnd {row['deploymentEnd']} lies before deploymentStart {row['deploymentStart']}")
-    whole_day = ends and not set("T: ") & set(row["deploymentEnd"].upper())
+    whole_day = ends and csv_input.is_day(row["deploymentEnd"])
     last = ends + timedelta(days=1, milliseconds=-1) if ends and whole_day else ends
+    if starts and last and last < starts:
+        raise ValueError(f"deploymentEnd {row['deploymentEnd']} lies before deploymentStart {row['deploymentStart']}")
     place = {name: _coordinate(row, name, bound) for name, bound in _BOUNDS.items()}
     return row | place | {"starts": starts or _EARLY, "ends": ends, "last": last or _LATE}
 
@@ -183,7 +183,7 @@ def _clock_time(
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = csv_input.moment(text)
     except ValueError as error:
         raise ValueError(f"{column} {text!r} is no time; write 2024-05-01 or 2024-05-01T12:00:00") from error
     if moment.tzinfo and zone:

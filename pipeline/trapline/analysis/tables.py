@@ -18,7 +18,7 @@ from trapline.errors import OutputConflict, UsageError
 from trapline.results import footer, layout
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.ledger import Result
-from trapline.results.parquet import ROWS_PER_GROUP, float_encodings
+from trapline.results.parquet import ROWS_PER_GROUP
 from trapline.sources.shards import is_below
 from trapline.storage import store
 from trapline.storage.retry import translated_errors
@@ -94,6 +94,8 @@ def publish(
 ) -> int:
     """Write a table, of which memory holds one row group: to a file of this machine first, and then in one piece.
 
+    Its encodings are those that every reader has: Spark 3.5 cannot open a row with a vector in BYTE_STREAM_SPLIT.
+
     Args:
         url: where to.
         schema: its columns; those of `batches` are cast to it.
@@ -116,7 +118,6 @@ def publish(
         schema,
         compression="zstd",
         use_dictionary=[field.name for field in schema if pa.types.is_string(field.type)],
-        column_encoding=float_encodings(schema),
     ) as writer:  # fmt: skip
         for group in _groups(batches, rows_per_group):
             table = pa.Table.from_batches(group).cast(schema)

@@ -2,7 +2,7 @@
 
 RESULTS is the OUTPUT of `classify`. Duplicates have the same bytes. With --near, images of one camera (EXIF make, model
 and serial number) taken within --window of each other are compared by the cosine similarity of their embeddings; images
-without a time, within their shard.
+without a time, within their shard. A clip counts once, by its bytes and by the mean embedding of its frames.
 """
 
 from collections.abc import Sequence

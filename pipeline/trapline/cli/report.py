@@ -2,7 +2,7 @@
 
 It shows which species live where and when, what is doubtful, and which cameras need attention. RESULTS is the OUTPUT of
 `classify` or of `rescore`. REPORT.html is self-contained: images and charts are in it, and it sends no request to any
-server. A few images are read again from the archive's shards; where these are gone, the page says so.
+server. A few images and clips are read again from the archive's shards; where these are gone, the page says so.
 """
 
 from collections import Counter

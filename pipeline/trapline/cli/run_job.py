@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
 
 from trapline.display_text import display_text
-from trapline.errors import TraplineError
+from trapline.errors import TraplineError, redacted
 
 EXIT_FATAL = 2
 EXIT_INTERRUPTED = 130
@@ -60,7 +60,7 @@ def run(app: App, arguments: Sequence[str]) -> int:
 
 
 def _report(message: str) -> None:
-    print(f"trapline: {display_text(message)}", file=sys.stderr)
+    print(f"trapline: {display_text(redacted(message))}", file=sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 RESULTS is the OUTPUT of `classify`. An example is an image_uri of the results, or the path or URL of an image file; for
 an image file, --model names the checkpoint that the results were computed with. The search is exact: cosine similarity
-of the embeddings, over all rows.
+of the embeddings, over all images and the frames of clips; a clip is listed once, with the second of its nearest frame.
 """
 
 from collections.abc import Sequence
@@ -25,17 +25,20 @@ def search(
     like: Annotated[
         tuple[str, ...],
         Parameter(
-            help="An image_uri or an image file. Repeat it for several examples: each image is compared with the "
-            "example nearest to it.",
+            help="An image_uri or an image file; the image_uri of a clip stands for the mean of its frames. Repeat it "
+            "for several examples: each image is compared with the example nearest to it.",
         ),
     ],
     model: Annotated[str | None, Parameter(help="Checkpoint of the results, for examples that are files.")] = None,
     k: Annotated[
-        int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of images to list.")
+        int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of images and clips to list.")
     ] = 20,
     where: Annotated[
         str | None,
-        Parameter(help="Search only rows that meet this SQL condition, such as \"species = 'Strix aluco'\"."),
+        Parameter(
+            help="Search only rows that meet this SQL condition, such as \"species = 'Strix aluco'\"; of clips, only "
+            "frames that do.",
+        ),
     ] = None,
     csv: Annotated[str | None, Parameter(help="Also write the rows to this file as CSV; path or URL.")] = None,
     json: Annotated[str | None, Parameter(help="Also write the rows as JSON.")] = None,
@@ -48,7 +51,7 @@ def search(
     found = dataset.find(output)
     found.refuse_crops("search")
     connection = sql.connect()
-    dataset.view(connection, found)
+    dataset.view(connection, found, frames=True)
     examples = similarity.examples(connection, found, like, model)
     nearest = f"FROM {similarity.nearest(connection, found, examples, k, where)} ORDER BY rank"
     listing.save(connection, nearest, {"csv": csv, "json": json, "parquet": parquet})

@@ -1,7 +1,8 @@
 """A clip becomes sampled frames at the model's size, and facts.
 
 The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
-often wrong; and once to decode up to the last frame that is wanted. Kinds of error, besides those of `decode`:
+often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
+Kinds of error, besides those of `decode`:
 
     no_video       there is sound, or nothing, and no picture
     no_frames      a video without a single frame
@@ -10,10 +11,9 @@ often wrong; and once to decode up to the last frame that is wanted. Kinds of er
     unsupported    in a codec that this FFmpeg does not decode
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,9 @@ import torch
 
 from trapline.decoding import clip_facts, containers, frames, image_ops
 from trapline.decoding.containers import Container
+from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
+from trapline.decoding.sampling import Sampling, Still
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -32,26 +34,6 @@ if TYPE_CHECKING:
 _MOST_PACKETS = 10_000_000
 # Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
 _NEAR = 0.0015
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a clip are classified.
-
-    Attributes:
-        fps: how many of each second.
-        frames: how many at most; of a longer clip so many, at equal distances over its whole length.
-    """
-
-    fps: float = 1.0
-    frames: int = 60
-
-    def moments(self, duration: float) -> npt.NDArray[np.float64]:
-        """Return when frames are wanted, in seconds from the start of a clip that lasts `duration` seconds."""
-        wanted = ceil(round(duration * self.fps, 6))
-        if wanted <= self.frames:
-            return np.arange(max(wanted, 1), dtype=np.float64) / self.fps
-        return np.linspace(0, duration, self.frames, endpoint=False, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,13 +61,15 @@ class ClipFacts(Facts):
 
     Attributes:
         frames: when each decoded frame is shown, in seconds from the start of the clip.
+        boxes: of each of them, what was cut out of it; nothing of one that is whole.
     """
 
     frames: tuple[float, ...] = ()
+    boxes: tuple[tuple[Box, ...], ...] = ()
 
 
 def decode(
-    clip: ClipFile, container: Container, size: tuple[int, int], sampling: Sampling
+    clip: ClipFile, container: Container, size: tuple[int, int], sampling: Sampling, crops: Crops | None = None
 ) -> tuple[torch.Tensor | None, ClipFacts]:
     """Decode the sampled frames of a clip and resize them as images are; the display matrix is applied.
 
@@ -97,9 +81,11 @@ def decode(
         container: what it is.
         size: height and width of the result.
         sampling: which frames.
+        crops: what to resize in place of whole frames, where it has boxes of them; see `Crops.of_frames`.
 
     Returns:
-        `uint8 [n, 3, *size]`, RGB, or None when nothing could be decoded; and the facts, in each case.
+        `uint8 [n, 3, *size]`, RGB, for each frame the frame or its crops, or None when nothing could be decoded; and
+        the facts, in each case.
 
     Raises:
         MemoryError: there is not enough.
@@ -112,8 +98,13 @@ def decode(
         facts = reading.facts(facts)
         truncated = containers.breaks_off(clip.path, container)
         for seconds, picture in reading.frames(sampling):
-            pictures.append(image_ops.resize(picture, size))
-            facts = replace(facts, frames=(*facts.frames, seconds))
+            cut = reading.crops(crops, seconds) if crops else None
+            if cut:
+                pictures += image_ops.cut(picture, size, cut)
+            else:
+                pictures.append(image_ops.resize(picture, sampling.size(picture, size)))
+            boxes = cut.boxes if cut else ()
+            facts = replace(facts, frames=(*facts.frames, seconds), boxes=(*facts.boxes, boxes))
         error = _flaw(reading, truncated)
         if not pictures:
             raise ImageError(*_nothing(reading, truncated))
@@ -245,11 +236,27 @@ class _Reading:
 
     def frames(self, sampling: Sampling) -> Iterator[tuple[float, torch.Tensor]]:
         """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
+        import av
+
         wanted = sampling.moments(self.duration) - _NEAR
         places = np.unique(np.searchsorted(self._times - self.start, wanted))
         chosen = self._times[places[places < len(self._times)]]
+        if isinstance(sampling, Still) and len(chosen):
+            # Of a minute of 1080p the last second is there at once, instead of after 10 s.
+            with suppress(av.FFmpegError), closing(self._shown(chosen, chosen[0])) as sought:
+                found = next(sought, None)
+                if found and found[0] == round(float(chosen[0] - self.start), 6) and not self.damage:
+                    yield found
+                    return
+            self.damage = None
+        yield from self._shown(chosen)
+
+    def _shown(
+        self, chosen: npt.NDArray[np.float64], begin: float | None = None
+    ) -> Generator[tuple[float, torch.Tensor]]:
+        """Decode the frames that are shown at these times; with `begin`, from the key frame before that."""
         following = 0
-        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None):
+        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None, begin):
             if following == len(chosen):
                 return
             if seconds is None or seconds < chosen[following]:
@@ -259,11 +266,17 @@ class _Reading:
                 self._note("a frame lacks parts")
             yield round(float(seconds - self.start), 6), frames.pixels(frame)
 
-    def _decoded(self, only: set[float] | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
+    def crops(self, crops: Crops, seconds: float) -> Crops | None:
+        """Return what to cut out of the frame that is shown so long after the start; None where it stays whole."""
+        return crops.of_frame(seconds, self._times - self.start)
+
+    def _decoded(self, only: set[float] | None, begin: float | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
         """Decode frames in the order in which they are shown; of independent ones only those of these times."""
         import av
 
         with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
+            if begin is not None:
+                opened.seek(int(begin / stream.time_base), stream=stream)
             packets = opened.demux(stream)
             while True:
                 try:

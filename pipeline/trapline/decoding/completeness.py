@@ -16,6 +16,19 @@ def breaks_off(data: bytes, name: str) -> bool:
     return _CHECKS[name](data)
 
 
+def flaw(broken_off: bool, reason: str | None, missing: int, height: int) -> str:
+    """Return what is wrong with a picture that was decoded in part, as rows have it.
+
+    Args:
+        broken_off: whether the file lacks its end.
+        reason: what the decoder said.
+        missing: number of rows of pixels that are not there.
+        height: of the picture, in rows.
+    """
+    rows = f"{missing} of {height} rows are missing"
+    return f"truncated: the file breaks off, {rows}" if broken_off else f"corrupt: damaged ({reason}), {rows}"
+
+
 def _jpeg(data: bytes) -> bool:
     header = jpeg.read_header(data)
     return jpeg.breaks_off(data, header) or jpeg.runs_on(data, header)

@@ -1,11 +1,22 @@
 """Boxes become regions of a picture: what a detector found, and what is cut out around it for the model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 # EXIF orientations that detectors of the MegaDetector family apply before they look: upside down, and the two sides.
 _UPSIDE_DOWN, _CLOCKWISE, _COUNTERCLOCKWISE = 3, 6, 8
+
+FARTHEST_FRAME: Final = 0.5
+"""How far a frame may be from one that the detector processed, to have its boxes, in seconds.
+
+Detectors process a frame a second at the least, so that each moment of a clip is within half a second of one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +27,18 @@ class Box:
         category: such as "animal".
         confidence: from 0 to 1.
         bounds: left, top, width, height, as fractions of the picture's sides; all of it lies in the picture.
+        frame: of a clip, the frame's number in the order in which frames are shown, from 0; None in an image.
     """
 
     category: str
     confidence: float
     bounds: tuple[float, float, float, float]
+    frame: int | None = None
 
     @classmethod
-    def clipped(cls, category: str, confidence: float, bounds: tuple[float, float, float, float]) -> "Box | None":
+    def clipped(
+        cls, category: str, confidence: float, bounds: tuple[float, float, float, float], frame: int | None = None
+    ) -> "Box | None":
         """Return the part of a box that lies in the picture; None where nothing does, or where a number is NaN."""
         if not all(map(isfinite, (confidence, *bounds))):
             return None
@@ -33,8 +48,8 @@ class Box:
         if right <= left or bottom <= top:
             return None
         if spans == [(left, left + width), (top, top + height)]:  # or a difference would round what was given
-            return cls(category, confidence, bounds)
-        return cls(category, confidence, (left, top, right - left, bottom - top))
+            return cls(category, confidence, bounds, frame)
+        return cls(category, confidence, (left, top, right - left, bottom - top), frame)
 
 
 @dataclass(frozen=True)
@@ -74,14 +89,48 @@ class Cropping:
 
 @dataclass(frozen=True)
 class Crops:
-    """The boxes of one image, and how to crop them."""
+    """The boxes of one image or clip, and how to crop them.
+
+    Attributes:
+        boxes: in the detector's order.
+        cropping: how they become crops.
+        processed: of a clip, numbers of the frames in which the detector looked for boxes, as far as it says.
+    """
 
     boxes: tuple[Box, ...]
     cropping: Cropping
+    processed: tuple[int, ...] = ()
 
     def regions(self, width: int, height: int, orientation: int) -> Iterator[tuple[int, int, int, int]]:
         """Return the region of each box; see `Cropping.region`."""
         return (self.cropping.region(box, width, height, orientation) for box in self.boxes)
+
+    def of_frame(self, seconds: float, times: npt.NDArray[np.float64]) -> "Crops | None":
+        """Return the crops of a frame of a clip: the boxes of the nearest frame that the detector processed.
+
+        Args:
+            seconds: when the frame is shown.
+            times: when each frame of the clip is shown, float64 [N], in seconds and in order.
+
+        Returns:
+            None where that frame has no boxes, or is farther than `FARTHEST_FRAME`.
+        """
+        numbers = self._looked_at[: np.searchsorted(self._looked_at, len(times))]
+        if not len(numbers):
+            return None
+        distances = np.abs(times[numbers] - seconds)
+        if round(float(distances.min()), 2) > FARTHEST_FRAME:  # containers round to milliseconds
+            return None
+        number = int(numbers[distances.argmin()])
+        boxes = tuple(replace(box, frame=None) for box in self.boxes if box.frame == number)
+        return Crops(boxes, self.cropping) if boxes else None
+
+    @cached_property
+    def _looked_at(self) -> npt.NDArray[np.int64]:
+        """Numbers of the frames with boxes and of those that were processed, in order."""
+        return np.unique(
+            np.array([*self.processed, *(box.frame for box in self.boxes if box.frame is not None)], np.int64)
+        )
 
 
 def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:

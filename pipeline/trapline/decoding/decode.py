@@ -15,10 +15,7 @@ that the decoder cannot notice pass as `ok` with blemishes.
 """
 
 import hashlib
-import io
-import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +24,12 @@ from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Final, Literal
 
-import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ImageFile
 
 from trapline.config import DecodeMode
-from trapline.decoding import completeness, exif, formats, image_ops, jpeg, tiff
+from trapline.decoding import exif, formats, image_ops, jpeg, pillow_formats
+from trapline.decoding.completeness import flaw
 from trapline.decoding.crops import Crops
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
@@ -55,14 +52,6 @@ PREPROCESSING: Final[dict[str, str | int | bool]] = {
 # How large a JPEG stays, at least, in units of the model's size, when its decoder shrinks it. Of 119 photographs of
 # camera traps at 384 pixels: 1.31 times as fast at a mean difference of 0.41 of 255, 1.49 at 0.61, 1.73 at 1.29.
 _REDUCED: Final[dict[str, float]] = {"close": 2, "fast": 1.5, "fastest": 1}
-
-# What a picture that breaks off has where its data is missing: any value, so long as few pictures end in it.
-_FILL = 127
-
-# libtiff goes on after some errors, and says so; its warnings are about tags.
-_LIBTIFF_ERROR = re.compile(r"^[\w.]+: (?!Warning, )(.+)", re.MULTILINE)
-
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs belong to no user's log
 
 
 @dataclass(frozen=True)
@@ -125,15 +114,18 @@ def decode(
     with _captured_stderr() as stderr:
         try:
             name = formats.name(data)
-            image = _open(data, name)
+            image = pillow_formats.open_header(data, name)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError("too_large", f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
             if name == "jpeg":
                 picture, error = _from_jpeg(data, reduced, stderr)
             else:
-                picture, error = _from_others(image, data, name, stderr)
-            resized = _cut(picture, size, crops, image) if crops else image_ops.resize(picture, size)
+                picture, error = pillow_formats.decode(image, data, name, stderr)
+            if crops:
+                resized = torch.stack(image_ops.cut(picture, size, crops, exif.orientation(image)))
+            else:
+                resized = image_ops.resize(picture, size)
         except ImageError as refusal:
             error = str(refusal)
         except Exception as refusal:  # Pillow's plugins raise whatever their parsing trips over
@@ -155,13 +147,6 @@ def decode(
 def _at_least(size: tuple[int, int], mode: str) -> tuple[int, int]:
     height, width = (round(side * _REDUCED[mode]) for side in size)
     return height, width
-
-
-def _cut(picture: torch.Tensor, size: tuple[int, int], crops: Crops, image: Image.Image) -> torch.Tensor:
-    height, width = picture.shape[1:]
-    regions = crops.regions(width, height, exif.orientation(image))
-    cuts = (picture[:, top : top + rows, left : left + columns] for top, left, rows, columns in regions)
-    return torch.stack([image_ops.resize(cut, size) for cut in cuts])
 
 
 @contextmanager
@@ -193,29 +178,6 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
 _CAPTURE = TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the process
 
 
-def _open(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header; raises `ImageError`."""
-    if name == "jpeg":
-        jpeg.refuse_unsupported(jpeg.read_header(data))
-    if name == "tiff" and data.startswith(tiff.BIG_ENDIAN_BIG):
-        raise ImageError("unsupported", "a BigTIFF in big-endian order, which Pillow does not read; convert it")
-    if name == "heic":
-        import pi_heif  # 0.1 s, and of use for phones' pictures only
-
-        pi_heif.register_heif_opener()
-    try:
-        return Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[name]])
-    except Image.DecompressionBombError as error:
-        raise ImageError("too_large", str(error)) from error
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        if completeness.breaks_off(data, name):
-            raise ImageError("truncated", "the file breaks off, and no part of it can be decoded") from error
-        reason = "" if isinstance(error, UnidentifiedImageError) else f": {in_one_line(error)}"
-        raise ImageError("corrupt", f"the {name} header is damaged{reason}") from error
-
-
 def _from_jpeg(
     data: bytes, at_least: tuple[int, int] | None, stderr: Callable[[], str]
 ) -> tuple[torch.Tensor, str | None]:
@@ -240,60 +202,4 @@ def _from_jpeg(
         except OSError as error:
             reason = str(error)
     picture, missing = jpeg.salvage(data, header)
-    return picture, _flaw(broken_off or jpeg.runs_on(data, header), reason, missing, picture.shape[1])
-
-
-def _from_others(
-    image: ImageFile.ImageFile, data: bytes, name: str, stderr: Callable[[], str]
-) -> tuple[torch.Tensor, str | None]:
-    """Decode any other format by Pillow; returns as `_from_jpeg` does."""
-    try:
-        picture = _from_pillow(image)
-        complaint = _LIBTIFF_ERROR.search(stderr()) if name == "tiff" else None
-        return picture, f"corrupt: damaged ({complaint.group(1)})" if complaint else None
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        broken_off = completeness.breaks_off(data, name)
-        try:
-            picture, missing = _salvage(data, name)
-        except Exception as second:
-            if is_out_of_memory(second):
-                raise
-            missing, picture = image.height, torch.empty(0)
-        if missing == image.height:
-            if broken_off:
-                raise ImageError("truncated", "the file breaks off before its first row of pixels") from error
-            raise
-        return picture, _flaw(broken_off, in_one_line(error), missing, image.height)
-
-
-def _flaw(broken_off: bool, reason: str | None, missing: int, height: int) -> str:
-    rows = f"{missing} of {height} rows are missing"
-    return f"truncated: the file breaks off, {rows}" if broken_off else f"corrupt: damaged ({reason}), {rows}"
-
-
-def _salvage(data: bytes, name: str) -> tuple[torch.Tensor, int]:
-    """Decode the rows that are there; gives them, grey elsewhere, and the number of those that are missing."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        image = _open(data, name)
-        image.im = Image.new(image.mode, image.size, (_FILL,) * len(image.getbands())).im  # into which Pillow decodes
-        image.load()
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return _from_pillow(image), _rows_without_data(np.asarray(image))
-
-
-def _rows_without_data(pixels: np.ndarray) -> int:
-    return int((pixels == _FILL).reshape(len(pixels), -1).all(axis=1).sum())
-
-
-def _from_pillow(image: Image.Image) -> torch.Tensor:
-    if image.mode in ("I", "F"):
-        raise ImageError("unsupported", f"samples of 32 bits (mode {image.mode}) have no defined white")
-    if image.mode.startswith("I;16"):  # Pillow would clip at 255; of 16-bit colour it takes the high byte itself
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return picture, flaw(broken_off or jpeg.runs_on(data, header), reason, missing, picture.shape[1])

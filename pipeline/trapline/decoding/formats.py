@@ -36,10 +36,21 @@ _OTHERS: Final = [
     (rb"%PDF-", "pdf", "a PDF document; extract its pictures"),
     (rb"\x00\x00[\x01\x02]\x00[^\x00]", "icon", f"a Windows icon; {_CONVERT}"),
     (
-        rb"version https://git-lfs\.github\.com/",
+        rb"version https://(?:git-lfs|hawser)\.github\.com/",
         "lfs_pointer",
         "a Git LFS pointer; fetch it by `git lfs pull`",
     ),
+    (
+        rb"(?:\.\./)*(?:\.git)?/annex/objects/",
+        "annex_pointer",
+        "a git-annex pointer; fetch it by `git annex get`",
+    ),
+    (
+        rb"L\0\0\0\x01\x14\x02\0|(?i:\[InternetShortcut\])|book\0\0\0\0mark\0\0\0\0",
+        "shortcut",
+        "a shortcut to a file elsewhere; copy that file",
+    ),
+    (rb"/9j/[A-Za-z0-9+/]|iVBORw0KGgo|data:image/", "base64", "a picture as text in Base64; decode it first"),
     (
         rb"RIFF.{4}AVI |\x1a\x45\xdf\xa3|.{4}(?:moov|mdat|wide|free|skip)|\x00\x00\x01[\xb3\xba]"
         rb"|0&\xb2\x75\x8e\x66\xcf\x11|FLV\x01|G.{187}G|OggS",
@@ -58,17 +69,18 @@ _OTHERS: Final = [
         "a resource fork of macOS; the picture is beside it",
     ),
     (
-        rb"(?:\xef\xbb\xbf)?\s*(?:<!--.{0,1000}?-->\s*)?<(?i:!doctype html|html|head|body|script)",
+        rb"\s*(?:<\?xml.{0,300}?\?>\s*)?(?:<!--.{0,1000}?-->\s*)?<(?i:!doctype html|"
+        rb"(?:html|head|body|script|meta|title|style|link|center|div|p|pre|h[1-6]|table|noscript|iframe)\b)",
         "html_page",
         "a web page, perhaps an error message that was saved as a picture; download it again",
     ),
     (
-        rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,300}?\?>\s*)?(?:<!--.{0,1000}?-->\s*)?<(?:!DOCTYPE svg|svg)",
+        rb"\s*(?:<\?xml.{0,300}?\?>\s*)?(?:<!--.{0,1000}?-->\s*)?<(?:!DOCTYPE svg|svg)",
         "svg",
         f"an SVG drawing; {_CONVERT}",
     ),
     (
-        rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|Error>)",
+        rb"\s*<(?:\?xml|Error>)",
         "xml",
         "an XML document, perhaps a store's error message; download it again",
     ),
@@ -78,6 +90,9 @@ _OTHERS: Final = [
 _OTHER = [(re.compile(pattern, re.DOTALL), kind, message) for pattern, kind, message in _OTHERS]
 OTHER_KINDS: Final = frozenset(kind for _, kind, _ in _OTHERS)
 """Kinds of errors that say what a file is that Trapline does not read."""
+
+# How much of a text is looked at.
+_TEXT_BYTES = 4096
 
 _RAW_MAKERS = {"Canon": "CR2", "NIKON": "NEF", "SONY": "ARW", "PENTAX": "PEF", "SAMSUNG": "SRW", "Hasselblad": "3FR"}
 
@@ -112,10 +127,18 @@ def name(data: bytes) -> str:
         if _brands(data) & _RAW_BRANDS:
             raise ImageError("raw_photo", f"a camera's RAW file (CR3); {_CONVERT}")
         raise ImageError("video", "a video; extract its frames")
+    beginning = _utf8(data)
     for pattern, kind, message in _OTHER:
-        if pattern.match(data):
+        if pattern.match(beginning):
             raise ImageError(kind, message)
     raise ImageError("not_an_image", "the file is no JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC")
+
+
+def _utf8(data: bytes) -> bytes:
+    """Return the data, of text with a byte-order mark the beginning, without the mark and in UTF-8."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data[:_TEXT_BYTES].decode("utf-16", "replace").encode()
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def _brands(data: bytes) -> set[bytes]:

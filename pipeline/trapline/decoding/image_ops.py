@@ -1,4 +1,4 @@
-"""Resizing as torchvision does it, without the rest of torchvision.
+"""Resize pictures, or what is cut out of them, as torchvision does it, without the rest of torchvision.
 
 `import torchvision` takes 1.5 s of CPU, as much as torch itself, because its operators bring `torch._dynamo`; every
 worker of a run would pay that before its first image.
@@ -6,6 +6,8 @@ worker of a run would pay that before its first image.
 
 import torch
 from torch.nn.functional import interpolate
+
+from trapline.decoding.crops import Crops
 
 
 def resize(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -23,3 +25,20 @@ def resize(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     # With the outer stride that `picture[None]` may lack, torch sees how the picture lies in memory, and keeps to it.
     batch = picture.as_strided((1, *picture.shape), (picture.numel(), *picture.stride()))
     return interpolate(batch, size, mode="bicubic", align_corners=False, antialias=True)[0].contiguous()
+
+
+def cut(picture: torch.Tensor, size: tuple[int, int], crops: Crops, orientation: int = 1) -> list[torch.Tensor]:
+    """Return each crop of a picture, resized as `resize` does.
+
+    Args:
+        picture: `uint8 [3, height, width]`, as stored.
+        size: height and width of the results.
+        crops: where they lie.
+        orientation: EXIF's, which `picture` is without.
+
+    Returns:
+        For each box `uint8 [3, *size]`.
+    """
+    height, width = picture.shape[1:]
+    regions = crops.regions(width, height, orientation)
+    return [resize(picture[:, top : top + rows, left : left + columns], size) for top, left, rows, columns in regions]

@@ -6,9 +6,10 @@ import torch
 
 from trapline.config import DecodeMode
 from trapline.decoding import clips, containers, formats
-from trapline.decoding.clips import ClipFacts, ClipFile, Sampling
+from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Crops
 from trapline.decoding.decode import Facts, decode
+from trapline.decoding.sampling import Sampling
 from trapline.errors import ImageError
 
 # As `sources` allows an image to be.
@@ -28,7 +29,7 @@ def decode_media(
         data: an encoded image, or a file that may be a clip.
         size: height and width of the result.
         mode: of images, as `decode` takes it.
-        crops: of images, as `decode` takes it.
+        crops: what to cut out, as `decode` takes it, and `clips.decode`.
         sampling: of clips; the default is that of the command line.
 
     Returns:
@@ -44,7 +45,7 @@ def decode_media(
         head = file.read(containers.HEAD_BYTES)
         length = file.seek(0, 2)
     if container := containers.recognise(head):
-        return clips.decode(data, container, size, sampling or Sampling())
+        return clips.decode(data, container, size, sampling or Sampling(), crops)
     if formats.of(head) and length <= _MAX_IMAGE_BYTES:
         return decode(path.read_bytes(), size, mode, crops)
     return None, ClipFacts("failed", _what_it_is(head, length), data.content_sha256, media_type="video")

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from trapline.config import DecodeMode
-from trapline.decoding.clips import ClipFacts, ClipFile, Sampling
+from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Crops
 from trapline.decoding.decode import Facts
 from trapline.decoding.media import decode_media
+from trapline.decoding.sampling import Sampling
 from trapline.errors import TransientError
 
 Decoded = tuple[torch.Tensor | None, Facts]
@@ -112,8 +113,15 @@ class Sandbox:
         self._child: Any = None
         self._pipe: Any = None
 
-    def __call__(self, data: bytes | ClipFile, size: tuple[int, int], *, crops: Crops | None = None) -> Decoded:
-        """Decode one image or clip, as `decode_media` does."""
+    def __call__(
+        self,
+        data: bytes | ClipFile,
+        size: tuple[int, int],
+        *,
+        crops: Crops | None = None,
+        sampling: Sampling | None = None,
+    ) -> Decoded:
+        """Decode one image or clip, as `decode_media` does; with `sampling`, other frames of this clip."""
         error = ""
         timeout = self._timeout * (1 if isinstance(data, bytes) else CLIP_TIMES)
         # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
@@ -122,7 +130,7 @@ class Sandbox:
                 self.close()
                 self._start()
             try:
-                self._pipe.send((data, size, crops))
+                self._pipe.send((data, size, crops, sampling or self._sampling))
                 if not self._pipe.poll(timeout):
                     error = f"timeout: not decoded after {timeout:g} s"
                     break
@@ -150,9 +158,7 @@ class Sandbox:
         # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(
-            target=_serve, args=(theirs, self._mode, 2 * self._timeout, self._sampling), daemon=True
-        )
+        self._child = context.Process(target=_serve, args=(theirs, self._mode, 2 * self._timeout), daemon=True)
         self._child.start()
         theirs.close()  # so that its death is the end of the pipe
         try:
@@ -164,13 +170,13 @@ class Sandbox:
             raise TransientError(f"no process to decode in starts within {_START:g} s") from error
 
 
-def _serve(pipe: Connection, mode: DecodeMode, timeout: float, sampling: Sampling | None) -> None:
+def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
     """Decode what comes through the pipe; end when the parent is gone, even during an image that does not finish."""
     torch.set_num_threads(1)
     pipe.send("ready")
     while True:
         try:
-            data, size, crops = pipe.recv()
+            data, size, crops, sampling = pipe.recv()
         except EOFError:
             return
         try:

@@ -15,11 +15,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from trapline.decoding.crops import Box
 from trapline.detections.matching import ImageMatcher, keys
 from trapline.detections.megadetector import Detections
-from trapline.detections.shard_boxes import normalize_path
+from trapline.detections.shard_boxes import Seen, frame_of, normalize_path
 from trapline.errors import StorageError, TraplineError
 from trapline.sources.shards import Shard
 from trapline.storage import store
@@ -31,18 +32,19 @@ EXAMPLES = 5
 _SCHEMA = """
     pragma journal_mode = off; pragma synchronous = off;
     create table entries (shard int, key text, rank int, boxes text, primary key (shard, key)) without rowid;
-    create table loose (file text primary key, boxes text) without rowid;
+    create table loose (file text primary key, clip text, boxes text) without rowid;
     create table members (key text, shard int);
     create table lost (file text primary key) without rowid;
 """
 # Of two names for one image the more specific holds. Rows of a Parquet file add up; in JSON an image is one entry.
+# `boxes` has a line of JSON for each box, and one for the frames of a clip that were processed.
 _INSERT = """
     insert into entries values (?, ?, ?, ?) on conflict do update set
         boxes = iif(excluded.rank < rank, excluded.boxes, boxes || excluded.boxes), rank = excluded.rank
     where excluded.rank < rank or (excluded.rank = rank and {adds_up})
 """
 _INSERT_LOOSE = (
-    "insert into loose values (?, ?) on conflict do update set boxes = boxes || excluded.boxes where {adds_up}"
+    "insert into loose values (?, ?, ?) on conflict do update set boxes = boxes || excluded.boxes where {adds_up}"
 )
 
 
@@ -60,15 +62,12 @@ class Slice:
     offset: int
     length: int
 
-    def load(self) -> dict[str, tuple[Box, ...]]:
-        """Return boxes by key, also for images without any; raises StorageError or TransientError."""
+    def load(self) -> dict[str, Seen]:
+        """Return what was found by key, also in images without any box; raises StorageError or TransientError."""
         with store.open_unchanged(self.url, self.identity) as stream:
             stream.seek(self.offset)
             plainly = json.loads(zlib.decompress(stream.read(self.length)))
-        return {
-            key: tuple(Box(category, confidence, tuple(bounds)) for category, confidence, bounds in boxes)
-            for key, boxes in plainly.items()
-        }
+        return {key: _from_lines(lines) for key, lines in plainly.items()}
 
 
 @dataclass
@@ -79,13 +78,25 @@ class Index:
         slices: by URI of the shard; none for a shard of which the file knows nothing.
         counts: `images` that it names and a shard of the input may hold, and names of these that are `repeated`;
             `failures` of the detector's; `boxes`, and of them `below_threshold`, `other_category` and `invalid`
-            (empty, no number, or outside of the picture); and `unmatched`, which are of no shard.
+            (empty, no number, or outside of the picture) or `without_frame`, of a clip; and `unmatched`, which are of
+            no shard.
         examples: some unmatched names.
+        failed: some names of what the detector could not read.
     """
 
     slices: dict[str, Slice] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def unread(self, file: str) -> str | None:
+        """Return what the detector could not read, in one line; None where it read all."""
+        count = self.counts["failures"]
+        total = self.counts["images"] + self.counts["unmatched"]
+        names = ", ".join(self.failed)
+        return (
+            f"{file}: of {count:,} of {total:,} names it has no boxes but a failure, such as {names}" if count else None
+        )
 
     def unmatched(self, file: str) -> str | None:
         """Return which share of the names in the detector's file is of no image, in one line; None where all match."""
@@ -145,7 +156,7 @@ def _matched(
         database.executescript(_SCHEMA)
         index = Index()
         database.execute("begin")
-        _fill(database, detections, ImageMatcher(shards, output), index.counts)
+        _fill(database, detections, ImageMatcher(shards, output), index)
         _place_loose(database, shards)
         index.counts["images"], index.counts["unmatched"] = database.execute(
             "select (select count(*) from entries), (select count(*) from lost)"
@@ -162,16 +173,37 @@ def _disk_errors(scratch: str) -> Iterator[None]:
         raise StorageError(f"{scratch}: {error}; set TMPDIR to a disk with room for the index of boxes") from error
 
 
-def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMatcher, counts: Counter[str]) -> None:
+def _as_lines(seen: Seen) -> Iterator[Any]:
+    for box in seen.boxes:
+        yield [box.category, box.confidence, box.bounds, *([] if box.frame is None else [box.frame])]
+    if seen.processed or seen.failed:
+        yield {"processed": seen.processed, "failed": seen.failed}
+
+
+def _from_lines(lines: Sequence[Any]) -> Seen:
+    boxes = [line for line in lines if isinstance(line, list)]
+    rest: dict[str, Any] = next((line for line in lines if isinstance(line, dict)), {"processed": (), "failed": False})
+    return Seen(
+        tuple(Box(category, confidence, tuple(bounds), *frame) for category, confidence, bounds, *frame in boxes),
+        tuple(rest["processed"]),
+        rest["failed"],
+    )
+
+
+def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMatcher, index: Index) -> None:
+    counts = index.counts
     adds_up = "true" if detections.is_parquet else "false"
     insert, insert_loose = (sql.format(adds_up=adds_up) for sql in (_INSERT, _INSERT_LOOSE))
-    for file, boxes in detections.files(counts):
-        lines = "".join(json.dumps([box.category, box.confidence, box.bounds]) + "\n" for box in boxes)
+    for file, seen in detections.files(counts):
+        lines = "".join(json.dumps(line) + "\n" for line in _as_lines(seen))
         name = normalize_path(file)
+        if seen.failed and len(index.failed) < EXAMPLES:
+            index.failed.append(name)
         if match := matcher.find(name):
             counts["repeated"] += not database.execute(insert, (*match, lines)).rowcount
         elif matcher.may_be_a_key(name):
-            database.execute(insert_loose, (name, lines))
+            frame = frame_of(name)
+            database.execute(insert_loose, (name, frame[0] if frame else None, lines))
         else:
             database.execute("insert or ignore into lost values (?)", (name,))
 
@@ -189,12 +221,16 @@ def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
             database.executemany(
                 "insert into members values (?, ?)", ((normalize_path(key), index) for key in keys(shard))
             )
-    placed = "select key, min(shard) as shard from members group by key having count(*) = 1"
-    database.execute(f"""
-        insert or ignore into entries
-        select shard, key, {ImageMatcher.BY_KEY}, boxes from loose join ({placed}) on key = file
-    """)
-    database.execute(f"insert into lost select file from loose where file not in (select key from ({placed}))")
+    database.execute("""
+        create table placed as select key, min(shard) as shard from members group by key having count(*) = 1""")
+    for named in ("file", "clip"):  # a frame is a picture of that name, or else a part of the clip
+        database.execute(f"""
+            insert or ignore into entries
+            select shard, file, {ImageMatcher.BY_KEY}, boxes from loose join placed on key = {named}
+            where file not in (select key from placed) or {named} = file""")
+    database.execute("""
+        insert into lost select file from loose
+        where file not in (select key from placed) and coalesce(clip not in (select key from placed), true)""")
 
 
 def _write(

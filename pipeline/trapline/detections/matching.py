@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from trapline.detections.shard_boxes import frame_of
 from trapline.errors import TraplineError
 from trapline.sources.file_types import shard_format
 from trapline.sources.records import read
@@ -81,8 +82,9 @@ class ImageMatcher:
         return None
 
     def _may_hold(self, index: int, key: str) -> bool:
-        """Whether the shard may have such a key: a folder's images lie directly in it."""
-        return not (self._folders[index] and "/" in key)
+        """Whether the shard may have such a key, or the clip of such a frame: a folder's files lie directly in it."""
+        frame = frame_of(key)
+        return not (self._folders[index] and "/" in (frame[0] if frame else key))
 
     def may_be_a_key(self, name: str) -> bool:
         """Whether an archive may have the whole name as a key: there are archives, and the name names none itself."""

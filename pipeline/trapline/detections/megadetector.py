@@ -1,13 +1,15 @@
 """A detector's output, streamed: which boxes it found in which file, and which of these count.
 
 Three forms of JSON are read: MegaDetector's batch output, format 1.x; its `images` alone, as a list; and SpeciesNet's
-`predictions`. Or Parquet, with one row per box and the columns file, category, conf and bbox.
+`predictions`. Or Parquet, with one row per box and the columns file, category, conf and bbox. The entry of a clip has
+`frames_processed`, and each of its boxes a `frame_number`. Both count frames as OpenCV decodes them, from 0, also where
+they are shown at uneven times, so that `frame_rate` is not needed.
 """
 
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +24,9 @@ import pyarrow.parquet as pq
 
 from trapline.decoding.crops import Box
 from trapline.detections.json_stream import JsonStream
+from trapline.detections.shard_boxes import Seen
 from trapline.errors import UsageError, in_one_line
+from trapline.sources.file_types import is_clip
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -44,6 +48,27 @@ class _Layout:
     images: str
     file: str
     failure: str
+
+
+# Category, confidence, bounds, and number of the frame in a clip.
+_Found = tuple[str, float, tuple[float, float, float, float], int | None]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a detector's file says of one image or clip.
+
+    Attributes:
+        file: its name.
+        boxes: all of them.
+        processed: of a clip, numbers of the frames in which the detector looked, as far as it says.
+        failed: whether the detector could not read it.
+    """
+
+    file: str
+    boxes: list[_Found]
+    processed: tuple[int, ...] = ()
+    failed: bool = False
 
 
 _BATCH = _Layout("images.item", "file", "failure")
@@ -82,12 +107,13 @@ class Detections:
         """Whether boxes of one file may stand apart from each other."""
         return self.entry.url.lower().endswith(".parquet")
 
-    def files(self, counts: Counter[str]) -> Iterator[tuple[str, list[Box]]]:
+    def files(self, counts: Counter[str]) -> Iterator[tuple[str, Seen]]:
         """Yield each file that the detector looked at, with the boxes that count, in their order.
 
         Args:
             counts: to which are added the detector's `failures`; `boxes`, and those of them that are `below_threshold`,
-                of an `other_category` or `invalid` (empty, not finite, or outside of the picture).
+                of an `other_category`, `invalid` (empty, not finite, or outside of the picture), or `without_frame`: of
+                a clip, and it is not known of which of its frames.
 
         Raises:
             UsageError: the file is not what it should be; the message says where.
@@ -96,18 +122,21 @@ class Detections:
         layout = _BATCH if self.is_parquet else self._layout()
         names = _STANDARD if self.is_parquet else self._categories(layout)
         wanted = {names.get(category, category) for category in self.categories}
-        for file, boxes in self._parquet_files() if self.is_parquet else self._json_files(layout, counts):
-            yield file, list(self._kept(boxes, names, wanted, counts))
+        for entry in self._parquet_files() if self.is_parquet else self._json_files(layout, counts):
+            boxes = self._kept(entry.boxes, is_clip(entry.file), names, wanted, counts)
+            yield entry.file, Seen(tuple(boxes), entry.processed, entry.failed)
 
     def _kept(
-        self, boxes: Sequence[tuple[str, float, Any]], names: dict[str, str], wanted: set[str], counts: Counter[str]
+        self, boxes: Iterable[_Found], of_clip: bool, names: dict[str, str], wanted: set[str], counts: Counter[str]
     ) -> Iterator[Box]:
-        for category, confidence, bounds in boxes:
+        for category, confidence, bounds, frame in boxes:
             counts["boxes"] += 1
             name = names.get(category, category)
-            box = Box.clipped(name, confidence, bounds)
+            box = Box.clipped(name, confidence, bounds, frame)
             if box is None:
                 counts["invalid"] += 1
+            elif of_clip and frame is None:
+                counts["without_frame"] += 1
             elif confidence < self.threshold:
                 counts["below_threshold"] += 1
             elif name not in wanted:
@@ -151,28 +180,40 @@ class Detections:
             raise UsageError(f"{self.entry.url}: has no category {unknown[0]!r} but {has}; see --detection-categories")
         return names
 
-    def _json_files(self, layout: _Layout, counts: Counter[str]) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
+    def _json_files(self, layout: _Layout, counts: Counter[str]) -> Iterator[_Entry]:
         number = 0
         for number, image in enumerate(self._items(layout.images), 1):
             what = f"image {number}"
             if not isinstance(image, dict) or not isinstance(image.get(layout.file), str):
                 raise self._malformed(f"{what} names no `{layout.file}`")
             name = image[layout.file]
-            if image.get(layout.failure):
+            failed = bool(image.get(layout.failure))
+            if failed:
                 counts["failures"] += 1
             elif not isinstance(image.get("detections"), list):
                 raise self._malformed(f"{what} ({name}) has neither `detections` nor `{layout.failure}`")
-            yield name, [self._box(box, what) for box in image.get("detections") or ()]
+            boxes = [self._box(box, what) for box in image.get("detections") or ()]
+            yield _Entry(name, boxes, self._processed(image, what), failed)
         if not number and layout is _BATCH and not isinstance(self._first("images"), list):
             raise self._malformed("has no list `images`")
 
-    def _box(self, box: Any, what: str) -> tuple[str, float, Any]:
+    def _processed(self, image: dict[str, Any], what: str) -> tuple[int, ...]:
+        numbers = image.get("frames_processed") or []
+        if not isinstance(numbers, list) or not all(map(_is_frame_number, numbers)):
+            raise self._malformed(f"`frames_processed` of {what} is no list of frame numbers")
+        return tuple(map(int, numbers))
+
+    def _box(self, box: Any, what: str) -> _Found:
         if isinstance(box, list):
             raise self._malformed(f"a detection of {what} is a list, as MegaDetector wrote before 1.0", _RUN_AGAIN)
         try:
             left, top, width, height = (_number(value) for value in box["bbox"])
-            return str(box["category"]), _number(box["conf"]), (left, top, width, height)
-        except (KeyError, TypeError, ValueError) as error:
+            frame = box.get("frame_number")
+            if frame is not None and not _is_frame_number(frame):
+                raise self._malformed(f"`frame_number` of a detection of {what} is no number from 0")
+            bounds = (left, top, width, height)
+            return str(box["category"]), _number(box["conf"]), bounds, None if frame is None else int(frame)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._malformed(
                 f"a detection of {what} is no box with `category`, `conf` and four numbers of `bbox`"
             ) from error
@@ -193,7 +234,7 @@ class Detections:
         with closing(self._items(prefix)) as items:  # type: ignore[type-var]
             return next(items, None)
 
-    def _parquet_files(self) -> Iterator[tuple[str, list[tuple[str, float, Any]]]]:
+    def _parquet_files(self) -> Iterator[_Entry]:
         with store.open_unchanged(self.entry.url, self.entry.identity) as stream:
             try:
                 file = pq.ParquetFile(stream)
@@ -205,7 +246,7 @@ class Detections:
                     if not isinstance(name, str):
                         raise self._malformed("a row names no `file`")
                     # A row without a box says that the image was seen.
-                    yield name, [self._box(box, name) for box in boxes if box["bbox"] is not None]
+                    yield _Entry(name, [self._box(box, name) for box in boxes if box["bbox"] is not None])
             except (pa.ArrowException, OSError) as error:
                 raise self._malformed(f"no sound Parquet ({in_one_line(error)})") from error
 
@@ -215,3 +256,7 @@ class Detections:
 
 def _number(value: Any) -> float:
     return nan if value is None else float(value)
+
+
+def _is_frame_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31 and value == int(value)

@@ -1,48 +1,87 @@
-"""The boxes that a detector found in the images of one shard, looked up by key while the shard is read."""
+"""The boxes that a detector found in the images and clips of one shard, looked up by key while the shard is read."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from trapline.decoding.crops import Box, Cropping, Crops
+from trapline.sources.file_types import is_clip
+
+# A frame of a clip, as MegaDetector names it where clips were split into pictures first.
+_FRAME = re.compile(r"(.+)/frame(\d{1,9})\.jpg", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a detector found in one image or clip.
+
+    Attributes:
+        boxes: that count, in its order.
+        processed: of a clip, numbers of the frames in which it looked, as far as it says.
+        failed: whether it could not read it.
+    """
+
+    boxes: tuple[Box, ...] = ()
+    processed: tuple[int, ...] = ()
+    failed: bool = False
 
 
 @dataclass
 class ShardBoxes:
-    """What was detected in the images of one shard.
+    """What was detected in the images and clips of one shard.
 
     Attributes:
-        boxes: by normalized key, of the images that the detector saw; those to be classified, in the detector's order.
+        seen: by normalized key, or `clip.mp4/frame000012.jpg` for a frame of a clip.
         cropping: how boxes become crops.
-        all_matched: whether each of `boxes` must be an image of the shard.
-        found: keys of `boxes` that the shard holds, as far as it has been read.
+        all_matched: whether each of `seen` must be an image or a clip of the shard.
+        found: keys of `seen` that the shard holds, as far as it has been read.
     """
 
-    boxes: Mapping[str, tuple[Box, ...]]
+    seen: Mapping[str, Seen]
     cropping: Cropping
     all_matched: bool = False
     found: set[str] = field(default_factory=set)
 
     def crops(self, key: str) -> Crops | None:
-        """Return what to cut out of an image; None where it has no box."""
+        """Return what to cut out of an image or a clip; None where it has no box."""
         name = normalize_path(key)
-        if name not in self.boxes:
-            name = self._composed.get(unicodedata.normalize("NFC", name), name)
-        if name in self.boxes:
+        composed = unicodedata.normalize("NFC", name)
+        if name not in self.seen:
+            name = self._composed.get(composed, name)
+        if name in self.seen:
             self.found.add(name)
-        boxes = self.boxes.get(name)
-        return Crops(boxes, self.cropping) if boxes else None
+        seen = self.seen.get(name) or self._frames_of(composed)
+        return Crops(seen.boxes, self.cropping, seen.processed) if seen and seen.boxes else None
 
     @cached_property
     def _composed(self) -> dict[str, str]:
         """Keys by their composed form, NFC: macOS decomposes names that others compose."""
-        return {unicodedata.normalize("NFC", key): key for key in reversed([*self.boxes])}
+        return {unicodedata.normalize("NFC", key): key for key in reversed([*self.seen])}
+
+    def _frames_of(self, composed: str) -> Seen | None:
+        """Return what was found in the frames of a clip, where they are named one by one."""
+        frames = self._frames.get(composed)
+        if not frames:
+            return None
+        self.found.update(frames.values())
+        boxes = [replace(box, frame=number) for number, name in frames.items() for box in self.seen[name].boxes]
+        return Seen(tuple(boxes), tuple(number for number, name in frames.items() if not self.seen[name].failed))
+
+    @cached_property
+    def _frames(self) -> dict[str, dict[int, str]]:
+        """By the composed name of a clip the keys of its frames, by number."""
+        clips: dict[str, dict[int, str]] = {}
+        for name in sorted(self.seen):
+            if frame := frame_of(name):
+                clips.setdefault(unicodedata.normalize("NFC", frame[0]), {})[frame[1]] = name
+        return clips
 
     @property
     def unmatched(self) -> list[str]:
         """Keys that the detector saw and the shard, read to its end, does not hold."""
-        return sorted(self.boxes.keys() - self.found)
+        return sorted(self.seen.keys() - self.found)
 
 
 def normalize_path(path: str) -> str:
@@ -51,3 +90,9 @@ def normalize_path(path: str) -> str:
     while path.startswith("./"):
         path = path[2:]
     return path
+
+
+def frame_of(name: str) -> tuple[str, int] | None:
+    """Return the clip and the number of a frame, `clip.mp4/frame000012.jpg`; None where a name is no frame's."""
+    match = _FRAME.fullmatch(name)
+    return (match[1], int(match[2])) if match and is_clip(match[1]) else None

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,11 +12,15 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from trapline.errors import CheckpointError, in_one_line
 from trapline.storage import store
+from trapline.storage.deadlines import in_time
 from trapline.storage.filesystems import LOCAL, resolve
 from trapline.storage.retry import with_retries
+from trapline.storage.watched_loop import UNKNOWN
 
 _HUB_NAME = re.compile(r"(?P<repository>[\w.-]+/(?P<name>[\w.-]+))(@(?P<revision>[\w./-]+))?")
 _SUFFIXES = (".pt", ".safetensors")
+# The hub's client gives a silent server up after 10 s, but not one that sends a byte now and then.
+_HUB_SECONDS = UNKNOWN
 
 
 def fetch(source: str) -> Path:
@@ -81,7 +86,8 @@ def _fetch_from_hub(repository: str, name: str, revision: str | None) -> Path:
     # gives the one that it gave before.
     for file in (name + suffix for suffix in _SUFFIXES):
         try:
-            return Path(hf_hub_download(repository, file, revision=revision, local_files_only=not reachable))
+            fetch_file = partial(hf_hub_download, repository, file, revision=revision, local_files_only=not reachable)
+            return Path(in_time(fetch_file, _HUB_SECONDS))
         except LocalEntryNotFoundError:
             reachable = False
         except EntryNotFoundError:

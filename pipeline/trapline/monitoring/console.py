@@ -194,7 +194,7 @@ def _shard_rest(manifest: Manifest) -> str:
 
 
 def _boxes_left_out(detections: Mapping[str, Any]) -> str:
-    reasons = ("below_threshold", "other_category", "invalid")
+    reasons = ("below_threshold", "other_category", "invalid", "without_frame")
     counts = {name.replace("_", " "): detections[name] for name in reasons if name in detections}
     return f" (boxes left out: {_listed(counts)})" if counts else ""
 

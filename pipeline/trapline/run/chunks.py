@@ -100,7 +100,7 @@ def read_chunks(
     unmatched = detected.unmatched if detected else []
     if detected and detected.all_matched and unmatched and not first.broken:
         reason = (
-            f"{shard.uri}: lacks {len(unmatched):,} of the {len(detected.boxes):,} images that the detector's file has "
+            f"{shard.uri}: lacks {len(unmatched):,} of the {len(detected.seen):,} images that the detector's file has "
             f"of it, such as {unmatched[0]}; correct the names, or run with --detections-unmatched warn"
         )
         yield Failure(shard, reason, transient=False)
@@ -152,6 +152,24 @@ class _Row:
     pixels: Tensor | None = None
 
 
+def _frame_rows(facts: ClipFacts, pixels: Tensor | None, whole: bool) -> Iterator[_Row]:
+    """Yield the rows of a clip's frames, and after each those of its crops; arguments as `clips.decode` returns them.
+
+    A frame with crops has no prediction of its own, as an image with crops has none, nor has one without where `whole`
+    is not set.
+    """
+    if pixels is None:
+        return
+    taken = 0
+    for seconds, boxes in zip(facts.frames, facts.boxes, strict=True):
+        frame = replace(facts, frame_seconds=seconds)
+        cut = pixels[taken : taken + max(len(boxes), 1)]
+        taken += len(cut)
+        yield _Row(frame, pixels=cut[0] if whole and not boxes else None)
+        for number, (box, picture) in enumerate(zip(boxes, cut, strict=False), 1):
+            yield _Row(frame, (number, box), picture)
+
+
 class _Builder:
     """Collect decoded images until a chunk is full, and number the chunks."""
 
@@ -188,7 +206,7 @@ class _Builder:
             yield item
 
     def decoded(self, record: Record) -> _Image:
-        """Decode an image, whole or its crops, or the frames of a clip."""
+        """Decode an image or the frames of a clip, whole or their crops."""
         started = perf_counter()
         cut = self.detected.crops(record.key) if self.detected else None
         data = self._encoded(record)
@@ -202,10 +220,7 @@ class _Builder:
         whole = self.detected is None or self.detected.cropping.whole
         rows = [_Row(facts)]
         if isinstance(facts, ClipFacts):
-            rows += [
-                _Row(replace(facts, frame_seconds=seconds), pixels=frame if whole else None)
-                for seconds, frame in zip(facts.frames, () if pixels is None else pixels, strict=True)
-            ]
+            rows += _frame_rows(facts, pixels, whole)
         elif cut and pixels is not None:
             rows += [
                 _Row(facts, (number, box), image)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
-from trapline.decoding.clips import Sampling
+from trapline.decoding.sampling import Sampling
 from trapline.detections.index import Index, Slice, counted, indexed
 from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
@@ -71,7 +71,7 @@ def classify(
         if prepared.detections:
             index = counted(prepared.detections, prepared.listed, config.output)
             progress.record_index(index)
-            _check_unmatched(index, config, observer)
+            _check(index, config, observer)
         return progress.manifest("planned")
     closing = _Closing(progress, on_end)
 
@@ -231,12 +231,18 @@ def _indexed(prepared: _Prepared, progress: Progress, observer: RunObserver) -> 
     # By all shards of the inputs: which of them a name means must not depend on what this run selects.
     with indexed(detections, prepared.listed, plan.todo, output, url) as index:
         progress.record_index(index)
-        _check_unmatched(index, plan.config, observer)
+        _check(index, plan.config, observer)
         yield index.slices
 
 
-def _check_unmatched(index: Index, config: RunConfig, observer: RunObserver) -> None:
-    """Report names in the detector's file that match no image; raise UsageError where that was asked for."""
+def _check(index: Index, config: RunConfig, observer: RunObserver) -> None:
+    """Report what the detector could not read, and names in its file that match no image.
+
+    Raises:
+        UsageError: there are such names, and that was to be an error.
+    """
+    if unread := index.unread(str(config.detections)):
+        observer.note(unread)
     unmatched = index.unmatched(str(config.detections))
     if unmatched and config.detections_unmatched == "error":
         raise UsageError(f"{unmatched}; correct the names, or run with --detections-unmatched warn")

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from trapline.config import DecodeMode, RunConfig
-from trapline.decoding.clips import Sampling
-from trapline.decoding.crops import Cropping
+from trapline.decoding.crops import FARTHEST_FRAME, Cropping
 from trapline.decoding.decode import PREPROCESSING
+from trapline.decoding.sampling import Sampling
 from trapline.model.checkpoint import Model
 from trapline.model.precision import Computed
 from trapline.results.fingerprint import Fingerprint
@@ -109,6 +109,8 @@ def fingerprint(
     if device == "cuda" and precision != "fp32":
         facts["network"] = "as it is, and compiled once that is worthwhile"
     facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
+    if config.video and detections_sha256:
+        facts["clip_boxes"] = f"of the nearest frame that was processed, within {FARTHEST_FRAME} s"
     if config.image_column is not None:
         facts["image_column"] = config.image_column
     if detections_sha256:

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.detections.index import Slice
+from trapline.results.clip_pooling import ClipSums
 from trapline.results.footer import Footer
-from trapline.run.clip_pooling import FrameSums
 from trapline.sources.shards import Shard
 
 
@@ -78,7 +78,7 @@ class PredictedChunk:
         encoded_bytes: of the images in this chunk, for progress.
         seconds: spent, by step: "read", "decode", "predict"; none where the rows are carried over.
         carried: whether the rows are those of the shard's previous result.
-        clips: sums of the predictions of the chunk's frames, by the key of their clip.
+        clips: sums of the predictions of the chunk's frames.
         end: on the last chunk of the shard; the shard has `index + 1` chunks then.
     """
 
@@ -88,7 +88,7 @@ class PredictedChunk:
     encoded_bytes: int
     seconds: dict[str, float]
     carried: bool = False
-    clips: dict[str, FrameSums] = field(default_factory=dict)
+    clips: ClipSums = field(default_factory=dict)
     end: EndOfShard | None = None
 
 

@@ -29,10 +29,10 @@ from trapline.model.checked import predictor
 from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
 from trapline.model.precision import multiplies_in_bf16
+from trapline.results.clip_pooling import sum_frames
 from trapline.results.footer import find
 from trapline.results.rows import with_predictions
 from trapline.run.chunks import read_chunks
-from trapline.run.clip_pooling import sum_frames
 from trapline.run.job import Job
 from trapline.run.messages import (
     AlreadyDone,

@@ -7,11 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from trapline.errors import StorageError, TransientError, TraplineError
-from trapline.results import parquet, rows
+from trapline.results import clip_pooling, parquet, rows
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
 from trapline.results.schema import Columns
-from trapline.run import clip_pooling
 from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Progress
 from trapline.sources.shards import Shard

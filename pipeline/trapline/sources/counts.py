@@ -18,9 +18,10 @@ from trapline.sources.shards import Shard, folder_members, list_loose
 from trapline.storage import store
 
 _BLOCK = 512
-# Files, as old and new tars mark them; hard links; sparse files; the rest of a file from another volume.
-_ROW_TYPES = b"0\x007" + b"1" + b"S" + b"M"
+# What tars mark as no file: links, devices, folders, headers of headers, GNU's, Solaris's and star's own.
+_TYPES_WITHOUT_ROW = b"23456" + b"gK" + b"DNV" + b"AEI"
 _MAX_NAME_BYTES = 2**18
+_TYPES_OF_NO_FILE = (0x4, 0xA)  # of zips: folder, symbolic link
 _PAX_FIELD = re.compile(rb"(?s)\d+ (path|size)=(.*?)\n")
 
 
@@ -50,7 +51,7 @@ def _gives_row(name: str, shard: Shard) -> bool:
 
 def _zip_names(stream: IO[bytes]) -> Iterator[str]:
     for info in zipfile.ZipFile(stream).infolist():
-        if not info.is_dir() and info.external_attr >> 28 in (0, 8):  # type of file: none, or a regular one
+        if not info.is_dir() and info.external_attr >> 28 not in _TYPES_OF_NO_FILE:
             yield info.filename
 
 
@@ -76,9 +77,9 @@ def _tar_names(stream: IO[bytes]) -> Iterator[str]:
                 name = data.rstrip(b"\0")
             else:
                 found = dict(_PAX_FIELD.findall(data))
-                name, size = found.get(b"path", name), int(found[b"size"]) if b"size" in found else None
+                name, size = found.get(b"path") or name, int(found[b"size"]) if b"size" in found else None
         else:
-            if kind in _ROW_TYPES:
+            if kind not in _TYPES_WITHOUT_ROW:
                 yield (name or _short_name(header)).decode("utf-8", "surrogateescape")
             name, size = b"", None
         place += 0 if kind in b"123456" else -(-length // _BLOCK) * _BLOCK

@@ -1,4 +1,4 @@
-"""Find some images of a shard again by their keys, without reading all of it."""
+"""Find some images and clips of a shard again by their keys, without reading all of it."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -7,20 +7,27 @@ from trapline.errors import ImageError, ShardBroken, StorageError, TraplineError
 from trapline.sources import limits
 from trapline.sources.archives import image_members
 from trapline.sources.file_types import is_clip, is_media, shard_format
+from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.records import unique_key
 from trapline.sources.shards import list_loose
+from trapline.sources.spooled import SpooledFile
 from trapline.storage import store
+from trapline.storage.store import Entry
+
+Found = tuple[str, bytes | SpooledFile]
 
 
-def read_images(uri: str, keys: Collection[str], image_column: str | None = None) -> Iterator[tuple[str, bytes]]:
-    """Read images of a shard by the keys that their rows have; each as it is now, in the order of the shard.
+def read_media(uri: str, keys: Collection[str], image_column: str | None = None) -> Iterator[Found]:
+    """Read images and clips of a shard by the keys that their rows have; each as it is now, in the order of the shard.
 
-    A tar is read up to the last of them, a zip and a folder only where they lie, and of Parquet the row groups that
-    have one. Keys that the shard does not hold, whose bytes cannot be had, or that are clips' are left out.
+    What is named like a clip comes as a file, as `records` has it. A tar is read up to the last of them, a zip and a
+    folder only where they lie, and of Parquet the row groups that have one. Keys that the shard does not hold, and
+    those whose bytes cannot be had, are left out.
 
     Raises:
         ShardBroken: the shard breaks off before the last of them.
+        NoRoom: a clip cannot be copied to this machine.
         TransientError: the shard changes as it is read, or the store does not answer.
         StorageError: it is gone, or the store refuses us.
     """
@@ -37,11 +44,11 @@ def read_images(uri: str, keys: Collection[str], image_column: str | None = None
         raise ShardBroken(f"{uri}: cannot be read: {in_one_line(error)}") from error
 
 
-def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator[tuple[str, bytes]]:
+def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator[Found]:
     kind = shard_format(uri)
     entries = list_loose(uri)
     if kind is None or all(entry.url != uri for entry in entries):  # a folder may be called like an archive
-        yield from _loose([entry.url for entry in entries], keys)
+        yield from _loose(entries, keys)
     elif kind == "parquet":
         with store.open_tail(uri) as stream:
             yield from _rows(ImageTable(stream, uri, image_column), keys)
@@ -50,25 +57,36 @@ def _read(uri: str, keys: Collection[str], image_column: str | None) -> Iterator
         with store.open_unchanged(uri, store.stat(uri).identity) as stream:
             for member in image_members(stream, kind):
                 key = unique_key(member.name, seen)
-                if key in keys and not is_clip(member.name) and not limits.image_error(member.size):
+                if key in keys and not limits.image_error(member.size, _most(member.name)):
                     try:
-                        yield key, member.read()
+                        yield key, _contents(member)
                     except ImageError:
                         continue
 
 
-def _loose(urls: list[str], keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def _most(name: str) -> int:
+    return limits.MAX_CLIP_BYTES if is_clip(name) else limits.MAX_IMAGE_BYTES
+
+
+def _contents(member: Member) -> bytes | SpooledFile:
+    return SpooledFile.copied(member.copy) if is_clip(member.name) else member.read()
+
+
+def _loose(entries: list[Entry], keys: Collection[str]) -> Iterator[Found]:
     seen: Counter[str] = Counter()
-    for url in urls:
-        name = url.rpartition("/")[2]
-        if is_media(name) and (key := unique_key(name, seen)) in keys and not is_clip(name):
+    for entry in entries:
+        name = entry.url.rpartition("/")[2]
+        if not is_media(name):
+            continue
+        key = unique_key(name, seen)
+        if key in keys and not limits.image_error(entry.size, _most(name)):
             try:
-                yield key, store.read_many([url])[0]
+                yield key, SpooledFile.loose(entry) if is_clip(name) else store.read_many([entry.url])[0]
             except StorageError:
                 continue  # deleted since
 
 
-def _rows(table: ImageTable, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def _rows(table: ImageTable, keys: Collection[str]) -> Iterator[Found]:
     """Read only the names of row groups that have none of the keys; of others the images, up to the last of them."""
     seen: Counter[str] = Counter()
     for group in range(table.groups):

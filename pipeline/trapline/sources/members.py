@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
-from trapline.sources.spooled import COPIED_AT_ONCE
-
 
 def _copy_nothing(to: IO[bytes]) -> None:
     """Copy what a link or a device holds."""
@@ -29,15 +27,6 @@ class Member:
     is_file: bool
     read: Callable[[], bytes]
     copy: Callable[[IO[bytes]], None] = _copy_nothing
-
-
-def copy_bytes(stream: IO[bytes], size: int, to: IO[bytes]) -> int:
-    """Copy up to `size` bytes from where a stream stands; return how many came."""
-    left = size
-    while left and (data := stream.read(min(left, COPIED_AT_ONCE))):
-        to.write(data)
-        left -= len(data)
-    return size - left
 
 
 class RationedStream:

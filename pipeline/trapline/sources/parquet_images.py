@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from trapline.errors import ShardBroken
 from trapline.sources import limits, parquet_columns
 from trapline.sources.parquet_columns import NAME_COLUMNS, ImageColumn
-from trapline.sources.sidecars import is_json, without_nan
+from trapline.sources.sidecars import is_json, strict_value
 
 # pyarrow by itself reads a row group whole.
 _STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
@@ -155,7 +155,7 @@ def _metadata(cells: dict[str, Any]) -> str | None:
     verbatim = next((cells[name] for name in _METADATA_COLUMNS if isinstance(cells.get(name), str)), None)
     if verbatim is not None and is_json(verbatim):
         return str(verbatim)
-    return json.dumps(without_nan(cells), default=str, ensure_ascii=False) if cells else None
+    return json.dumps(strict_value(cells), default=str, ensure_ascii=False) if cells else None
 
 
 def _cells(batch: pa.RecordBatch, place: int) -> dict[str, Any]:

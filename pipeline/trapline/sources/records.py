@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -22,15 +21,14 @@ from trapline.sources import limits, signatures
 from trapline.sources.archives import wanted
 from trapline.sources.file_types import count_ignored, is_clip, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
-from trapline.sources.members import Member, copy_bytes
+from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
-from trapline.sources.sidecars import SidecarIndex, json_text, webdataset_key
+from trapline.sources.sidecars import UNREADABLE, SidecarIndex, json_text, webdataset_key
 from trapline.sources.spooled import SpooledFile
 from trapline.sources.tar_archive import tar_members
 from trapline.sources.zip_archive import read_directory
 from trapline.storage import store
-from trapline.storage.retry import translated_errors
 from trapline.storage.store import Entry
 
 # An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
@@ -160,7 +158,7 @@ class _Neighbours:
         sidecars = SidecarIndex[bytes | None](convention=True)
         for member in held:
             if is_sidecar(member.key):
-                sidecars.add(member.key, member.data)
+                sidecars.add(member.key, _sidecar(member, self._ignored))
         for member in held:
             if not is_sidecar(member.key):
                 yield replace(member, metadata=_text(sidecars.find(member.key), self._ignored))
@@ -179,7 +177,7 @@ def _read_zip(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Rec
         for member in members:
             if not is_sidecar(member.name):
                 sidecar = sidecars.find(member.name)
-                metadata = _text(_record(sidecar, quota).data, ignored) if sidecar else None
+                metadata = _text(_sidecar(_record(sidecar, quota), ignored), ignored) if sidecar else None
                 yield replace(_record(member, quota), metadata=metadata)
         sidecars.count_unmatched(ignored)
         if directory.problem:
@@ -301,15 +299,16 @@ def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
 
 
 def _loose_clip(each: _Loose, metadata: str | None) -> Record:
-    url = each.image.url
-    if error := limits.image_error(each.image.size, limits.MAX_CLIP_BYTES):
-        return Record(each.key, None, metadata, error, each.identity)
-    if store.remote(url) is None:
-        with translated_errors(url):
-            return Record(each.key, None, metadata, identity=each.identity, clip=SpooledFile.at(url))
-    with store.open_unchanged(url, each.image.identity) as stream:
-        clip = SpooledFile.copied(partial(copy_bytes, stream, each.image.size))
-    return Record(each.key, None, metadata, identity=each.identity, clip=clip)
+    error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES)
+    clip = None if error else SpooledFile.loose(each.image)
+    return Record(each.key, None, metadata, error, each.identity, clip=clip)
+
+
+def _sidecar(record: Record, ignored: Counter[str]) -> bytes | None:
+    """Return a sidecar's bytes; None, counted, where they could not be had."""
+    if record.error:
+        count_ignored(ignored, UNREADABLE)
+    return record.data
 
 
 def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:

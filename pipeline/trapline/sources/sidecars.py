@@ -1,8 +1,10 @@
 """Find the `.json` sidecar of an image, and read it as the JSON text that a column of metadata holds."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from math import isinf
 from typing import Any, Generic, TypeVar
 
 from trapline.sources.file_types import UNMATCHED_SIDECAR, count_ignored, is_media, sample_stem
@@ -10,6 +12,9 @@ from trapline.sources.file_types import UNMATCHED_SIDECAR, count_ignored, is_med
 T = TypeVar("T")
 
 NOT_JSON = "(sidecar that is no JSON)"
+UNREADABLE = "(sidecar that cannot be read)"
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class SidecarIndex(Generic[T]):
@@ -65,7 +70,8 @@ def webdataset_key(name: str) -> str:
 def json_text(data: bytes, ignored: Counter[str]) -> str | None:
     """Return JSON verbatim, whatever Unicode encoding it came in; None, counted, for what is no JSON.
 
-    NaN and infinities, which JSON does not have and databases refuse, become null.
+    What databases refuse is replaced, since one such value makes a query over the whole column fail: NaN and
+    infinities, which JSON does not have, become null, and a half of a surrogate pair becomes U+FFFD.
     """
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
@@ -74,18 +80,20 @@ def json_text(data: bytes, ignored: Counter[str]) -> str | None:
     if is_json(text):
         return text
     try:
-        return json.dumps(without_nan(json.loads(text)), ensure_ascii=False)
+        return json.dumps(strict_value(json.loads(text, parse_int=_integer)), ensure_ascii=False)
     except (ValueError, RecursionError):
         count_ignored(ignored, NOT_JSON)
         return None
 
 
 def is_json(text: str) -> bool:
-    """Return whether a text is JSON in the strict sense."""
+    """Return whether a text is JSON in the strict sense, of valid Unicode."""
     try:
         text.encode()
         # Numbers stay text: they are not wanted, and one of 5,000 digits is an error to Python.
-        json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return False
     return True
@@ -95,12 +103,18 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def without_nan(value: Any) -> Any:
-    """Replace NaN and infinities in a nested value by None."""
+def _integer(number: str) -> int | None:
+    return None if isinf(float(number)) else int(number)
+
+
+def strict_value(value: Any) -> Any:
+    """Return a nested value as JSON can have it: NaN and infinities as None, halves of surrogate pairs as U+FFFD."""
     if isinstance(value, float):
         return value if value - value == 0 else None
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
+        return {strict_value(name): strict_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
+        return [strict_value(part) for part in value]
     return value

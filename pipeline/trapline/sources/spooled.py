@@ -4,13 +4,21 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from trapline.errors import TransientError
+from trapline.storage import store
+from trapline.storage.retry import translated_errors
+from trapline.storage.store import Entry
 
 COPIED_AT_ONCE = 2**20
 _DESCRIPTORS = Path("/proc/self/fd")
+
+
+class NoRoom(TransientError):
+    """A clip cannot be copied to this machine; the store is well."""
 
 
 class SpooledFile:
@@ -38,7 +46,7 @@ class SpooledFile:
             copy: writes the clip's bytes; what it raises is raised.
 
         Raises:
-            TransientError: the folder of temporary files takes no more.
+            NoRoom: the folder of temporary files takes no more.
         """
         nameless = _DESCRIPTORS.exists()
         try:
@@ -52,6 +60,21 @@ class SpooledFile:
         return cls(path, sink.size, sink.digest(), file)
 
     @classmethod
+    def loose(cls, clip: Entry) -> "SpooledFile":
+        """Return a clip of a store: where it is, or a copy.
+
+        Raises:
+            StorageError: it is gone, or the store refuses us.
+            TransientError: it changed since it was listed, or the store does not answer.
+            NoRoom: as `copied`.
+        """
+        if store.remote(clip.url) is None:
+            with translated_errors(clip.url):
+                return cls.at(clip.url)
+        with store.open_unchanged(clip.url, clip.identity) as stream:
+            return cls.copied(partial(copy_bytes, stream, clip.size))
+
+    @classmethod
     def at(cls, path: str) -> "SpooledFile":
         """Return a file that is on this machine already, which is read where it is.
 
@@ -61,6 +84,15 @@ class SpooledFile:
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
             return cls(path, file.tell(), digest)
+
+
+def copy_bytes(stream: IO[bytes], size: int, to: IO[bytes]) -> int:
+    """Copy up to `size` bytes from where a stream stands; return how many came."""
+    left = size
+    while left and (data := stream.read(min(left, COPIED_AT_ONCE))):
+        to.write(data)
+        left -= len(data)
+    return size - left
 
 
 class _Hashing:
@@ -88,6 +120,6 @@ class _Hashing:
             raise _full(error) from error
 
 
-def _full(error: OSError) -> TransientError:
+def _full(error: OSError) -> NoRoom:
     folder = tempfile.gettempdir()
-    return TransientError(f"{folder}: a clip cannot be copied there ({error}); make room, or set TMPDIR")
+    return NoRoom(f"{folder}: a clip cannot be copied there ({error}); make room, or set TMPDIR")

@@ -10,7 +10,8 @@ from typing import IO, NoReturn
 
 from trapline.errors import ImageError
 from trapline.sources.limits import max_unpacked_bytes
-from trapline.sources.members import Member, RationedStream, copy_bytes
+from trapline.sources.members import Member, RationedStream
+from trapline.sources.spooled import COPIED_AT_ONCE, copy_bytes
 
 # What may stand before one member: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
 _MAX_HEADER_BYTES = 256 * 2**10
@@ -20,7 +21,11 @@ _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
 _MAX_REWINDS = 16
 
 _GNU_MAGIC = b"ustar  \0"
-_GNU_DUMP_FOLDER, _GNU_CONTINUED = b"D", b"M"
+_GNU_CONTINUED = b"M"
+# What is no file: GNU's list of a folder, long name and volume label; attributes and inodes of Solaris and star.
+_NO_FILES = frozenset({b"D", b"N", b"V", b"A", b"E", b"I"})
+# Of tars without members, as tar itself writes them. A larger one of zeros has lost its content.
+_EMPTY_TAR_BYTES = 10_240
 
 
 def tar_members(stream: IO[bytes]) -> Iterator[Member]:
@@ -43,13 +48,17 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
             offset = member.offset
             if member.islnk():
                 yield targets.link(member)
-            elif member.isreg():
-                targets.add(member)
-                read, copy = partial(_read_member, plain, member), partial(_copy_member, plain, member)
-                yield Member(member.name, member.size, True, read, copy)
             elif member.type == _GNU_CONTINUED:
                 yield Member(member.name, 0, True, _refuse_continued, _refuse_continued)
-            elif not member.isdir() and member.type != _GNU_DUMP_FOLDER:
+            elif _is_file(member):
+                place = _Place(member)
+                targets.add(member.name, place)
+                read, copy = (
+                    partial(_read_member, plain, member.name, place),
+                    partial(_copy_member, plain, member.name, place),
+                )
+                yield Member(member.name, member.size, True, read, copy)
+            elif not member.isdir() and member.type not in _NO_FILES:
                 yield Member(member.name, 0, False, bytes)
             # tarfile keeps each member, and each attribute that claims to be for all of them.
             tar.members, tar.pax_headers = [], {}
@@ -57,25 +66,75 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
     while rest := plain.read(2**20):
         if rest.strip(b"\0"):
             raise tarfile.ReadError("there is more behind its end mark")
+    if offset < 0 and plain.tell() > _EMPTY_TAR_BYTES:
+        raise tarfile.ReadError("it has no members, and is too large for that")
 
 
-def _read_member(plain: IO[bytes], member: tarfile.TarInfo) -> bytes:
-    if member.issparse():
-        raise ImageError("unreadable", "stored as a sparse file")
-    plain.seek(member.offset_data)
-    data = plain.read(member.size)
-    if len(data) < member.size:
-        raise tarfile.ReadError(f"{member.name!a} ends after {len(data)} of {member.size} bytes")
+def _is_file(member: tarfile.TarInfo) -> bool:
+    """Return whether this is a file; POSIX has those of unknown types taken for ordinary ones."""
+    return member.isreg() or (member.type not in tarfile.SUPPORTED_TYPES and member.type not in _NO_FILES)
+
+
+class _Place:
+    """Where the contents of a file are in a tar.
+
+    Args:
+        member: the header of the file.
+    """
+
+    def __init__(self, member: tarfile.TarInfo) -> None:
+        self.offset = member.offset_data
+        self.size = member.size
+        # Of a sparse file: start and length of each part that is stored, one after the other.
+        self._parts: list[tuple[int, int]] | None = getattr(member, "sparse", None)
+
+    def read(self, file: IO[bytes]) -> bytes:
+        """Return the contents, shorter where the file ends within."""
+        if self._parts is None:
+            file.seek(self.offset)
+            return file.read(self.size)
+        sink = io.BytesIO()
+        self.copy(file, sink)
+        return sink.getvalue()
+
+    def copy(self, file: IO[bytes], to: IO[bytes]) -> int:
+        """Write the contents; return how many bytes came before the file ended.
+
+        Raises:
+            ImageError: the map of a sparse file is damaged.
+        """
+        file.seek(self.offset)
+        if self._parts is None:
+            return copy_bytes(file, self.size, to)
+        written = 0
+        for start, length in self._parts:
+            if start < written or length < 0 or start + length > self.size:
+                raise ImageError("unreadable", "a sparse file whose map of holes is damaged; pack it without --sparse")
+            _write_zeros(start - written, to)
+            copied = copy_bytes(file, length, to)
+            written = start + copied
+            if copied < length:
+                return written
+        _write_zeros(self.size - written, to)
+        return self.size
+
+
+def _write_zeros(count: int, to: IO[bytes]) -> None:
+    while count:
+        count -= to.write(bytes(min(count, COPIED_AT_ONCE)))
+
+
+def _read_member(plain: IO[bytes], name: str, place: _Place) -> bytes:
+    data = place.read(plain)
+    if len(data) < place.size:
+        raise tarfile.ReadError(f"{name!a} ends after {len(data)} of {place.size} bytes")
     return data
 
 
-def _copy_member(plain: IO[bytes], member: tarfile.TarInfo, to: IO[bytes]) -> None:
-    if member.issparse():
-        raise ImageError("unreadable", "stored as a sparse file")
-    plain.seek(member.offset_data)
-    copied = copy_bytes(plain, member.size, to)
-    if copied < member.size:
-        raise tarfile.ReadError(f"{member.name!a} ends after {copied} of {member.size} bytes")
+def _copy_member(plain: IO[bytes], name: str, place: _Place, to: IO[bytes]) -> None:
+    copied = place.copy(plain, to)
+    if copied < place.size:
+        raise tarfile.ReadError(f"{name!a} ends after {copied} of {place.size} bytes")
 
 
 def _refuse_continued(*_: object) -> NoReturn:
@@ -93,36 +152,34 @@ class _Targets:
     def __init__(self, stream: IO[bytes], packed: int | None = None) -> None:
         self._stream = stream
         self._packed = packed
-        self._places: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, _Place] = {}
         self._again: IO[bytes] | None = None
         self._rewinds = 0
 
-    def add(self, member: tarfile.TarInfo) -> None:
+    def add(self, name: str, place: _Place) -> None:
         """Remember where the contents of a file are."""
-        if not member.issparse():
-            self._places[member.name] = (member.offset_data, member.size)
+        self._places[_unpacked_name(name)] = place
 
     def link(self, member: tarfile.TarInfo) -> Member:
         """Return a hard link as the file that it is another name of."""
         name = member.linkname
-        names = (name, f"./{name}", name.removeprefix("./"), name.lstrip("/"))
-        place = next((self._places[name] for name in names if name in self._places), None)
+        place = self._places.get(_unpacked_name(name))
         if place is None:
             refuse = partial(_refuse_link, name)
             return Member(member.name, 0, True, refuse, refuse)
-        self._places[member.name] = place
-        return Member(member.name, place[1], True, partial(self._read, name, *place), partial(self._copy, name, *place))
+        self.add(member.name, place)
+        return Member(member.name, place.size, True, partial(self._read, name, place), partial(self._copy, name, place))
 
-    def _read(self, name: str, offset: int, size: int) -> bytes:
-        data = self._at(offset).read(size)
-        if len(data) < size:
-            raise _cut_link(name, len(data), size)
+    def _read(self, name: str, place: _Place) -> bytes:
+        data = place.read(self._at(place.offset))
+        if len(data) < place.size:
+            raise _cut_link(name, len(data), place.size)
         return data
 
-    def _copy(self, name: str, offset: int, size: int, to: IO[bytes]) -> None:
-        copied = copy_bytes(self._at(offset), size, to)
-        if copied < size:
-            raise _cut_link(name, copied, size)
+    def _copy(self, name: str, place: _Place, to: IO[bytes]) -> None:
+        copied = place.copy(self._at(place.offset), to)
+        if copied < place.size:
+            raise _cut_link(name, copied, place.size)
 
     def _at(self, offset: int) -> IO[bytes]:
         file = self._stream
@@ -131,8 +188,12 @@ class _Targets:
             self._rewinds += offset < file.tell()
             if self._rewinds > _MAX_REWINDS:
                 raise ImageError("unreadable", "hard links lead back too often in this gzipped tar; unpack it")
-        file.seek(offset)
         return file
+
+
+def _unpacked_name(name: str) -> str:
+    """Return where a file goes when the tar is unpacked: `./a`, `/a` and `.//a` are all `a`."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _cut_link(target: str, there: int, size: int) -> ImageError:
@@ -154,6 +215,11 @@ class _StrictTarInfo(tarfile.TarInfo):
             prefix = tarfile.nts(buf[345:500], encoding, errors)  # type: ignore[attr-defined]
             header.name = header.name.removeprefix(f"{prefix}/") if prefix else header.name
         return header
+
+    def _apply_pax_info(self, pax_headers: dict[str, str], encoding: str, errors: str) -> None:
+        """Take over what a PAX header says; an empty value takes an earlier one back, and says nothing (POSIX)."""
+        said = {name: value for name, value in pax_headers.items() if value}
+        super()._apply_pax_info(said, encoding, errors)  # type: ignore[misc]
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictTarInfo":

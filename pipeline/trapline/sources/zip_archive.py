@@ -83,6 +83,10 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
     stream.seek(end.directory)
     raw = stream.read(end.size)
     entries, problem = _parse(raw, end.count)
+    if end.shift > 0 and not problem:
+        stream.seek(0)
+        if stream.read(4) == b"PK\3\4":
+            problem = f"the {end.shift:,} bytes before it are a zip themselves, which is not read"
     members = []
     last = 0
     for entry in sorted(entries, key=lambda entry: entry.offset):
@@ -90,9 +94,10 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
             overlaps = entry.offset < last
             read = partial(_read_member, stream, entry, end.shift, overlaps)
             copy = partial(_copy_member, stream, entry, end.shift, overlaps)
-            is_file = stat.S_IFMT(entry.mode) in (0, stat.S_IFREG)
+            is_file = not stat.S_ISLNK(entry.mode)  # what was packed from a pipe is marked as one
             members.append(Member(entry.name, entry.size, is_file, read, copy))
-        last = max(last, entry.offset + entry.packed)
+        if entry.offset + entry.packed <= end.directory - end.shift:  # else it is damaged, and says nothing of others
+            last = max(last, entry.offset + entry.packed)
     return ZipDirectory(members, problem)
 
 
@@ -157,7 +162,7 @@ def _end_record(stream: IO[bytes], place: int, record: bytes) -> "_End | str":
         if 0 <= directory <= before:
             stream.seek(directory)
             signature = stream.read(4)
-            if signature == b"PK\1\2" or (not count and not size):
+            if signature == b"PK\1\2" or (not before and not count and not size):
                 return _End(count, min(size, before - directory), directory, shift if directory != offset else 0)
     return "its end record leads to no directory"
 

@@ -7,8 +7,12 @@ a body, and after one malformed line between two chunks it drops its timeout and
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, wait
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Seconds without an answer after which a request is cancelled, and after which no operation begins another try. So a
 # store that never answers is given up within the three minutes that README promises: 150 + 25 = 175 s.
@@ -34,6 +38,27 @@ class DeadlineError(ConnectionError):
 def allowance(size: int) -> float:
     """Return the seconds that a request may take whose body has `size` bytes."""
     return SILENCE + size / _SLOWEST
+
+
+def in_time(action: Callable[[], T], seconds: float) -> T:
+    """Return what an action returns that cannot be cancelled; where it takes longer, it is left behind in its thread.
+
+    Raises:
+        DeadlineError: it takes longer.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(action())
+        except BaseException as error:  # noqa: BLE001  # it goes on to the caller
+            future.set_exception(error)
+
+    Thread(target=run, name="trapline-in-time", daemon=True).start()  # for which the end of the process does not wait
+    wait([future], seconds)
+    if not future.done():
+        raise DeadlineError(f"not done after {seconds:.0f} s: given up")
+    return future.result()
 
 
 def with_deadline(call: Call) -> Call:

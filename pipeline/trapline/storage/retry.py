@@ -96,13 +96,32 @@ def translated_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "errno", None) in _PERMANENT:
             raise StorageError(f"{url}: {in_one_line(error)}") from error
+        refusal = next((status for each in _causes(error) if (status := _status(each)) in _REFUSALS), None)
+        if refusal:
+            raise StorageError(f"{url}: {in_one_line(error)}; {_REFUSALS[refusal]}") from error
         raise TransientError(f"{url}: {in_one_line(_deadline_behind(error) or error)}") from error
 
 
-def _deadline_behind(error: BaseException | None) -> DeadlineError | None:
+def _status(error: BaseException) -> int | None:
+    """Return the status of the answer that an error of Azure's client or of gcsfs stands for; None where it says none.
+
+    s3fs and aiohttp raise errors that are known by their class.
+    """
+    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):
+        return 403  # gcsfs says this one in words alone
+    said = next((getattr(error, name) for name in ("status_code", "status", "code") if hasattr(error, name)), None)
+    return said if isinstance(said, int) else None
+
+
+def _deadline_behind(error: BaseException) -> DeadlineError | None:
     """Return the deadline for which a client has raised an error of its own."""
+    return next((each for each in _causes(error) if isinstance(each, DeadlineError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Iterate over an error and what led to it."""
     seen = set()  # errors that are raised once more may lead back to each other
-    while error and error not in seen and not isinstance(error, DeadlineError):
+    while error and error not in seen:
+        yield error
         seen.add(error)
         error = error.__cause__ or error.__context__
-    return error if isinstance(error, DeadlineError) else None

@@ -47,6 +47,56 @@ def test_a_zone_of_its_own_comes_before_the_common_one_and_a_designator_before_b
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2024/4/2 8:05", "2024-04-02T08:05:00+02:00"),
+        ("2024-04-02 08:00:00+00", "2024-04-02T08:00:00+00:00"),
+        ("2024-04-02 08:00Z", "2024-04-02T08:00:00Z"),
+        ("2024-04-02T08:00:00.75", "2024-04-02T08:00:00+02:00"),
+    ],
+)
+def test_a_time_is_read_as_in_every_other_table(written: str, read: str, tmp_path: Path) -> None:
+    assert moments(load(tmp_path, LINE.replace("2024-04-02T12:00:00", written)))[0][1] == read
+
+
+@pytest.mark.parametrize("written", ["2024-04-02 8:00 PM", "2024-04-02 08:00:00 UTC", "epoch", "infinity", "4/2/2024"])
+def test_what_only_looks_like_a_time_is_named(written: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"deployment fen: deploymentEnd {written} is no datetime"):
+        load(tmp_path, LINE.replace("2024-04-02T12:00:00", written))
+
+
+def test_an_end_without_a_time_is_the_end_of_its_day_however_long_that_is(tmp_path: Path) -> None:
+    """27 October 2024 had 25 hours in Berlin."""
+    found = moments(load(tmp_path, "fen,52.1,13.2,2024-10-01,2024-10-27", "moor,52.1,13.2,2024-10-01T12:00,2024-10-01"))
+    assert found == [
+        ("2024-10-01T00:00:00+02:00", "2024-10-27T23:59:59+01:00"),
+        ("2024-10-01T12:00:00+02:00", "2024-10-01T23:59:59+02:00"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2024-10-27T12:00", "2024-10-27T12:00:00+01:00"),
+        ("2024-10-27", "2024-10-27T00:00:00+02:00"),
+        ("2024-10-28", "2024-10-27T23:59:59+01:00"),
+    ],
+)
+def test_the_cameras_next_deployment_on_that_day_ends_it_earlier(start: str, end: str, tmp_path: Path) -> None:
+    lines = ["fen,52.1,13.2,2024-10-01,2024-10-27,c1", f"moor,52.1,13.2,{start},2024-12-01,c1"]
+    lines.append("pond,52.1,13.2,2024-10-27,2024-12-01,c2")
+    assert moments(load(tmp_path, *lines, header=f"{HEADER},cameraID"))[0][1] == end
+
+
+def test_a_day_whose_midnight_is_skipped_begins_all_the_same(tmp_path: Path) -> None:
+    """In Cairo 23:59:59 on 25 April 2024 was followed by 01:00."""
+    line = "fen,52.1,13.2,2024-04-26,2024-05-26"
+    assert moments(load(tmp_path, line, timezone="Africa/Cairo"))[0][0] == "2024-04-26T00:00:00+02:00"
+    with pytest.raises(UsageError, match="deploymentStart 2024-04-26T00:30:00 does not exist in Africa/Cairo"):
+        load(tmp_path, line.replace("2024-04-26", "2024-04-26 00:30"), timezone="Africa/Cairo")
+
+
+@pytest.mark.parametrize(
     ("line", "complaint"),
     [
         (LINE.replace("52.1", ""), "deployment fen: latitude is empty"),

@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -271,13 +272,14 @@ def test_a_clip_is_one_medium_that_lasts_and_a_failed_one_has_the_type_of_its_na
     for number, kind in enumerate(kinds):
         facts = {"media_type": "video", "format": kind, "duration_seconds": 10.5, "frame_rate": 25.0,
                  "captured_at": SUMMER + timedelta(hours=number)}  # fmt: skip
-        frames = [{}, {"frame_seconds": 0.0}, {"frame_seconds": 1.0}]
-        clips += [
-            Planted(f"{kind}.{kind}", np.log((0.75, 0.2, 0.05)), (0, 0), facts={**facts, **more}) for more in frames
-        ]
+        whole = Planted(f"{kind}.{kind}", np.log((0.75, 0.2, 0.05)), (0, 0), facts=facts)
+        first, second = (replace(whole, facts={**facts, "frame_seconds": seconds}) for seconds in (0.0, 1.0))
+        # With crops of a frame, too, the clip is one observation, of the mean.
+        clips += [whole, replace(first, logits=()), replace(first, crop=1), replace(first, crop=2), second]
     facts = {"media_type": None, "captured_at": SUMMER + timedelta(days=1)}
     clips.append(Planted("bad.MOV", status="failed", error="no_frames: x", facts=facts))
-    write_result(f"{tmp_path}/results", "s3://in/at=d1/1.tar", "at=d1/1.tar", clips, COLUMNS, MARK)
+    crops = replace(COLUMNS, crops=True)
+    write_result(f"{tmp_path}/results", "s3://in/at=d1/1.tar", "at=d1/1.tar", clips, crops, MARK)
     prepare(str(tmp_path))
     account = export(str(tmp_path))
     assert account.rows == {"deployments": 2, "media": 10, "observations": 20}

@@ -129,6 +129,16 @@ def test_between_two_deployments_of_a_camera_an_event_has_none_and_an_end_withou
     assert [each for (each,) in found] == [out, "d1", out, out, "d2"]
 
 
+def test_the_last_day_of_a_deployment_is_as_long_as_its_zone_makes_it(tmp_path: Path) -> None:
+    """Of 25 hours on 27 October 2024 in Berlin, and of 23 on 31 March."""
+    # With a blank, for `placed` gives such days a time.
+    table = ["d1,52,13,2024-01-01,2024-03-31 ,c3,", "d2,52,13,2024-04-03,2024-10-27,c3,"]
+    times = ["2024-03-31 23:59:59", "2024-04-01 00:00:01", "2024-10-27 23:59:59", "2024-10-28 00:00:01"]
+    connection, _ = placed(tmp_path, table, *(("c3", time, 0) for time in times))
+    found = connection.sql("select coalesce(deploymentID, reason) from assigned order by event_id").fetchall()
+    assert [each for (each,) in found] == ["d1", "outside_deployment", "d2", "outside_deployment"]
+
+
 def test_a_name_of_two_deployments_at_the_same_time_is_refused(tmp_path: Path) -> None:
     table = ["d1,52,13,2024-01-01,2024-06-02T00:00:00,c3,", "d2,53,13,2024-06-01T00:00:00,2024-12-31,c3,"]
     with pytest.raises(UsageError, match=r"d\.csv: deployments d1 and d2 are both of c3 and overlap in time"):

@@ -53,6 +53,8 @@ def test_a_sound_table_passes(table: str) -> None:
     [
         ("deployments", {"deploymentID": None}, "deployment None: deploymentID is empty"),
         ("deployments", {"deploymentID": "NA"}, "deployment NA: deploymentID NA is read as a missing value"),
+        ("observations", {"scientificName": "NA"}, "observation o1: scientificName NA is read as a missing value"),
+        ("media", {"fileName": "nan"}, "media file m1: fileName nan is read as a missing value"),
         ("deployments", {"latitude": "90.1"}, "deployment d1: latitude 90.1 is above 90"),
         ("deployments", {"latitude": "52,1"}, "deployment d1: latitude 52,1 is no number"),
         ("deployments", {"latitude": "inf"}, "deployment d1: latitude inf is no number"),

@@ -81,6 +81,10 @@ def test_a_correction_is_of_its_period_only_and_the_first_that_applies_is_used(t
         ("fen,,,,,05-01T120000.jpg,2024-05-01T12:00:00", "several images 05-01T120000.jpg, such as s3://in/at=fen"),
         ("fen,,yesterday,,01:00:00,,", "from 'yesterday' is no time on the camera's clock"),
         ("fen,,2024-05-01T00:00:00Z,,01:00:00,,", "without a zone"),
+        ("fen,c3,,,01:00:00,,", "deployment fen has no camera 'c3', only such as 'c1'"),
+        ("fen,,2024-06-01,2024-05-01,01:00:00,,", "to 2024-05-01 lies before from 2024-06-01, so no time is between them"),
+        ("fen,,,,3000000d 01:00:00,,", "wrong by 3,000,000 days, more than a century"),
+        ("fen,c1,,,,05-01T120000.jpg,9999-05-01", "more than a century"),
     ],
 )  # fmt: skip
 def test_a_correction_that_is_none_is_refused_with_its_line(row: str, words: str, tmp_path: Path) -> None:

@@ -101,14 +101,6 @@ class TestTheRows:
         ]
         assert rows(tmp_path, "count(*)", "WHERE crop IS NULL AND box_left IS NULL") == [(2,)]
 
-    def test_are_sorted_by_place_and_time(self, archive: Path) -> None:
-        run(archive, images_per_file=100)
-        for options, place in (({}, "folder"), ({"deployment_from": ["site={site}"], "replace": True}, "deployment")):
-            run(archive, images_per_file=100, **options)
-            found = rows(archive, f"{place}, captured_at, image_uri")
-            assert found == sorted(found, key=lambda row: (row[0], row[1] or datetime.min, row[2]))
-        assert rows(archive, "DISTINCT deployment", "ORDER BY 1") == [("000",), ("001",), ("002",)]
-
     def test_of_loose_photographs_are_in_their_folder(self, tmp_path: Path) -> None:
         write_result(f"{tmp_path}/results", "s3://in/fen/c1", "fen/c1/images", images(2), OF, loose=True)
         shard(tmp_path, "top.tar")
@@ -209,22 +201,10 @@ class TestRefusals:
         with pytest.raises(OutputConflict, match=r"mine\.parquet: not written by `trapline tables`"):
             run(archive)
 
-    def test_rows_that_the_ledger_does_not_know_are_no_table(self, archive: Path) -> None:
-        found = dataset.find(f"{archive}/results")
-        shard(archive, "site=002/5.tar", count=5)
-        with pytest.raises(OutputConflict, match=r"5\.tar\.parquet: 5 images were read of it, and its footer says 4"):
-            build.build(found, f"{archive}/tables")
-        assert not list((archive / "tables").glob("*.parquet")) if (archive / "tables").exists() else True
-
     def test_a_shard_in_two_results_would_be_there_twice(self, archive: Path) -> None:
         write_result(f"{archive}/results", "s3://in/site=000/0.tar", "copy.tar", images(4), OF)
         with pytest.raises(OutputConflict, match=r"two results hold the rows of s3://in/site=000/0\.tar"):
             run(archive)
-
-    def test_an_image_that_a_result_has_twice_is_named(self, tmp_path: Path) -> None:
-        write_result(f"{tmp_path}/results", "s3://in/a.tar", "a.tar", [*images(2), *images(2)], OF)
-        with pytest.raises(OutputConflict, match=r"a\.tar\.parquet: has s3://in/a\.tar#\S+ twice"):
-            run(tmp_path)
 
     def test_tables_among_results_would_be_taken_for_results(self, archive: Path) -> None:
         with pytest.raises(UsageError, match="must be a folder of its own"):

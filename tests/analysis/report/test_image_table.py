@@ -47,15 +47,19 @@ class TestImageTable:
         assert connection.sql("select site, camera from images").fetchall() == [place]
         assert head.unplaced == (place[1] is None)
 
-    def test_clips_are_counted_apart_and_have_no_picture(self, tmp_path: Path) -> None:
+    def test_clips_are_counted_apart_and_stand_once_among_the_pictures(self, tmp_path: Path) -> None:
         results, rescored = f"{tmp_path}/results", f"{tmp_path}/rescored"
-        plant(results, "fen/c1", [seen("a.jpg"), seen("b.MP4", media_type="video"), seen("c.jpg", 0, UNSURE)])
+        frames = [seen("b.MP4", media_type="video", frame_seconds=seconds) for seconds in (0.0, 1.0)]
+        clip = seen("b.MP4", media_type="video")
+        plant(results, "fen/c1", [seen("a.jpg"), clip, *frames, seen("c.jpg", 0, UNSURE)])
         assert rescore.main([results, rescored, "--temperature", "1"]) == 0
         for output in (results, rescored):
             connection, head = ask(output)
             assert (head.images, head.clips) == (3, 1)
-            for pictures in (queries.best, queries.doubtful, queries.lowest_energy):
-                assert "b.MP4" not in {row["key"] for row in pictures(connection, 9).records()}
+            shown = queries.lowest_energy(connection, 9).records()
+            assert sorted((row["key"], row["is_clip"], row["file"]) for row in shown) == [
+                ("a.jpg", False, 0), ("b.MP4", True, 0), ("c.jpg", False, 0)
+            ]  # fmt: skip
 
     def test_an_image_with_crops_is_one_image_of_its_surest_crop(self, tmp_path: Path) -> None:
         rows = [

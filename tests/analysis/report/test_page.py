@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import datetime
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -96,6 +97,20 @@ class TestPage:
         for results in ("out", "rescored"):
             built = page.build(dataset.find(f"{tmp_path}/{results}"), Options())
             assert (built.shown, built.missing) == (1, 0)
+
+    def test_a_clip_is_shown_by_its_best_frame_and_named_as_one(self, tmp_path: Path) -> None:
+        about = {"media_type": "video", "captured_at": datetime(2024, 5, 1, 22, 30)}
+        frames = [
+            seen("b.mp4", logits=(0, sureness, 0), frame_seconds=float(second), **about)
+            for second, sureness in ((3, 1), (67, 4), (69, 3))
+        ]
+        plant(str(tmp_path), "fen/c1", [seen("a.jpg"), seen("b.mp4", logits=(0, 3, 0), **about), *frames])
+        built = page.build(dataset.find(str(tmp_path)), Options())
+        assert (built.shown, built.missing) == (0, 2)  # neither is to be had
+        text = " ".join(Outline(built.html).text.split())
+        assert "robin 91 % fen/c1 · 2024-05-01 22:30 · clip, at 1:07 image_uri/nowhere/site=fen/c1/1.tar#b.mp4" in text
+        assert "owl 96 % fen/c1 · 2024-05-01 12:00 image_uri/nowhere" in text
+        assert "/nowhere/site=fen/c1/1.tar: not found" in text
 
     def test_no_pictures_are_fetched_where_none_are_allowed(self, tmp_path: Path) -> None:
         plant(str(tmp_path), "fen/c1", [seen("a.jpg")])

@@ -1,20 +1,25 @@
 """Pictures that are read again from their shards."""
 
+import base64
+import io
 import socket
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.support.archives import jpeg, write_folder, write_parquet, write_tar, write_zip
+from tests.support.clips import clip, every_frame
 from tests.support.report import COLUMNS, plant, seen
 from tests.support.result_files import write_result
 from trapline.analysis import dataset
 from trapline.analysis.report import thumbnails
-from trapline.analysis.report.thumbnails import Picture
+from trapline.analysis.report.thumbnails import Picture, Thumbnail
 from trapline.cli import rescore
 
 
@@ -122,6 +127,62 @@ class TestThumbnails:
         thumbnail = thumbnails.fetch([picture])[picture]
         assert (thumbnail.width, thumbnail.height) == (320, 160)
         assert len(thumbnail.data_uri) < 20_000
+
+
+class TestClips:
+    @staticmethod
+    def still(shard: Path, key: str, data: bytes, seconds: float) -> Picture:
+        return Picture(str(shard), key, sha256(data).digest(), seconds)
+
+    def test_a_still_is_the_frame_of_its_second_from_every_kind_of_shard(self, tmp_path: Path) -> None:
+        film, tall = clip(frames=30), clip(frames=3, rotation=90, muxer="mov")
+        members = {"a.jpg": jpeg(1), "b.mp4": film, "cut.mp4": b"", "tall.mov": tall, "picture.mp4": jpeg(2)}
+        writers = {"a.tar": write_tar, "a.zip": write_zip, "a.parquet": write_parquet, "a": write_folder}
+        shards = [write(tmp_path / name, members) for name, write in writers.items()]
+        of_second_2 = [self.still(shard, "b.mp4", film, 2.0) for shard in shards]
+        tar = shards[0]
+        others = {
+            "another picture": self.still(tar, "b.mp4", tall, 0.0),
+            "cannot be decoded (empty": self.still(tar, "cut.mp4", b"", 0.0),
+            "does not hold it any more": self.still(shards[1], "gone.mp4", film, 0.0),
+            "not found": self.still(tmp_path / "gone.tar", "b.mp4", film, 0.0),
+        }
+        turned, named_like_one = (
+            self.still(shards[3], "tall.mov", tall, 0.1),
+            self.still(tar, "picture.mp4", jpeg(2), 0),
+        )
+        of_first = thumbnails.fetch([others.pop("another picture")])
+        assert [found.problem for found in of_first.values()] == [
+            "it is another picture now than the one that was classified"
+        ]
+        found = thumbnails.fetch([*of_second_2, *others.values(), turned, named_like_one])
+        whole = dict(every_frame(shards[3] / "b.mp4"))
+        assert {found[picture].problem for picture in of_second_2} == {""}
+        for picture in of_second_2:
+            assert (found[picture].width, found[picture].height) == (176, 144)
+            differences = {
+                seconds: np.abs(pixels(found[picture]).astype(int) - frame).mean() for seconds, frame in whole.items()
+            }
+            assert min(differences, key=lambda seconds: differences[seconds]) == 2.0
+        assert (found[turned].width, found[turned].height) == (144, 176)
+        assert (found[named_like_one].width, found[named_like_one].height) == (96, 72)
+        for said, picture in others.items():
+            assert said in found[picture].problem
+
+    def test_a_clip_that_finds_no_room_says_so_and_the_store_is_asked_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        film = clip(frames=1)
+        wanted = [self.still(write_tar(tmp_path / f"{n}.tar", {"a.mp4": film}), "a.mp4", film, 0.0) for n in range(9)]
+        photograph = Picture(str(write_tar(tmp_path / "z.tar", {"a.jpg": jpeg(1)})), "a.jpg", sha256(jpeg(1)).digest())
+        monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+        found = thumbnails.fetch([*wanted, photograph])
+        assert all("/nowhere: a clip cannot be copied there" in found[picture].problem for picture in wanted)
+        assert found[photograph].problem == ""
+
+
+def pixels(thumbnail: Thumbnail) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(thumbnail.data_uri.partition(",")[2]))))
 
 
 def fix_checksums(tar: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from tests.support.labelled_results import (
 )
 from tests.support.result_files import Planted, columns, write_result
 from tests.support.servers import ray_head
-from trapline.analysis import dataset
+from trapline.analysis import dataset, parallel
 from trapline.analysis.rescoring import head, rescore
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.cli.rescore import main
@@ -252,10 +251,10 @@ def test_an_output_that_a_killed_worker_wrote_is_found(
     here: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly(Scorer):
-        def __call__(self, rows: pa.RecordBatch, remarks: Counter[str]) -> pa.Table:
+        def __call__(self, rows: pa.RecordBatch, *others: Any) -> pa.Table:
             if "cam1/" in str(rows.column("image_uri")[0]):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(rows, remarks)
+            return super().__call__(rows, *others)
 
     archive(f"{here}/results", range(3))
     found = dataset.find(f"{here}/results")
@@ -263,6 +262,7 @@ def test_an_output_that_a_killed_worker_wrote_is_found(
     mark = rescore.fingerprint(found, scorer, None, None)
     todo = rescore.plan(found, f"{here}/again", mark, overwrite=False).todo
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(parallel, "_RETRIES", 0)
     first = {outcome.url: outcome for outcome in rescore.run(todo, deadly, mark)}
     lost = f"{here}/again/site=1/cam1/a.tar.parquet"
     assert [url for url, outcome in first.items() if outcome.trouble] == [lost]

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.clip_rows import clip_rows
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis.rescoring.head import Head
 from trapline.analysis.rescoring.scorer import Scorer
 from trapline.analysis.rescoring.species_list import Prior
 from trapline.analysis.rescoring.taxonomy import RollUp, Taxonomy
+from trapline.results.clip_pooling import total
 from trapline.results.schema import IMAGE_FIELDS
 
 CLASSES = ("tawny owl", "ural owl", "robin", "wren")
@@ -108,3 +111,46 @@ def test_probabilities_that_were_stored_as_zero_are_counted(tmp_path: Path) -> N
     rows, remarks = scored(tmp_path, Scorer(CLASSES, 2, temperature=2.0), [Planted("a", (200, 0, 0, 0), (0, 0))])
     assert remarks == {"had a probability stored as 0, taken for 1.2e-38": 1}
     assert rows[0]["probability"] == 1.0
+
+
+@pytest.mark.parametrize("rows_at_once", [100, 2])
+@pytest.mark.parametrize("crops", [False, True])
+def test_a_clip_has_the_mean_of_its_new_frames_or_crops(rows_at_once: int, crops: bool, tmp_path: Path) -> None:
+    frames = [((3, 0, 0, 0), (1, 0)), ((0, 1, 0, 5), (0, 1)), ((0, 0, 2, 0), (4, 2))]
+    rows = clip_rows([Planted("a.mp4", logits, embedding) for logits, embedding in frames])
+    if crops:
+        rows += [replace(rows[1], logits=frames[2][0], crop=1), replace(rows[1], logits=frames[1][0], crop=2)]
+    rows += [Planted("b.jpg", LOGITS, (1, 0)), *clip_rows([Planted("c.mp4", LOGITS, (0, 1))])]
+    write_result(str(tmp_path), "/in/cam1/a.tar", "a.tar", rows, columns(CLASSES, 2, crops=crops))
+    head = Head(np.eye(4, 2, dtype=np.float32), np.zeros(4, np.float32), CLASSES, {})
+    prior, roll_up = Prior({"": np.array([True, True, True, False])}), RollUp.of(TREE, CLASSES)
+    for scorer in (
+        Scorer(CLASSES, 4, head, 0.5, crops=crops),
+        Scorer(CLASSES, 4, None, 2.0, prior, roll_up, crops=crops),
+    ):
+        file = pq.ParquetFile(tmp_path / "a.tar.parquet")
+        clips = total([scorer.sums(batch) for batch in file.iter_batches(rows_at_once, columns=scorer.reads)])
+        assert clips.keys() == {"a.mp4", "c.mp4"}
+        found = [row for batch in file.iter_batches(rows_at_once, columns=scorer.reads) for row in scorer(batch, Counter(), clips).to_pylist()]  # fmt: skip
+        parts = [row for row in found if row["key"] == "a.mp4" and row["frame_seconds"] is not None]
+        parts = [row for row in parts if row["crop"]] if crops else parts
+        assert len(parts) == (2 if crops else 3)
+        names = ("probabilities", "energy", *(("prior_mass",) if scorer.prior else ()))
+        for name in names:
+            np.testing.assert_allclose(found[0][name], np.mean([row[name] for row in parts], axis=0), rtol=1e-5)
+        assert found[0]["probability"] == max(found[0]["probabilities"])
+        if scorer.roll_up:
+            species = [found[0]["species"]]
+            expected = scorer.roll_up(np.float32([found[0]["probabilities"]]), species, scorer.threshold)
+            assert [found[0][name] for name in ("taxon", "rank")] == [column[0].as_py() for column in expected[:2]]
+
+
+def test_photographs_are_as_without_clips_and_a_clip_without_frames_as_its_own_row_says(tmp_path: Path) -> None:
+    scorer = Scorer(CLASSES, 4, temperature=2.0)
+    clip, *frames = clip_rows([Planted("a.mp4", (3, 0, 0, 0), (1, 0)), Planted("a.mp4", (0, 0, 4, 0), (1, 0))])
+    alone, _ = scored(tmp_path / "alone", scorer, [clip, Planted("b.jpg", LOGITS, (1, 0))])
+    write_result(str(tmp_path), "/in/cam1/a.tar", "a.tar", [clip, *frames, Planted("b.jpg", LOGITS, (1, 0))], columns(CLASSES, 2))  # fmt: skip
+    (batch,) = pq.ParquetFile(tmp_path / "a.tar.parquet").iter_batches(columns=scorer.reads)
+    rows = scorer(batch, Counter(), total([scorer.sums(batch)])).to_pylist()
+    assert rows[3] == alone[1]
+    assert rows[0]["probabilities"] != alone[0]["probabilities"] == rows[1]["probabilities"]

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from tests.support.clip_rows import clip_rows
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
@@ -76,6 +77,23 @@ def test_near_ones_are_found_across_shards_within_camera_and_window(tmp_path: Pa
     assert pairs(str(tmp_path)) == [("a", "c"), ("b", "e"), ("c", "d")]
     assert pairs(str(tmp_path), threshold=0.999) == [("b", "e")]
     assert pairs(str(tmp_path), window=61) == [("a", "c"), ("a", "d"), ("b", "e"), ("c", "d")]
+
+
+def test_a_clip_is_there_once_and_its_frames_are_no_duplicates(tmp_path: Path) -> None:
+    """Two copies of a clip, another one that looks alike, one that does not, and a photograph that was taken with it."""
+    looks = {"p": ((0, 4, 8), b"1"), "q": ((0, 4, 8), b"1"), "r": ((2, 4, 9), b"2"), "s": ((50, 60, 70), b"3")}
+    films = {
+        key: clip_rows([image(key, angle, data=data) for angle in angles]) for key, (angles, data) in looks.items()
+    }
+    write_result(str(tmp_path), "s3://in/1.tar", "1.tar", [*films["p"], image("t", 4, data=b"4"), *films["r"]], COLUMNS)
+    write_result(str(tmp_path), "s3://in/2.tar", "2.tar", [*films["q"], *films["s"]], COLUMNS)
+    connection, found = opened(str(tmp_path))
+    table = duplicates.exact(connection, found)
+    assert connection.execute(f'SELECT "group", copies, image_uri FROM {table} ORDER BY ALL').fetchall() == [
+        (1, 2, "s3://in/1.tar#p"),
+        (1, 2, "s3://in/2.tar#q"),
+    ]
+    assert pairs(str(tmp_path)) == [("p", "q"), ("p", "r"), ("p", "t"), ("r", "q"), ("t", "q"), ("t", "r")]
 
 
 def test_images_without_a_time_are_compared_within_their_shard(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.archives import jpeg, write_tiny_checkpoint
+from tests.support.clip_rows import clip_rows
 from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
@@ -37,7 +38,7 @@ def at(angle: float, key: str | None = None, length: float = 1.0, logits: Sequen
 def opened(output: str) -> tuple[duckdb.DuckDBPyConnection, Results]:
     found = dataset.find(output)
     connection = sql.connect()
-    dataset.view(connection, found)
+    dataset.view(connection, found, frames=True)
     return connection, found
 
 
@@ -117,6 +118,49 @@ def test_a_condition_narrows_the_search_and_not_the_answer(tmp_path: Path) -> No
     assert uris(rows) == ["s3://in/a.tar#50.jpg", "s3://in/a.tar#60.jpg"]
     with pytest.raises(UsageError, match=r"--where colour = 3: Binder Error.*colour"):
         neighbours(str(tmp_path), "s3://in/a.tar#0.jpg", where="colour = 3")
+
+
+class TestClips:
+    """A clip of three seconds, in which the animal is there for one, between pictures."""
+
+    @pytest.fixture
+    def output(self, tmp_path: Path) -> str:
+        film = [at(angle, "a.mp4", logits=logits) for angle, logits in ((80, (0, 2)), (2, (3, 0)), (70, (0, 2)))]
+        write_result(str(tmp_path), "s3://in/a.tar", "a.tar", [at(0), *clip_rows(film), at(10)], COLUMNS)
+        still = [at(angle, "still.mp4") for angle in (30, 30, 40)]
+        write_result(str(tmp_path), "s3://in/b.tar", "b.tar", [at(35), *clip_rows(still, every=2.5)], COLUMNS)
+        return str(tmp_path)
+
+    def test_an_answer_names_a_clip_once_and_the_second_of_its_nearest_frame(self, output: str) -> None:
+        rows = neighbours(output, "s3://in/a.tar#0.jpg")
+        assert [(row["image_uri"].rpartition("/")[2], row["frame_seconds"]) for row in rows] == [
+            ("a.tar#a.mp4", 1.0),
+            ("a.tar#10.jpg", None),
+            ("b.tar#still.mp4", 0.0),  # of two that are the same the first
+            ("b.tar#35.jpg", None),
+        ]
+        assert rows[0]["cosine"] == pytest.approx(cos(radians(2)))
+        assert (rows[0]["species"], rows[2]["species"]) == ("owl", "owl")
+        assert uris(neighbours(output, "s3://in/a.tar#0.jpg", count=1)) == ["s3://in/a.tar#a.mp4"]
+
+    def test_a_clip_as_example_is_the_mean_of_its_frames_and_finds_none_of_them(self, output: str) -> None:
+        rows = neighbours(output, "s3://in/b.tar#still.mp4")
+        assert [row["image_uri"].rpartition("/")[2] for row in rows] == [
+            "b.tar#35.jpg", "a.tar#10.jpg", "a.tar#a.mp4", "a.tar#0.jpg"
+        ]  # fmt: skip
+        assert rows[0]["cosine"] == pytest.approx(cos(radians(35 - 33.33)), abs=1e-4)
+        assert rows[2]["frame_seconds"] == 1.0
+
+    def test_a_condition_looks_at_the_frames(self, output: str) -> None:
+        (row, *_) = neighbours(output, "s3://in/a.tar#0.jpg", where="species = 'robin'")
+        assert (row["image_uri"], row["frame_seconds"]) == ("s3://in/a.tar#a.mp4", 2.0)
+        assert [row["frame_seconds"] for row in neighbours(output, "s3://in/a.tar#0.jpg", where="frame_seconds IS NULL")] == [
+            None, None
+        ]  # fmt: skip
+
+    def test_several_examples_are_each_near_to_another_second(self, output: str) -> None:
+        rows = neighbours(output, "s3://in/a.tar#0.jpg", "s3://in/b.tar#35.jpg", where="key = 'a.mp4'")
+        assert [(row["frame_seconds"], row["example"]) for row in rows] == [(1.0, "s3://in/a.tar#0.jpg")]
 
 
 def test_a_model_without_classes_has_neighbours_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
 from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 # A camera's clock shows local time; a moment is written with the offset of the clock from UTC, in minutes.
 _MACROS = """
 create or replace macro offset_text(minutes) as
@@ -24,9 +25,11 @@ create or replace macro stamp(local, minutes) as strftime(local, '%Y-%m-%dT%H:%M
 
 
 def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) -> None:
-    """Create the table `deployments`, the standard's columns as text, `zone` and `whole_day`, and macros for times.
+    """Create the table `deployments` and macros for times.
 
-    `whole_day` says that the end was written as a date, and so includes that day.
+    It has the standard's columns as text, `zone`, `written_end` and `whole_day`: an end that was written as a date
+    includes that day. Its deploymentEnd is then the last second of the day, or the start of the camera's next
+    deployment on it, and `written_end` where the day begins; elsewhere both are the same.
 
     Args:
         connection: that gets the table; its TimeZone is set to UTC.
@@ -46,17 +49,39 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     deployment_periods.refuse_repeated((row["deploymentid"] for row in rows), url)
     names = [*(field["name"] for field in fields), "timezone"]
     columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}
+    for field in fields:
+        if field["type"] == "datetime":
+            columns[field["name"]] = [cell and _as_iso(cell) for cell in columns[field["name"]]]
     connection.register("given", pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}))
     zone = f"coalesce(timezone, {literal(timezone or '')})"
     connection.execute(f"""
         create or replace temp table zoned as
         select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone,
-            not regexp_matches(deploymentEnd, '[Tt: ]') as whole_day
+            regexp_full_match(deploymentEnd, '{_DAY}') as whole_day
         from given""")
     _check_zones(connection, url)
     _check_times(connection, url, [field["name"] for field in fields if field["type"] == "datetime"])
     selected = ", ".join(_column(field) for field in fields)
-    connection.execute(f"create or replace temp table deployments as select {selected}, zone, whole_day from zoned")
+    connection.execute(f"""
+        create or replace temp table deployments as
+        with stamped as (
+            select {selected}, zone, whole_day,
+                try_cast(zoned.deploymentEnd as timestamp) + to_days(1) - to_seconds(1) as last_second
+            from zoned
+        ), followed as (
+            select *, stamp(last_second, offset_at(last_second, zone)) as day_end, lead(deploymentStart) over (
+                partition by coalesce(cameraID, locationID, locationName, deploymentID)
+                order by try_cast(deploymentStart as timestamptz)) as next_start
+            from stamped
+        )
+        select * exclude (last_second, day_end, next_start) replace (
+                case when not whole_day or day_end is null then deploymentEnd
+                     when try_cast(next_start as timestamptz)
+                         between try_cast(deploymentEnd as timestamptz) and try_cast(day_end as timestamptz)
+                         then next_start
+                     else day_end end as deploymentEnd),
+            deploymentEnd as written_end
+        from followed""")
     validation.check(connection, "deployments", {"deployments": "deployments"}, url)
     _check_order(connection, url)
 
@@ -65,13 +90,27 @@ def _present(cell: str | None, missing: set[str]) -> str | None:
     return None if cell is None or cell in missing else cell
 
 
+def _as_iso(cell: str) -> str:
+    """Return a time as ISO 8601 with its designator, and a day without an hour; what is no time stays as it is.
+
+    DuckDB is not asked: it takes `8:00 PM` for 8:00, and leaves out `UTC` after a time.
+    """
+    try:
+        moment = csv_input.moment(cell)
+    except ValueError:
+        return cell
+    if csv_input.is_day(cell):
+        return moment.date().isoformat()
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z" if cell[-1] in "Zz" else moment.isoformat(timespec="seconds")
+
+
 def _column(field: dict[str, Any]) -> str:
     name = f'"{field["name"]}"'
     if SQL_TYPES.get(field["type"]) != "timestamptz":
         return name
-    local = f"try_cast({name} as timestamp)"
+    local = f"case when regexp_full_match({name}, '{_DAY}(T[0-9:]{{8}})?') then {name}::timestamp end"
     return (
-        f"case when regexp_matches({name}, '{DESIGNATOR}') then replace({name}, ' ', 'T') "
+        f"case when regexp_matches({name}, '{DESIGNATOR}') then {name} "
         f"else coalesce(stamp({local}, offset_at({local}, zone)), {name}) end as {name}"
     )
 
@@ -92,11 +131,12 @@ def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, url: str, names: list[str]) -> None:
-    """Raise UsageError with a time that does not exist in its zone."""
+    """Raise UsageError with a time that does not exist in its zone; a date does, where its midnight is skipped, too."""
     for name in names:
         found = connection.sql(f"""
             select deploymentID, "{name}", zone from zoned where not regexp_matches("{name}", '{DESIGNATOR}')
-            and is_skipped(try_cast("{name}" as timestamp), zone) limit 1""").fetchall()
+            and contains("{name}", 'T') and is_skipped(try_cast("{name}" as timestamp), zone)
+            limit 1""").fetchall()
         for deployment, time, zone in found:
             raise UsageError(
                 f"{url}: deployment {deployment}: {name} {time} does not exist in {zone}, whose clocks skip it; "

@@ -84,8 +84,8 @@ def _define_names(connection: duckdb.DuckDBPyConnection, deployments: str) -> No
     connection.execute("""
         create or replace temp table periods as
         select deploymentID, cameraID, locationID, locationName, zone, deploymentStart::timestamptz as start,
-            epoch(start) as starts, epoch(deploymentEnd::timestamptz) as ends,
-            ends + case when whole_day then 86399.999 else 0 end as last
+            epoch(start) as starts, epoch(written_end::timestamptz) as ends,
+            epoch(deploymentEnd::timestamptz) + case when whole_day then 0.999 else 0 end as last
         from deployments""")
     periods = connection.sql("select * exclude (start) from periods").to_arrow_table().to_pylist()
     used = {name for (name,) in connection.sql("select distinct deployment from events").fetchall()}

@@ -72,8 +72,8 @@ def _rules(field: dict[str, Any], missing: list[str]) -> Iterator[tuple[str, str
     kind = SQL_TYPES.get(field["type"])
     if limits["required"]:
         yield f"{name} is null", "is empty"
-        lost = ", ".join(map(literal, missing))
-        yield f"{name} in ({lost})", "is read as a missing value by the standard; use another name"
+    lost = ", ".join(map(literal, missing))
+    yield f"{name} in ({lost})", "is read as a missing value by the standard; use another name"
     if field["type"] == "number":
         yield f"not regexp_full_match({name}, '[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?')", "is no number"
     if kind == "bigint":

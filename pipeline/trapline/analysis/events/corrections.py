@@ -11,7 +11,8 @@ The first row that applies to an image is used. Only times change; which deploym
 """
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,6 +24,8 @@ from trapline.errors import UsageError
 
 _COLUMNS = ("camera", "from", "to", "offset", "image", "true_time")
 _NO_TIME = "is no time on the camera's clock; write 2024-05-01T12:00:00, without a zone"
+# Further no clock is wrong, and readers of the tables have no times after the year 9999.
+_MOST = timedelta(days=36_525)
 _OFFSET = re.compile(r"([+-])?(?:(\d+)\s*d\s+)?(\d+):([0-5]\d)(?::([0-5]\d))?")
 
 
@@ -56,7 +59,10 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
         StorageError, TransientError: the store refuses, or does not answer.
     """
     table = csv_input.read(url, ["deployment"], _COLUMNS)
-    known = {name for (name,) in connection.sql("select distinct deployment from located").fetchall()}
+    known: dict[str, set[str]] = defaultdict(set)
+    for deployment, camera in connection.sql("select distinct deployment, camera from located").fetchall():
+        known[deployment].add(camera)
+    known.pop(None, None)  # type: ignore[call-overload]
     corrections = []
     for position, row in enumerate(table.to_pylist()):
         try:
@@ -78,26 +84,31 @@ def correction_ms(corrections: Sequence[Correction]) -> str:
     return f"(case {' '.join(cases)} else 0 end)::bigint" if cases else "0::bigint"
 
 
-def _correction(row: dict[str, str | None], known: set[str], connection: duckdb.DuckDBPyConnection) -> Correction:
+def _correction(
+    row: dict[str, str | None], known: Mapping[str, set[str]], connection: duckdb.DuckDBPyConnection
+) -> Correction:
     deployment, image, true_time = row["deployment"], row.get("image"), row.get("true_time")
     if not deployment:
         raise ValueError("names no deployment")
     if deployment not in known:
-        raise ValueError(f"the results have no deployment {deployment!r}, only such as {min(known - {None})!r}")
+        raise ValueError(f"the results have no deployment {deployment!r}, only such as {min(known, default=None)!r}")
+    camera = row.get("camera")
+    if camera and camera not in known[deployment]:
+        raise ValueError(f"deployment {deployment} has no camera {camera!r}, only such as {min(known[deployment])!r}")
     if bool(row.get("offset")) == bool(image) or bool(image) != bool(true_time):
         raise ValueError("give either an offset, or an image and its true_time")
     if image and true_time:
-        shift = _time(true_time, "true_time") - _clock_time(deployment, image, connection)
+        shift = _time(true_time, "true_time") - _clock_time(deployment, camera, image, connection)
     else:
         shift = _offset(row["offset"] or "")
-    first, last = (row.get(name) for name in ("from", "to"))
-    return Correction(
-        deployment,
-        row.get("camera"),
-        _time(first, "from") if first else None,
-        _end_of_day(last) if last else None,
-        round(shift.total_seconds() * 1000),
-    )
+    if abs(shift) > _MOST:
+        raise ValueError(f"the clock would be wrong by {shift.days:,} days, more than a century; correct it")
+    begin, end = row.get("from"), row.get("to")
+    first = _time(begin, "from") if begin else None
+    last = _end_of_day(end) if end else None
+    if first and last and last < first:
+        raise ValueError(f"to {end} lies before from {begin}, so no time is between them; correct one of them")
+    return Correction(deployment, camera, first, last, round(shift.total_seconds() * 1000))
 
 
 def _offset(text: str) -> timedelta:
@@ -113,7 +124,7 @@ def _offset(text: str) -> timedelta:
 
 def _time(text: str, column: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = csv_input.moment(text)
     except ValueError as error:
         raise ValueError(f"{column} {text!r} {_NO_TIME}") from error
     if moment.tzinfo:
@@ -124,14 +135,14 @@ def _time(text: str, column: str) -> datetime:
 def _end_of_day(text: str) -> datetime:
     """Return the last moment that a limit includes: of a date, that of the day."""
     moment = _time(text, "to")
-    return moment if set("T: ") & set(text.upper()) else moment + timedelta(days=1, milliseconds=-1)
+    return moment + timedelta(days=1, milliseconds=-1) if csv_input.is_day(text) else moment
 
 
-def _clock_time(deployment: str, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
+def _clock_time(deployment: str, camera: str | None, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
     found = connection.execute(
-        """select image_uri, captured_at from located where deployment = $1
+        """select image_uri, captured_at from located where deployment = $1 and camera = coalesce($3, camera)
            and (image_uri = $2 or ends_with(image_uri, '/' || $2) or ends_with(image_uri, '#' || $2)) limit 2""",
-        [deployment, image],
+        [deployment, image, camera],
     ).fetchall()
     if not found:
         raise ValueError(f"deployment {deployment} has no image {image}")

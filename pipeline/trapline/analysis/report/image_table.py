@@ -36,11 +36,11 @@ def read(
 ) -> None:
     """Create the table `images` with what a report needs of each row; read the results once, without embeddings.
 
-    Its columns: image_uri, shard, key, status, reason (kind of the error), content_sha256, captured_at, latitude and
-    longitude, is_clip, site, camera, label (the taxon of rescored rows, or else the species), probability (of the
-    label), energy, and named, whether the model was at least as sure as `sure`. A clip is a row, its frames are not. Of
-    an image with crops the row is that of the crop with the surest label. A row takes some 300 bytes, and goes to a
-    temporary folder where memory ends.
+    Its columns: file (its place among those of the results), image_uri, shard, key, status, reason (kind of the error),
+    content_sha256, captured_at, latitude and longitude, is_clip, site, camera, label (the taxon of rescored rows, or
+    else the species), probability (of the label), energy, and named, whether the model was at least as sure as `sure`.
+    A clip is a row, its frames are not. Of an image with crops the row is that of the crop with the surest label. A row
+    takes some 300 bytes, and goes to a temporary folder where memory ends.
 
     Args:
         connection: that gets the table.
@@ -50,7 +50,8 @@ def read(
         corrected: files with image_uri and captured_at of images whose clocks were corrected; others keep their times.
     """
     files = [file.url for file in found.files]
-    where = pa.table({"filename": files, "folder": [_folder(file, found.output) for file in found.files]})
+    folders = [_folder(file, found.output) for file in found.files]
+    where = pa.table({"filename": files, "folder": folders, "file": pa.array(range(len(files)), pa.int32())})
     connection.register("places", where)
     dataset.view(connection, found, "rows_of_results", crops=True)
     names = connection.table("rows_of_results").columns
@@ -61,7 +62,7 @@ def read(
     connection.execute(
         f"""
         create or replace temp table images as
-        select image_uri, shard, key, status::varchar as status,
+        select file, image_uri, shard, key, status::varchar as status,
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
             latitude, longitude, coalesce(media_type = 'video', {_CLIP_BY_NAME}) as is_clip,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,

@@ -1,6 +1,6 @@
 """One HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from trapline.analysis.event_dataset import EventFiles
 from trapline.analysis.report import (
     camera_health,
     charts,
+    clip_frames,
     detection_history,
     event_part,
     image_table,
@@ -130,7 +131,8 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
             "lowest_energy": queries.lowest_energy(connection, _LOWEST_ENERGY),
         }
         rows = {kind: table.records() for kind, table in wanted.items()}
-        places_of = {kind: [_picture(row) for row in some] for kind, some in rows.items()}
+        frames = clip_frames.best(connection, found, [row for some in rows.values() for row in some if row["is_clip"]])
+        places_of = {kind: [_picture(row, frames) for row in some] for kind, some in rows.items()}
         first = list(dict.fromkeys(picture for some in places_of.values() for picture in some))[: options.pictures]
         looked_at = camera_health.looks(connection, options.pictures - len(first))
     say("fetching pictures")
@@ -242,8 +244,9 @@ def _at_work(nights: Table) -> Table:
     return Table(nights.names, rows if len(rows) > 1 else [])
 
 
-def _picture(row: dict[str, Any]) -> Picture:
-    return Picture(row["shard"], row["key"], row["content_sha256"])
+def _picture(row: dict[str, Any], frames: Mapping[str, float]) -> Picture:
+    seconds = frames.get(row["image_uri"], 0.0) if row["is_clip"] else None
+    return Picture(row["shard"], row["key"], row["content_sha256"], seconds)
 
 
 def _template() -> Any:
@@ -257,6 +260,7 @@ def _template() -> Any:
     # SVG is the only markup that does not stand in the template itself; what draws it escapes the names in it.
     environment.filters |= {
         "cell": _cell,
+        "clock": _clock,
         "day": _day,
         "short": _short,
         "whole": "{:,.0f}".format,
@@ -277,6 +281,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     return str(value)
+
+
+def _clock(seconds: float) -> str:
+    """Return the place in a clip as players show it, with tenths where there are any."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes}:{rest // 10:02}" + (f".{rest % 10}" if rest % 10 else "")
 
 
 def _day(value: date | None) -> str:

@@ -230,7 +230,7 @@ def _pictures(connection: duckdb.DuckDBPyConnection, which: str, count: int) -> 
     return ask(
         connection,
         f"""
-        select image_uri, shard, key, content_sha256, captured_at, camera, label, probability, energy
-        from images where status != 'failed' and content_sha256 is not null and not is_clip and {which} limit $count""",
+        select file, image_uri, is_clip, shard, key, content_sha256, captured_at, camera, label, probability, energy
+        from images where status != 'failed' and content_sha256 is not null and {which} limit $count""",
         count=count,
     )

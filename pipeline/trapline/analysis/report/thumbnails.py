@@ -1,4 +1,4 @@
-"""A few pictures, read again from their shards and made small, for a page to show.
+"""A few pictures and frames of clips, read again from their shards and made small, for a page to show.
 
 Archives change. A shard that is gone, or a picture that cannot be read or is another one now, is no error here: the
 thumbnail says why there is none. Rows may come from anyone: only shards that the ledger has are read, from the kinds of
@@ -9,19 +9,26 @@ import base64
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from trapline.analysis.dataset import Results
+from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.decode import decode
+from trapline.decoding.sampling import Still
+from trapline.decoding.sandbox import Decoded, Sandbox
 from trapline.errors import TransientError, TraplineError, in_one_line
 from trapline.results import ledger
-from trapline.sources.lookup import read_images
+from trapline.sources.lookup import read_media
+from trapline.sources.spooled import NoRoom, SpooledFile
 
 # Pixels of the longer side: sharp on a telephone, some 10 KB.
 _SIDE = 320
@@ -45,11 +52,13 @@ class Picture:
     Attributes:
         shard, key: of its row.
         content_sha256: of its bytes.
+        frame_seconds: of a clip, which frame to show.
     """
 
     shard: str
     key: str
     content_sha256: bytes
+    frame_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,8 @@ def fetch(
     """Return the thumbnails of some pictures; each shard is opened once.
 
     A tar is read up to the last picture that is wanted of it, a zip and a folder only where these lie, and of Parquet
-    the row groups that have one. Memory is that of the pictures of `_SHARDS_AT_ONCE` shards. A store that does not
-    answer is not asked again.
+    the row groups that have one. Of `_SHARDS_AT_ONCE` shards one encoded picture each is in memory, or one clip is on
+    the disk. A store that does not answer is not asked again.
 
     Args:
         pictures: which.
@@ -106,30 +115,33 @@ def fetch(
         wanted[picture.shard][picture.key] = picture
     thumbnails: dict[Picture, Thumbnail] = {}
     silent = ""
-    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as threads:
+    with closing(_Shrinker()) as shrinker, ThreadPoolExecutor(_SHARDS_AT_ONCE) as threads:
         all_of = list(wanted.items())
         for start in range(0, len(all_of), _SHARDS_AT_ONCE):
             some = all_of[start : start + _SHARDS_AT_ONCE]
-            read = partial(_read, shards=shards, image_column=image_column)
+            read = partial(_read, shrink=shrinker.shrink, shards=shards, image_column=image_column)
             answers = [_Answer(problem=silent) for _ in some] if silent else list(threads.map(read, some))
             for (_, keys), answer in zip(some, answers, strict=True):
                 silent = silent or answer.silence
                 for key, picture in keys.items():
-                    thumbnails[picture] = _shrink(picture, answer.data.get(key), answer.problem)
+                    thumbnails[picture] = answer.thumbnails.get(key) or Thumbnail(problem=answer.problem)
     return thumbnails
 
 
 @dataclass
 class _Answer:
-    """What was read of a shard: bytes by key, and why the others are missing."""
+    """What came of a shard: thumbnails by key, and why the others are missing."""
 
-    data: Mapping[str, bytes] = field(default_factory=dict)
+    thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
     problem: str = ""
     silence: str = ""
 
 
 def _read(
-    shard_and_keys: tuple[str, Mapping[str, Picture]], shards: Collection[str] | None, image_column: str | None
+    shard_and_keys: tuple[str, Mapping[str, Picture]],
+    shrink: Callable[[Picture, bytes | SpooledFile], Thumbnail],
+    shards: Collection[str] | None,
+    image_column: str | None,
 ) -> _Answer:
     shard, keys = shard_and_keys
     if shards is not None and shard not in shards:
@@ -137,33 +149,65 @@ def _read(
     scheme = shard.partition("://")[0] if "://" in shard else ""
     if shards is not None and scheme not in _SCHEMES:
         return _Answer(problem=f"{shard} is not read: archives do not lie in {scheme}://")
-    data: dict[str, bytes] = {}
+    made: dict[str, Thumbnail] = {}
     try:
-        for key, found in read_images(shard, keys, image_column):
-            data[key] = found
+        for key, data in read_media(shard, keys, image_column):
+            made[key] = shrink(keys[key], data)
+    except NoRoom as error:
+        return _Answer(made, in_one_line(error))
     except TransientError as error:
-        return _Answer(data, f"the store does not answer: {in_one_line(error)}", silence=_SILENT)
+        return _Answer(made, f"the store does not answer: {in_one_line(error)}", silence=_SILENT)
     except TraplineError as error:
-        return _Answer(data, in_one_line(error))
-    return _Answer(data, f"{shard} does not hold it any more")
+        return _Answer(made, in_one_line(error))
+    return _Answer(made, f"{shard} does not hold it any more")
 
 
-def _shrink(picture: Picture, data: bytes | None, problem: str) -> Thumbnail:
-    if data is None:
-        return Thumbnail(problem=problem)
-    if hashlib.sha256(data).digest() != picture.content_sha256:
-        return Thumbnail(problem="it is another picture now than the one that was classified")
-    try:
-        pixels, facts = decode(data, (_SIDE, _SIDE), mode="fastest")
-    except MemoryError:
-        return Thumbnail(problem="there is not enough memory to decode it")
-    if pixels is None or not facts.width or not facts.height:
-        return Thumbnail(problem=f"cannot be decoded ({facts.error})")
-    array = pixels.permute(1, 2, 0).numpy()
-    scale = min(1.0, _SIDE / max(facts.width, facts.height))
-    size = max(1, round(facts.width * scale)), max(1, round(facts.height * scale))
-    sink = io.BytesIO()
-    Image.fromarray(array).resize(size).save(sink, "JPEG", quality=_QUALITY, optimize=True)
-    encoded = base64.b64encode(sink.getvalue()).decode()
-    brightness = float((array.reshape(-1, 3).mean(axis=0) * _LUMA).sum() / 255)
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", *size, brightness)
+class _Shrinker:
+    """Make thumbnails, one at a time: decoding is not for several threads.
+
+    Clips are decoded under the limits that they were classified under, in a process of their own.
+    """
+
+    def __init__(self) -> None:
+        self._one_at_a_time = Lock()
+        self._sandbox = Sandbox("fastest")  # which starts its process with the first clip
+        self.close = self._sandbox.close
+
+    def shrink(self, picture: Picture, data: bytes | SpooledFile) -> Thumbnail:
+        """Return the thumbnail of a picture with these bytes; raise NoRoom where a clip cannot be copied."""
+        digest = data.sha256 if isinstance(data, SpooledFile) else hashlib.sha256(data).digest()
+        if digest != picture.content_sha256:
+            return Thumbnail(problem="it is another picture now than the one that was classified")
+        if isinstance(data, bytes) and picture.frame_seconds is not None:
+            data = SpooledFile.copied(partial(_write, data))
+        try:
+            with self._one_at_a_time:
+                pixels, facts = self._decoded(data, picture.frame_seconds or 0.0)
+        except MemoryError:
+            return Thumbnail(problem="there is not enough memory to decode it")
+        except TransientError as error:
+            return Thumbnail(problem=in_one_line(error))
+        if pixels is None or not facts.width or not facts.height:
+            return Thumbnail(problem=f"cannot be decoded ({facts.error})")
+        if isinstance(facts, ClipFacts):
+            (pixels,) = pixels
+            height, width = pixels.shape[1:]
+        else:
+            scale = min(1.0, _SIDE / max(facts.width, facts.height))
+            width, height = (max(1, round(side * scale)) for side in (facts.width, facts.height))
+        array = pixels.permute(1, 2, 0).numpy()
+        sink = io.BytesIO()
+        Image.fromarray(array).resize((width, height)).save(sink, "JPEG", quality=_QUALITY, optimize=True)
+        encoded = base64.b64encode(sink.getvalue()).decode()
+        brightness = float((array.reshape(-1, 3).mean(axis=0) * _LUMA).sum() / 255)
+        return Thumbnail(f"data:image/jpeg;base64,{encoded}", width, height, brightness)
+
+    def _decoded(self, data: bytes | SpooledFile, seconds: float) -> Decoded:
+        size = (_SIDE, _SIDE)
+        if isinstance(data, bytes):
+            return decode(data, size, mode="fastest")
+        return self._sandbox(ClipFile(data.path, data.sha256, data), size, sampling=Still(seconds=seconds))
+
+
+def _write(data: bytes, to: IO[bytes]) -> None:
+    to.write(data)

@@ -19,7 +19,7 @@ from trapline.analysis.rescoring.scorer import Scorer
 from trapline.analysis.rescoring.species_list import SpeciesList
 from trapline.analysis.rescoring.taxonomy import Taxonomy
 from trapline.errors import OutputConflict, PermanentError, TransientError, in_one_line
-from trapline.results import ledger
+from trapline.results import clip_pooling, ledger
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer, find
 from trapline.results.ledger import Plan
@@ -29,7 +29,7 @@ from trapline.sources.shards import Shard
 from trapline.storage import store
 
 # Raise it when the same options would give other rows.
-_METHOD = 2
+_METHOD = 3
 # Files that are processed at the same time, each with its columns of one row group and its new file in memory.
 _THREADS = 4
 
@@ -126,9 +126,12 @@ def _rows(
         raise OutputConflict(f"{shard.uri}: was replaced while it was read; try again")
     sink = io.BytesIO()
     images, species, remarks = 0, Counter[str](), Counter[str]()
+    batches = partial(file.iter_batches, batch_size=ROWS_PER_GROUP, columns=scorer.reads)
+    # The row of a clip stands before its frames, and these perhaps in the next batch.
+    clips = clip_pooling.total([scorer.sums(batch) for batch in batches()]) if before.frames else {}
     with parquet_writer(sink, scorer.schema) as writer:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=scorer.reads):
-            table = scorer(batch, remarks)
+        for batch in batches():
+            table = scorer(batch, remarks, clips)
             images += len(of_images(table))
             species.update(without_frames(table).column("species").drop_null().to_pylist())
             writer.write_table(table)

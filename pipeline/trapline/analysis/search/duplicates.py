@@ -1,4 +1,7 @@
-"""Images that an archive holds more than once: byte for byte, or nearly so by their embeddings."""
+"""Images and clips that an archive holds more than once: byte for byte, or nearly so by their embeddings.
+
+A clip is compared once, by the mean of its frames: these are nearly the same among each other, and would be found.
+"""
 
 import hashlib
 import tempfile

@@ -1,9 +1,12 @@
-"""The prediction of a clip: the mean over its frames, which may lie in several chunks.
+"""The prediction of a clip: the mean over its frames, or where a detector found something over the crops of its frames.
 
-Where a chunk is predicted, the predictions of its frames are summed for each clip, and the sums travel with the chunk;
-where a shard's chunks are together, those of each clip are added, and fill its row. So pooling needs no columns that
-the run does not write, and no frame's predictions twice. Sums are of 64 bits: where chunks end does not show in means
-of 32.
+A frame without boxes says nothing of the animal in the others, and does not count beside crops. Each crop has the same
+weight, as in events.
+
+Where a chunk is predicted, the predictions of its frames are summed for each clip, and those of their crops apart. The
+sums travel with the chunk; where a shard's chunks are together, those of each clip are added, and fill its row. So
+pooling needs no columns that the run does not write, and no frame's predictions twice. Sums are of 64 bits: where
+chunks end does not show in means of 32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,26 +24,26 @@ from trapline.results.schema import Columns, plain_type
 
 @dataclass(frozen=True)
 class FrameSums:
-    """Sums over frames of one clip.
+    """Sums over frames of one clip, or over crops of its frames.
 
     Attributes:
-        frames: how many.
+        count: how many frames or crops.
         probabilities: float64 [C].
         energy: float64.
         embedding: float64 [D].
         in_bf16: whether any of them was computed in bfloat16.
     """
 
-    frames: int
+    count: int
     probabilities: npt.NDArray[np.float64]
     energy: float
     embedding: npt.NDArray[np.float64]
     in_bf16: bool
 
     def __add__(self, other: "FrameSums") -> "FrameSums":
-        """Return the sums over the frames of both."""
+        """Return the sums over both."""
         return FrameSums(
-            self.frames + other.frames,
+            self.count + other.count,
             self.probabilities + other.probabilities,
             self.energy + other.energy,
             self.embedding + other.embedding,
@@ -48,10 +51,12 @@ class FrameSums:
         )
 
 
-def sum_frames(
-    rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predictions: Predictions | None
-) -> dict[str, FrameSums]:
-    """Return the sums of a chunk's frames by the key of their clip.
+ClipSums = Mapping[tuple[str, bool], FrameSums]
+"""By the key of a clip and whether they are over its crops."""
+
+
+def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predictions: Predictions | None) -> ClipSums:
+    """Return the sums of a chunk's frames, and of their crops.
 
     Args:
         rows: of the chunk.
@@ -60,35 +65,36 @@ def sum_frames(
     """
     if predictions is None:
         return {}
-    is_frame = rows.column("frame_seconds").is_valid()
-    if "crop" in rows.schema.names:
-        is_frame = pc.and_(is_frame, rows.column("crop").is_null())
-    is_frame = is_frame.to_numpy(zero_copy_only=False)
-    if not is_frame.any():
+    of_clip = rows.column("frame_seconds").is_valid().to_numpy(zero_copy_only=False) & with_pixels
+    if not of_clip.any():
         return {}
-    places: dict[str, list[int]] = {}
+    is_crop = np.zeros(len(rows), dtype=bool)
+    if "crop" in rows.schema.names:
+        is_crop = rows.column("crop").is_valid().to_numpy(zero_copy_only=False)
+    places: dict[tuple[str, bool], list[int]] = {}
     of_row = np.cumsum(with_pixels) - 1
-    for row in np.flatnonzero(is_frame & with_pixels):
-        places.setdefault(rows.column("key")[int(row)].as_py(), []).append(int(of_row[row]))
+    for row in np.flatnonzero(of_clip):
+        place = rows.column("key")[int(row)].as_py(), bool(is_crop[row])
+        places.setdefault(place, []).append(int(of_row[row]))
     return {
-        key: FrameSums(
+        place: FrameSums(
             len(some),
             predictions.probabilities[some].sum(axis=0, dtype=np.float64),
             float(predictions.energy[some].sum(dtype=np.float64)),
             predictions.embedding[some].sum(axis=0, dtype=np.float64),
             predictions.in_bf16 is not None and bool(predictions.in_bf16[some].any()),
         )
-        for key, some in places.items()
+        for place, some in places.items()
     }
 
 
-def total(sums: Sequence[Mapping[str, FrameSums]]) -> dict[str, FrameSums]:
-    """Add what the chunks of a shard have, by clip."""
-    added: dict[str, FrameSums] = {}
+def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
+    """Add what the chunks of a shard have; return by the key of each clip what its prediction is the mean of."""
+    added: dict[tuple[str, bool], FrameSums] = {}
     for each in sums:
-        for key, some in each.items():
-            added[key] = added[key] + some if key in added else some
-    return added
+        for place, some in each.items():
+            added[place] = added[place] + some if place in added else some
+    return {key: some for (key, of_crops), some in added.items() if of_crops or (key, True) not in added}
 
 
 def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Columns) -> pa.RecordBatch:
@@ -96,7 +102,7 @@ def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Col
 
     Args:
         rows: some of the shard's, all columns.
-        sums: over all frames of each clip, by key.
+        sums: of each clip, by key, as `total` returns them.
         columns: of the rows.
     """
     if not sums:
@@ -109,9 +115,9 @@ def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Col
         return rows
     found = [sums[rows.column("key")[int(row)].as_py()] for row in np.flatnonzero(own)]
     means = Predictions(
-        probabilities=np.stack([each.probabilities / each.frames for each in found]).astype(np.float32),
-        energy=np.array([each.energy / each.frames for each in found], np.float32),
-        embedding=np.stack([each.embedding / each.frames for each in found]).astype(np.float32),
+        probabilities=np.stack([each.probabilities / each.count for each in found]).astype(np.float32),
+        energy=np.array([each.energy / each.count for each in found], np.float32),
+        embedding=np.stack([each.embedding / each.count for each in found]).astype(np.float32),
         features={},
         in_bf16=np.array([each.in_bf16 for each in found], dtype=bool),
     )

@@ -5,12 +5,13 @@ import pyarrow as pa
 import pytest
 
 from tests.support.rows import COLUMNS, MARK, shard
+from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.model.predictions import Predictions
 from trapline.results import parquet, rows
+from trapline.results.clip_pooling import fill_clips, sum_frames, total
 from trapline.results.schema import Columns
 from trapline.run import writer
-from trapline.run.clip_pooling import fill_clips, sum_frames, total
 from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.sources.records import Record
 
@@ -95,9 +96,9 @@ def test_a_clip_of_which_a_frame_is_in_bf16_is_so_itself() -> None:
     half = rows.image_rows("s3://b/a.tar", [Record(key, None) for key in KEYS], FACTS)
     made = predictions(int(MASK.sum()))
     sums = sum_frames(half, MASK, replace(made, in_bf16=np.arange(len(made.energy)) == 3))
-    assert (sums["a.mp4"].in_bf16, sums["c.mp4"].in_bf16) == (True, False)
+    assert (sums["a.mp4", False].in_bf16, sums["c.mp4", False].in_bf16) == (True, False)
     both = rows.with_predictions(half, made, COLUMNS, MASK)
-    found = fill_clips(both, sums, COLUMNS).column("precision").to_pylist()
+    found = fill_clips(both, total([sums]), COLUMNS).column("precision").to_pylist()
     assert (found[0], found[7], found[10]) == ("bf16", "fp32", None)
 
 
@@ -115,3 +116,28 @@ def test_the_footer_counts_clips_and_frames_apart(monkeypatch: pytest.MonkeyPatc
     assert (footer.clips, footer.frames, footer.crops) == (3, 7, 0)
     assert sum(footer.species.values()) == 3
     assert written[0].column("species")[0].as_py() is not None
+
+
+def test_a_clip_with_crops_gets_the_mean_of_these() -> None:
+    columns = replace(COLUMNS, crops=True)
+    frames = [replace(CLIP, frame_seconds=float(second)) for second in range(3)]
+    facts = [CLIP, *[frames[0]] * 3, frames[1], *[frames[2]] * 2]
+    box = Box("animal", 0.9, (0.0, 0.0, 0.5, 0.5))
+    numbers = [None, None, 1, 2, None, None, 1]
+    half = rows.image_rows("s3://b/a.tar", [Record("a.mp4", None)] * 7, facts, [n and (n, box) for n in numbers])
+    mask = np.array([False, False, True, True, True, False, True])  # the frames 0 and 2 have crops
+    made = predictions(4)
+    both = rows.with_predictions(half, made, columns, mask)
+    parts = [sum_frames(half.slice(0, 4), mask[:4], first(made, 2)), sum_frames(half.slice(4), mask[4:], last(made, 2))]
+    clip = fill_clips(both, total(parts), columns).slice(0, 1).to_pylist()[0]
+    of_crops = [0, 1, 3]
+    np.testing.assert_allclose(clip["probabilities"], made.probabilities[of_crops].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(clip["embedding"], made.embedding[of_crops].mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def first(made: Predictions, count: int) -> Predictions:
+    return Predictions(made.probabilities[:count], made.energy[:count], made.embedding[:count], {})
+
+
+def last(made: Predictions, count: int) -> Predictions:
+    return Predictions(made.probabilities[-count:], made.energy[-count:], made.embedding[-count:], {})
