@@ -36,12 +36,14 @@ KINDS = [
     ("avi", "mjpeg", "yuvj420p", "avi"),
     ("avi", "mpeg4", "yuv420p", "avi"),
     ("avi", "msmpeg4v3", "yuv420p", "avi"),
+    ("avi", "libx264", "yuv420p", "avi"),
     ("mkv", "libx264", "yuv420p", "matroska"),
     ("mkv", "ffv1", "yuv420p", "matroska"),
     ("webm", "libvpx-vp9", "yuv420p", "webm"),
     ("mts", "libx264", "yuv420p", "mpegts"),
     ("mpg", "mpeg2video", "yuv420p", "mpeg"),
     ("asf", "wmv2", "yuv420p", "asf"),
+    ("asf", "libx264", "yuv420p", "asf"),
     ("wmv", "wmv1", "yuv420p", "asf"),
 ]
 MODEL = (64, 96)  # height and width that a model takes
@@ -71,8 +73,12 @@ def clip(
     tags: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
     sound: bool = False,
+    bidirectional: int | None = None,
 ) -> bytes:
-    """An encoded clip; with `times`, of these moments in ticks of the rate, and not of even ones."""
+    """An encoded clip; with `times`, of these moments in ticks of the rate, and not of even ones.
+
+    With `bidirectional`, up to so many frames in a row refer to later ones, which are stored before them.
+    """
     with NamedTemporaryFile() as file, av.open(file.name, "w", format=muxer, options=options or {}) as container:
         container.metadata.update(tags or {})
         stream: Any = container.add_stream(codec, rate=20 if codec == "h263" else rate)
@@ -80,6 +86,8 @@ def clip(
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.gop_size = 12
         stream.codec_context.thread_count = 1
+        if bidirectional is not None:
+            stream.codec_context.max_b_frames = bidirectional
         if codec == "h263":
             stream.time_base = Fraction(1001, 30000)
         if rotation is not None:
@@ -114,13 +122,16 @@ def sound_only(muxer: str = "mp4") -> bytes:
 
 
 def every_frame(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
-    """All frames of a clip as FFmpeg decodes them one after another: when each is shown, and its RGB."""
+    """All frames of a clip as FFmpeg decodes them one after another: when each is shown, and its RGB.
+
+    They come in the order in which they are shown, but may each have the time of another.
+    """
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
     with av.open(str(path)) as container:
-        start = None
-        for frame in container.decode(video=0):
-            start = frame.time if start is None else start
-            yield frame.time - start, frame.to_ndarray(format="rgb24", interpolation=exact)
+        frames = list(container.decode(video=0))
+        times = sorted(frame.time for frame in frames)
+        for seconds, frame in zip(times, frames, strict=True):
+            yield seconds - times[0], frame.to_ndarray(format="rgb24", interpolation=exact)
 
 
 def decoded(

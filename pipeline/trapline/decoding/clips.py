@@ -20,18 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trapline.decoding import clip_facts, containers, frames, image_ops
+from trapline.decoding import clip_facts, containers, frame_times, frames, image_ops
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
+from trapline.decoding.frame_times import FrameClock
 from trapline.decoding.sampling import Sampling, Still
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
     import av
 
-# A day at 120 frames a second.
-_MOST_PACKETS = 10_000_000
 # Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
 _NEAR = 0.0015
 
@@ -81,7 +80,7 @@ def decode(
         container: what it is.
         size: height and width of the result.
         sampling: which frames.
-        crops: what to resize in place of whole frames, where it has boxes of them; see `Crops.of_frames`.
+        crops: what to resize in place of whole frames, where it has boxes of them; see `Crops.of_frame`.
 
     Returns:
         `uint8 [n, 3, *size]`, RGB, for each frame the frame or its crops, or None when nothing could be decoded; and
@@ -98,7 +97,7 @@ def decode(
         facts = reading.facts(facts)
         truncated = containers.breaks_off(clip.path, container)
         for seconds, picture in reading.frames(sampling):
-            cut = reading.crops(crops, seconds) if crops else None
+            cut = crops.of_frame(seconds, reading.times.seconds) if crops else None
             if cut:
                 pictures += image_ops.cut(picture, size, cut)
             else:
@@ -123,7 +122,7 @@ def decode(
 
 def _flaw(reading: "_Reading", truncated: bool) -> str | None:
     if truncated:
-        return f"truncated: the file breaks off, {reading.duration:.1f} s of it are there"
+        return f"truncated: the file breaks off, {reading.times.duration:.1f} s of it are there"
     if reading.damage:
         return f"corrupt: damaged ({reading.damage})"
     return None
@@ -146,7 +145,7 @@ class _Reading:
 
     Attributes:
         damage: what was wrong first; None as long as nothing is.
-        duration: from the first frame to the end of the last, in seconds.
+        times: of its frames.
 
     Raises:
         ImageError: there is nothing to decode.
@@ -165,8 +164,7 @@ class _Reading:
                 raise ImageError(
                     "too_large", f"frames of {codec.width} x {codec.height} pixels, the limit is {frames.MAX_PIXELS}"
                 )
-            self._times, self._only_keys = self._scan(opened, stream)
-        self.start = self._times[0] if len(self._times) else 0.0
+            self.times = frame_times.scan(opened, stream, self._note)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -191,46 +189,14 @@ class _Reading:
             stream.codec_context.thread_count = 1  # decoding is parallel by task
             yield opened, stream
 
-    def _scan(self, opened: Any, stream: Any) -> tuple[npt.NDArray[np.float64], bool]:
-        """Return when frames are shown, in order, in the container's seconds; and whether each is a key frame."""
-        import av
-
-        times: list[float] = []
-        end = float("-inf")
-        only_keys = True
-        try:
-            for packet in opened.demux(stream):
-                seconds = _seconds(packet, stream.time_base)
-                if packet.size == 0 or packet.is_discard or seconds is None:
-                    continue
-                if not times and packet.has_sidedata("encryption_info"):
-                    raise ImageError("encrypted", "the content asks for a key")
-                times.append(seconds)
-                end = max(end, seconds + float((packet.duration or 0) * stream.time_base))
-                only_keys &= packet.is_keyframe
-                if len(times) > _MOST_PACKETS:
-                    raise ImageError("too_large", f"more than {_MOST_PACKETS:,} frames")
-        except av.FFmpegError as error:
-            self._note(error)
-        ordered = np.unique(np.array(times))
-        self.duration = 0.0
-        self.rate: float | None = None
-        if len(ordered):
-            last = float(ordered[-1])
-            if end <= last and len(ordered) > 1:  # ASF: the last frame is as long as the others
-                end = last + (last - float(ordered[0])) / (len(ordered) - 1)
-            self.duration = round(max(end, last) - float(ordered[0]), 6)
-            self.rate = round(len(ordered) / self.duration, 6) if self.duration else None
-        return ordered, only_keys
-
     def facts(self, before: ClipFacts) -> ClipFacts:
         """Return the facts with what is known of the clip."""
         return replace(
             before,
             width=self._width or None,
             height=self._height or None,
-            duration_seconds=self.duration if len(self._times) else None,
-            frame_rate=self.rate,
+            duration_seconds=self.times.duration if len(self.times.seconds) else None,
+            frame_rate=self.times.rate,
             **vars(self._tags),
         )
 
@@ -238,14 +204,14 @@ class _Reading:
         """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
         import av
 
-        wanted = sampling.moments(self.duration) - _NEAR
-        places = np.unique(np.searchsorted(self._times - self.start, wanted))
-        chosen = self._times[places[places < len(self._times)]]
-        if isinstance(sampling, Still) and len(chosen):
+        times = self.times.seconds
+        places = np.unique(np.searchsorted(times, sampling.moments(self.times.duration) - _NEAR))
+        chosen = times[places[places < len(times)]]
+        if isinstance(sampling, Still) and len(chosen) and not self.times.by_place:
             # Of a minute of 1080p the last second is there at once, instead of after 10 s.
             with suppress(av.FFmpegError), closing(self._shown(chosen, chosen[0])) as sought:
                 found = next(sought, None)
-                if found and found[0] == round(float(chosen[0] - self.start), 6) and not self.damage:
+                if found and found[0] == round(float(chosen[0]), 6) and not self.damage:
                     yield found
                     return
             self.damage = None
@@ -256,7 +222,7 @@ class _Reading:
     ) -> Generator[tuple[float, torch.Tensor]]:
         """Decode the frames that are shown at these times; with `begin`, from the key frame before that."""
         following = 0
-        for seconds, frame in self._decoded(set(chosen.tolist()) if self._only_keys else None, begin):
+        for seconds, frame in self._decoded(set(chosen.tolist()) if self.times.independent else None, begin):
             if following == len(chosen):
                 return
             if seconds is None or seconds < chosen[following]:
@@ -264,11 +230,7 @@ class _Reading:
             following = int(np.searchsorted(chosen, seconds, side="right"))
             if frame.is_corrupt:
                 self._note("a frame lacks parts")
-            yield round(float(seconds - self.start), 6), frames.pixels(frame)
-
-    def crops(self, crops: Crops, seconds: float) -> Crops | None:
-        """Return what to cut out of the frame that is shown so long after the start; None where it stays whole."""
-        return crops.of_frame(seconds, self._times - self.start)
+            yield round(seconds, 6), frames.pixels(frame)
 
     def _decoded(self, only: set[float] | None, begin: float | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
         """Decode frames in the order in which they are shown; of independent ones only those of these times."""
@@ -276,8 +238,8 @@ class _Reading:
 
         with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
             if begin is not None:
-                opened.seek(int(begin / stream.time_base), stream=stream)
-            packets = opened.demux(stream)
+                opened.seek(int((begin + self.times.start) / stream.time_base), stream=stream)
+            packets, clock = opened.demux(stream), FrameClock(self.times, stream.time_base)
             while True:
                 try:
                     packet = next(packets, None)
@@ -285,7 +247,7 @@ class _Reading:
                     self._note(error)
                     packet = None
                 is_end = packet is None or not packet.size
-                if not is_end and only is not None and _seconds(packet, stream.time_base) not in only:
+                if not is_end and only is not None and self._said(packet, stream) not in only:
                     continue
                 try:
                     decoded: Sequence[av.VideoFrame] = stream.codec_context.decode(None if is_end else packet)
@@ -295,21 +257,19 @@ class _Reading:
                 for words in said():
                     self._note(words)
                 for frame in decoded:
-                    yield _seconds(frame, stream.time_base), frame
+                    yield clock(frame), frame
                 if is_end:
                     return
+
+    def _said(self, packet: Any, stream: Any) -> float | None:
+        seconds = frame_times.said(packet, stream.time_base)
+        return None if seconds is None else seconds - self.times.start
 
     def _note(self, what: object) -> None:
         """Keep the first damage; raise MemoryError, which says nothing of the clip."""
         if isinstance(what, BaseException) and is_out_of_memory(what):
             raise MemoryError from what
         self.damage = self.damage or in_one_line(what if isinstance(what, Exception) else Exception(str(what)))
-
-
-def _seconds(item: Any, time_base: Any) -> float | None:
-    """Return when a packet or a frame is shown; the last frames of a stream come without a time base of their own."""
-    ticks = item.pts if item.pts is not None else item.dts
-    return None if ticks is None else float(ticks * time_base)
 
 
 @contextmanager
