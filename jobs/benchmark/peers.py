@@ -4,6 +4,7 @@ Both use our network, so that what differs is the way the data takes, and both d
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,4 +74,5 @@ def _predictor(model: checkpoint.Model, precision: Literal["fp32", "bf16"]) -> P
 
 
 if __name__ == "__main__":
-    {"bare": bare, "naive": naive}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., None]] = {"bare": bare, "naive": naive}
+    programs[sys.argv[1]](*sys.argv[2:])
