@@ -15,8 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-import ray
-import torch
 from hypothesis import settings
 
 from tests.support.archives import write_tiny_checkpoint
@@ -30,8 +28,11 @@ _bucket_numbers = count(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +78,8 @@ def ray_session(s3: S3Server) -> Iterator[None]:
 
     After the S3 server, because workers have the environment, and so the keys, of the moment when Ray was started.
     """
+    import ray
+
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

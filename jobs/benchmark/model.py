@@ -25,6 +25,7 @@ VARIANT, CLASSES, SIZE = "hiera_abswin_base", 707, (384, 384)
 BATCH_SIZES: dict[Device, tuple[int, ...]] = {"cpu": (8,), "cuda": (64,)}
 
 _MEAN, _STD = (0.5, 0.45, 0.4), (0.25, 0.2, 0.3)
+SIDES: dict[Device, int] = {"cpu": 2048, "cuda": 8192}  # of the matrices by which the peak is measured
 _PASSES: dict[Device, int] = {"cpu": 1, "cuda": 8}  # of a round: a GPU has the next one at hand while it is at work
 
 
@@ -196,7 +197,7 @@ def _reference(model: Model, device: Device) -> On:
 
 def _peak(console: Console, device: Device, precision: Precision) -> float:
     """Return GFLOP/s of a product of large square matrices: the best of several, on a CPU the better library's."""
-    side = 8192 if device == "cuda" else 2048
+    side = SIDES[device]
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 

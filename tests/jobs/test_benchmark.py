@@ -15,7 +15,7 @@ from jobs.benchmark.checked import measure as measure_checked
 from jobs.benchmark.clips import measure as measure_clips
 from jobs.benchmark.contenders import Contender
 from jobs.benchmark.flat_tables import measure as measure_tables
-from jobs.benchmark.model import Row, gflop_per_image, random_model
+from jobs.benchmark.model import SIDES, Row, gflop_per_image, random_model
 from jobs.benchmark.model import measure as measure_model
 from jobs.benchmark.planning import measure as measure_planning
 from jobs.benchmark.rounds import Spread, Timing, take_turns
@@ -28,6 +28,12 @@ from trapline.model.rounding import measure_bound
 pytestmark = pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 
 QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak of the machine is measured in no time, and is none."""
+    monkeypatch.setitem(SIDES, "cpu", 64)
 
 
 class TestRounds:
@@ -104,6 +110,7 @@ def test_questions_to_tables_take_fewer_requests_than_those_to_results(bucket: s
     assert results.megabytes > tables.megabytes > 0
 
 
+@pytest.mark.usefixtures("small_matrices")
 def test_the_model_benchmark_prints_a_table_and_writes_its_figures_without_ray(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +132,7 @@ def test_the_model_benchmark_prints_a_table_and_writes_its_figures_without_ray(
     assert figures["machine"]["cores"] >= 1
 
 
+@pytest.mark.usefixtures("small_matrices")
 def test_a_network_that_has_no_memory_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     birder = contenders._birder
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.reading import read_broken
 from trapline.errors import ShardBroken
 from trapline.sources.parquet_images import ImageTable
 
@@ -127,6 +128,25 @@ def test_a_page_that_hides_a_row_is_a_break() -> None:
     with pytest.raises(ShardBroken, match="row group 0 gave 2 of the 3 rows"):
         next(rows)
     assert [row.data for row in table.rows(1)] == [b"3", b"4", b"5"]
+
+
+@pytest.mark.parametrize("count", [0, 2, 7])
+def test_a_footer_that_counts_other_rows_than_its_row_groups_is_a_break(count: int, tmp_path: Path) -> None:
+    data = written({"image": [b"0", b"1", b"2"]}).getvalue()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    # Thrift's compact protocol: the number of rows as a zigzag varint, before the list of row groups.
+    place = data.index(b"\x16\x06\x19", footer) + 1
+    path = tmp_path / "a.parquet"
+    path.write_bytes(data[:place] + bytes([2 * count]) + data[place + 1 :])
+    outcome = read_broken(path)
+    assert list(outcome.images.values()) == [b"0", b"1", b"2"]
+    assert f"3 of the {count} rows that its footer counts" in str(outcome.error)
+
+
+def test_a_column_whose_name_reads_like_a_path_is_not_in_the_metadata() -> None:
+    columns = {"image": pa.array([{"bytes": b"0", "path": "x"}], PATHS), "image.bytes": [b"other"], "n": [1]}
+    table = ImageTable(written(columns), "a.parquet", "image")
+    assert [(row.name, row.data, row.metadata) for row in table.rows(0)] == [("x", b"0", '{"n": 1}')]
 
 
 def test_a_result_of_ours_is_refused_by_name() -> None:

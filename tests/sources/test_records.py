@@ -32,7 +32,7 @@ from tests.support.reading import (
 )
 from tests.support.servers import S3Server
 from trapline.errors import ShardBroken, StorageError, TransientError
-from trapline.sources import limits, records
+from trapline.sources import limits, loose_images
 from trapline.sources.records import read
 from trapline.sources.sidecars import UNREADABLE
 from trapline.storage import retry, store
@@ -303,7 +303,7 @@ def test_more_images_than_are_fetched_at_a_time_all_come(tmp_path: Path, monkeyp
     members = {f"{number:03d}.jpg": bytes(number) for number in range(100)}
     write_folder(tmp_path, members)
     assert read_sound(tmp_path).images == members
-    monkeypatch.setattr(records, "_HELD_BYTES", 50)
+    monkeypatch.setattr(loose_images, "_HELD_BYTES", 50)
     assert read_sound(tmp_path).images == members
 
 

@@ -55,6 +55,15 @@ def test_a_link_that_leads_nowhere_is_listed_so_that_its_absence_shows(tmp_path:
         pass
 
 
+def test_links_in_a_circle_are_listed_and_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").symlink_to("b.tar")
+    (tmp_path / "b.tar").symlink_to("a.tar")
+    assert len(store.list_files(str(tmp_path))) == 2
+    assert store.leads_nowhere(str(tmp_path / "a.tar"))
+    write(tmp_path / "c.tar")
+    assert not store.leads_nowhere(str(tmp_path / "c.tar"))
+
+
 def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
     assert store.list_files(str(tmp_path)) == []

@@ -11,11 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from birder.common.fs_ops import checkpoint_model
-from birder.conf import settings
-from birder.model_registry import registry
-from birder.net.base import get_signature
 from PIL import Image
 
 RGB_STATS = {"mean": (0.5, 0.45, 0.4), "std": (0.25, 0.2, 0.3)}
@@ -81,6 +76,13 @@ def write_checkpoint(
     gain: float = 1.0,
 ) -> Path:
     """A checkpoint of random weights that birder itself writes; the classifier is scaled up so that images differ."""
+    # Only here: they take 5 s, and most of the light rooms' tests need no network.
+    import torch
+    from birder.common.fs_ops import checkpoint_model
+    from birder.conf import settings
+    from birder.model_registry import registry
+    from birder.net.base import get_signature
+
     torch.manual_seed(7)
     net = registry.net_factory(network, classes, 3, config=config, size=(size, size))
     with torch.no_grad():

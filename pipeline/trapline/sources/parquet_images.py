@@ -94,6 +94,15 @@ class ImageTable:
             sizes[chunk.path_in_schema.partition(".")[0]] += chunk.total_uncompressed_size
         return {name for name in self._chosen.others if sizes[name] > limits.max_metadata_bytes(self._bytes)}
 
+    def refuse_wrong_count(self) -> None:
+        """Raise ShardBroken where the footer counts other rows than its row groups have together."""
+        in_groups = self._firsts[-1]
+        if in_groups != self.rows_in_all:
+            raise ShardBroken(
+                f"{self._uri}: its row groups have {in_groups} of the {self.rows_in_all} rows that its footer counts; "
+                "write it again"
+            )
+
     def names(self, group: int) -> Iterator[str]:
         """Read the names of the rows of a row group, without the images."""
         columns = [name for name in self._others(group) if name in NAME_COLUMNS]
@@ -115,10 +124,13 @@ class ImageTable:
         columns = [*self._others(group), ".".join(self._chosen.image.path)]
         if self._chosen.image.beside:
             columns.append(".".join(self._chosen.image.beside))
+        # A struct `image` and a column `image.bytes` are of one path to Parquet.
+        wanted = {*self._others(group), self._chosen.image.path[0]}
         batches = self._file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)
         count = 0
         for number, batch in enumerate(batches, self._firsts[group]):
             cells = _cells(batch, 0)
+            cells = {name: cell for name, cell in cells.items() if name in wanted}
             name = self._take_name(number, cells)
             data = _cell(cells, self._chosen.image.path)
             cells.pop(self._chosen.image.path[0])

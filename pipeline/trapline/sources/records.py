@@ -21,6 +21,7 @@ from trapline.sources import limits, signatures
 from trapline.sources.archives import wanted
 from trapline.sources.file_types import count_ignored, is_clip, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
+from trapline.sources.loose_images import Loose, batches, fetch, lost_links
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
@@ -33,8 +34,6 @@ from trapline.storage.store import Entry
 
 # An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
 _MAX_SAMPLE = 16
-# Loose images that are fetched at the same time: hides the store's latency.
-_FOLDER_FETCH = 16
 # Images that are held at the same time, if more than one.
 _HELD_BYTES = 64 * 2**20
 
@@ -218,20 +217,22 @@ def _read_parquet(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator
                 else:
                     error = quota.take_data(len(row.data))
                 yield Record(row.name, None if error else row.data, metadata, error)
+        table.refuse_wrong_count()
 
 
 def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) -> Iterator[Record]:
     images, sidecars = _list_folder(shard, ignored)
-    loose = [_Loose(entry, sidecars.find(entry.url)) for entry in images]
+    loose = [Loose(entry, sidecars.find(entry.url)) for entry in images]
     if not shard.clips:
         for each in loose:
             if is_clip(each.key):
                 count_ignored(ignored, PurePosixPath(each.key).suffix.lower())
         loose = [each for each in loose if not is_clip(each.key)]
     sidecars.count_unmatched(ignored)
+    lost = lost_links(loose)
     try:
-        for batch in _batches([image for image in loose if known.get(image.key) != image.identity]):
-            yield from _fetch(batch, ignored)
+        for batch in batches([image for image in loose if known.get(image.key) != image.identity]):
+            yield from _fetch(batch, lost, ignored)
         for image in loose:
             if known.get(image.key) == image.identity:
                 yield Record(image.key, None, identity=image.identity, unchanged=True)
@@ -248,60 +249,17 @@ def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], Side
     return images, sidecars
 
 
-@dataclass(frozen=True)
-class _Loose:
-    """An image in a folder, and its sidecar."""
-
-    image: Entry
-    sidecar: Entry | None
-
-    @property
-    def key(self) -> str:
-        return self.image.url.rpartition("/")[2]
-
-    @property
-    def identity(self) -> str:
-        return f"{self.image.identity} {self.sidecar.identity}" if self.sidecar else self.image.identity
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes in memory, of an image that was fetched."""
-        return 0 if is_clip(self.key) else self.image.size
-
-
-def _batches(loose: list[_Loose]) -> Iterator[list[_Loose]]:
-    batch: list[_Loose] = []
-    for each in loose:
-        size = sum(other.held_bytes for other in batch) + each.held_bytes
-        if batch and (len(batch) == _FOLDER_FETCH or size > _HELD_BYTES):
-            yield batch
-            batch = []
-        batch.append(each)
-    yield batch
-
-
-def _fetch(batch: list[_Loose], ignored: Counter[str]) -> Iterator[Record]:
-    images = {each.image for each in batch if not is_clip(each.key) and not limits.image_error(each.image.size)}
-    sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
-    files = [*images, *sidecars]
-    data = dict(zip(files, store.read_many([file.url for file in files]), strict=True))
+def _fetch(batch: list[Loose], lost: set[Entry], ignored: Counter[str]) -> Iterator[Record]:
+    data = fetch(batch, lost)
     for each in batch:
-        metadata = None
-        if each.sidecar in sidecars:
-            metadata = _text(data[each.sidecar], ignored)
-        elif each.sidecar:
-            count_ignored(ignored, limits.SIDECAR_TOO_LARGE)
-        if is_clip(each.key):
-            yield _loose_clip(each, metadata)
-        else:
-            error = limits.image_error(each.image.size)
-            yield Record(each.key, data.get(each.image), metadata, error, each.identity)
-
-
-def _loose_clip(each: _Loose, metadata: str | None) -> Record:
-    error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES)
-    clip = None if error else SpooledFile.loose(each.image)
-    return Record(each.key, None, metadata, error, each.identity, clip=clip)
+        metadata = _text(data.get(each.sidecar), ignored) if each.sidecar else None
+        if each.sidecar and each.sidecar not in data:
+            count_ignored(ignored, UNREADABLE if each.sidecar in lost else limits.SIDECAR_TOO_LARGE)
+        error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES if is_clip(each.key) else None)
+        if each.image in lost:
+            error = ImageError("unreadable", "a symbolic link without a target; bring back the target, or remove it")
+        clip = SpooledFile.loose(each.image) if is_clip(each.key) and not error else None
+        yield Record(each.key, data.get(each.image), metadata, error, each.identity, clip=clip)
 
 
 def _sidecar(record: Record, ignored: Counter[str]) -> bytes | None:

@@ -7,6 +7,7 @@ files in place.
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from errno import ELOOP
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any, BinaryIO
@@ -39,11 +40,13 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
     """Local files: links are followed, except in circles; unreadable folders are errors; files are published whole."""
 
     def info(self, path: Any, **_: Any) -> dict[str, Any]:
-        """Return facts of a file or of a link's target; of a dangling link its own, so that reading it is an error."""
+        """Return facts of a file or of a link's target; of a link that leads nowhere its own: reading that fails."""
         name = os.fspath(path)
         try:
             facts = os.stat(name)  # noqa: PTH116  # one for each file of an archive: a Path costs more than the call
-        except FileNotFoundError:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) and error.errno != ELOOP:
+                raise
             facts = os.lstat(name)
         kind = "other"
         if S_ISREG(facts.st_mode) or S_ISLNK(facts.st_mode):

@@ -275,6 +275,11 @@ def remote(url: str) -> Any:
     return None if fs is LOCAL else fs
 
 
+def leads_nowhere(url: str) -> bool:
+    """Return whether a file is a symbolic link of this machine without a target, or one that leads in a circle."""
+    return remote(url) is None and os.path.islink(url) and not os.path.exists(url)  # noqa: PTH110, PTH114
+
+
 def version(info: dict[str, Any]) -> str:
     """Return the etag of a file, or what else changes with its content; empty where the store has neither."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
