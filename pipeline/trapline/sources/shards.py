@@ -211,7 +211,12 @@ def _base(root: str, entries: list[Entry]) -> str:
 
 def _mirrored(url: str, base: str, output: str) -> str:
     segments = filter(None, url.removeprefix(base.rstrip("/")).split("/"))
-    return store.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
+    return store.join(output, *map(_escaped, segments))
+
+
+def _escaped(segment: str) -> str:
+    """Return how a result or its folder is called: DuckDB's patterns match no name with a backslash."""
+    return _ESCAPED_SEGMENTS.get(segment, segment).replace("\\", "%5C")
 
 
 def _shortened(result: str) -> str:
