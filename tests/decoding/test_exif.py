@@ -307,4 +307,4 @@ def test_reconyx_cameras_tell_their_serial_number(photographs: Path, name: str, 
 
 
 def test_a_text_is_kept_up_to_a_thousand_characters() -> None:
-    assert exif.read(photograph({ExifTags.Base.Make: "ü" * 60_000})).camera_make == "ü" * 1000
+    assert exif.read(photograph({ExifTags.Base.Make: "owl" * 20_000})).camera_make == ("owl" * 334)[:1000]

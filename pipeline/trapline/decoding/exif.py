@@ -30,7 +30,7 @@ _MOMENT = re.compile(
 )
 _OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})", re.ASCII)
 _LARGEST_OFFSET = 14  # hours: Kiritimati
-# Characters. A driver holds the rows of a shard, and values of 60 KB in each of its pictures shrink to nothing in a zip.
+# Characters. A driver holds the rows of a shard, and values of 60 KB in each of its pictures pack into next to nothing.
 _LONGEST_TEXT = 1000
 
 # EXIF 3.0 has a type for UTF-8, which Pillow does not know: it is read as ASCII is.
