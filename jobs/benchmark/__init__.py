@@ -151,7 +151,10 @@ def clips(
 def pipeline(
     folder: Annotated[Path, Parameter(help="Photographs.")],
     *,
-    model: Annotated[str | None, Parameter(help="Checkpoint of a Hiera-Base; default: random weights.")] = None,
+    model: Annotated[
+        str | None,
+        Parameter(help="Checkpoint of a Hiera-Base; default: random weights, and classes that they tell apart."),
+    ] = None,
     small: Annotated[int, Parameter(help="Images in the small archive.")] = 16,
     large: Annotated[int, Parameter(help="Images in the large archive.")] = 64,
     rounds: Rounds = 2,
@@ -161,14 +164,17 @@ def pipeline(
     console = Console()
     images = decoding.photographs(folder)
     with TemporaryDirectory() as scratch:
-        loaded = checkpoint.load(model) if model else random_model()
-        rows = whole_runs.measure(console, images, loaded, Path(scratch), small, large, rounds)
-    table = new_table("program", "images/s", "trapline is ×", "start and end, s")
+        loaded = checkpoint.load(model) if model else whole_runs.telling_apart(random_model(), images)
+        rows, twice = whole_runs.measure(console, images, loaded, Path(scratch), small, large, rounds)
+    precisions = [f"trapline {precision} is ×" for precision in whole_runs.PRECISIONS]
+    table = new_table("program", "images/s", *precisions, "start and end, s")
     for row in rows:
-        table.add_row(row.name, f"{row.images_per_second:.2f}", row.as_fast_as, f"{row.start_seconds:.0f}")
+        table.add_row(row.name, f"{row.images_per_second:.2f}", *row.as_fast_as.values(), f"{row.start_seconds:.1f}")
     console.print(table)
     console.print(f"{small} and {large} photographs of {decoding.megapixels(images):.1f} megapixels on average.")
-    write_figures(json, "pipeline", {"rows": [asdict(row) for row in rows], "small": small, "large": large})
+    console.print(f"trapline auto computed {twice:.1%} of them twice.")
+    figures = {"rows": [asdict(row) for row in rows], "computed_twice": twice, "small": small, "large": large}
+    write_figures(json, "pipeline", figures)
     return 0
 
 
@@ -227,20 +233,29 @@ def checked(
     with console.status("drawing"):
         drawings = checked_benchmark.drawings(checked_benchmark.DRAWINGS, seed=1)
     pictures = [drawings, checked_benchmark.photographs(decoding.photographs(folder))]
-    by_kind = {each.kind: each for each in pictures}
     with console.status("training"):
         models = [checkpoint.load(path) for path in model] or [
-            checked_benchmark.trained(kind, by_kind[kind.trained_on], seed)
+            checked_benchmark.trained(kind, pictures, seed)
             for seed, kind in enumerate(checked_benchmark.NETWORKS, start=1)
         ]
     rows = list(checked_benchmark.measure(console, models, pictures, images))
-    headings = ("images", "changed by bf16", "by checked", "computed again", "|Δp| ≤", "furthest, of bound", "cosine ≥")
+    headings = (
+        "images",
+        "accuracy",
+        "changed by bf16",
+        "by checked",
+        "computed again",
+        "|Δp| ≤",
+        "furthest",
+        "cosine ≥",
+    )
     table = new_table("network", "pictures", *headings)
     for row in rows:
         table.add_row(
             row.network,
             row.pictures,
             f"{row.images:,}",
+            "-" if row.accuracy is None else f"{row.accuracy:.1%}",
             str(row.changed_by_bf16),
             str(row.changed_by_checked),
             f"{row.computed_again:.2%}",
@@ -249,6 +264,9 @@ def checked(
             f"{row.cosine:.5f}",
         )
     console.print(table)
+    console.print(
+        "furthest: of the images that bf16 changed, from the boundary, as a share of the bound.", highlight=False
+    )
     write_figures(json, "checked", {"rows": [asdict(row) for row in rows]})
     return 0
 

@@ -4,6 +4,7 @@ Both use our network, so that what differs is the way the data takes, and both d
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +34,10 @@ class Photographs(Dataset[Tensor]):
         return torch.zeros(3, *self.size, dtype=torch.uint8) if pixels is None else pixels
 
 
-def bare(model_path: str, folder: str, output: str) -> None:
+def bare(model_path: str, folder: str, output: str, precision: Literal["fp32", "bf16"]) -> None:
     """Loop over a DataLoader; the answers go into one file at the end."""
     model = checkpoint.load(model_path)
-    predictor = _predictor(model)
+    predictor = _predictor(model, precision)
     images = DataLoader(Photographs(folder, model.size), batch_size=8, num_workers=1)
     answers = [predictor(batch.numpy()) for batch in images]
     np.savez(
@@ -54,7 +55,7 @@ def naive(model_path: str, folder: str, output: str) -> None:
         def __init__(self) -> None:
             model = checkpoint.load(model_path)
             torch.set_num_threads(2)
-            self.predictor = _predictor(model)
+            self.predictor = _predictor(model, "fp32")
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             answer = self.predictor(np.ascontiguousarray(batch["image"].transpose(0, 3, 1, 2)))
@@ -66,10 +67,12 @@ def naive(model_path: str, folder: str, output: str) -> None:
     images.map_batches(Classify, batch_size=8, concurrency=1, num_cpus=0.9).write_parquet(output)
 
 
-def _predictor(model: checkpoint.Model) -> Predictor:
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
-    return Predictor(model, "cpu", "fp32", 8) if device == "cpu" else Predictor(model, "cuda", "bf16", 64)
+def _predictor(model: checkpoint.Model, precision: Literal["fp32", "bf16"]) -> Predictor:
+    if torch.cuda.is_available():
+        return Predictor(model, "cuda", precision, 64)
+    return Predictor(model, "cpu", precision, 8)
 
 
 if __name__ == "__main__":
-    {"bare": bare, "naive": naive}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., None]] = {"bare": bare, "naive": naive}
+    programs[sys.argv[1]](*sys.argv[2:])

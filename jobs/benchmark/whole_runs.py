@@ -4,26 +4,33 @@ Each runs over a small and a large archive in turn. The difference between the t
 under way; what is left of the small run is what it costs to start.
 """
 
+import copy
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
+import pyarrow.parquet as pq
+import torch
 from rich.console import Console
 
+from jobs.benchmark import decoding
 from jobs.benchmark.model import VARIANT
 from jobs.benchmark.rounds import Spread, take_turns
 from trapline.errors import UsageError
 from trapline.model import checkpoint
 from trapline.model.checkpoint import Model
+from trapline.model.predict import Predictor
 
 _SHARDS = 4
+PRECISIONS = {"auto": "trapline", "fp32": "trapline, fp32", "bf16": "trapline, bf16"}
+"""Trapline's programs by precision."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +40,19 @@ class Row:
     Attributes:
         name: of it.
         images_per_second: once under way, in the median.
-        as_fast_as: trapline's rate to its own, round by round: median, range.
+        as_fast_as: by precision of trapline, its rate to this program's, round by round: median, range.
         start_seconds: before the first image and after the last, in the median.
     """
 
     name: str
     images_per_second: float
-    as_fast_as: str
+    as_fast_as: dict[str, str]
     start_seconds: float
 
 
 def measure(
     console: Console, images: Sequence[bytes], model: Model, scratch: Path, small: int, large: int, rounds: int
-) -> list[Row]:
+) -> tuple[list[Row], float]:
     """Measure all programs, in turn.
 
     Args:
@@ -56,6 +63,9 @@ def measure(
         small: images in the small archive.
         large: in the large one.
         rounds: over both, that count.
+
+    Returns:
+        A row for each, and the share of the images that trapline's first program computed twice.
 
     Raises:
         UsageError: one of the programs failed; with its last words.
@@ -76,7 +86,7 @@ def measure(
         short, long = (timings[f"{name}, {count} images"].seconds for count in (small, large))
         return [(large - small) / (after - before) for before, after in zip(short, long, strict=True)]
 
-    ours = rates("trapline")
+    ours = {precision: rates(name) for precision, name in PRECISIONS.items()}
     rows = []
     for name in programs:
         rate = rates(name)
@@ -84,9 +94,31 @@ def measure(
             seconds - small / each
             for seconds, each in zip(timings[f"{name}, {small} images"].seconds, rate, strict=True)
         ]
-        ratio = Spread.of([mine / theirs for mine, theirs in zip(ours, rate, strict=True)])
-        rows.append(Row(name, median(rate), str(ratio), median(started)))
-    return rows
+        ratios = {
+            precision: str(Spread.of([mine / theirs for mine, theirs in zip(own, rate, strict=True)]))
+            for precision, own in ours.items()
+        }
+        rows.append(Row(name, median(rate), ratios, median(started)))
+    contenders[f"{PRECISIONS['auto']}, {large} images"]()
+    return rows, _computed_twice(scratch / "out")
+
+
+def telling_apart(model: Model, images: Sequence[bytes]) -> Model:
+    """Return a model with a classifier that gives each of some images, by the nearest embedding, a class of its own.
+
+    One that is not trained has no clear answer to any image, and `checked` would compute all of them twice.
+    """
+    predictor = Predictor(replace(model, network=copy.deepcopy(model.network)), "cpu", "fp32", 8)
+    found = torch.from_numpy(predictor(decoding.pixels(images[: len(model.classes)], model.size)).embedding).double()
+    centre = found.mean(0)
+    scale = 20 / (found - centre).square().sum(1).median()
+    network = copy.deepcopy(model.network)
+    weight, bias = (network.get_parameter(f"classifier.{name}") for name in ("weight", "bias"))
+    weight.data.zero_()
+    bias.data.fill_(-50)
+    weight.data[: len(found)] = (scale * (found - centre)).float()
+    bias.data[: len(found)] = (-scale / 2 * (found.square().sum(1) - centre.square().sum())).float()
+    return replace(model, network=network)
 
 
 def _programs(model: Path, scratch: Path) -> dict[str, Callable[[int], list[str]]]:
@@ -95,9 +127,15 @@ def _programs(model: Path, scratch: Path) -> dict[str, Callable[[int], list[str]
     classify = [python, "-m", "jobs.classify"]
     programs: dict[str, Callable[[int], list[str]]] = {
         "trapline": lambda count: [*classify, str(scratch / f"shards-{count}"), output, "--model", str(model)],
+        "trapline, fp32": lambda count: [*programs["trapline"](count), "--precision", "fp32"],
         "trapline, bf16": lambda count: [*programs["trapline"](count), "--precision", "bf16"],
-        "bare torch loop": lambda count: [*peers, "bare", str(model), str(scratch / f"images-{count}"), output],
-        "naive Ray Data": lambda count: [*peers, "naive", str(model), str(scratch / f"images-{count}"), output],
+    }
+    for precision in ("fp32", "bf16"):
+        programs[f"bare torch loop, {precision}"] = lambda count, precision=precision: [  # type: ignore[misc]
+            *peers, "bare", str(model), str(scratch / f"images-{count}"), output, precision
+        ]  # fmt: skip
+    programs |= {
+        "naive Ray Data, fp32": lambda count: [*peers, "naive", str(model), str(scratch / f"images-{count}"), output]
     }
     if find_spec("birder"):
         save = ["--save-output", "--save-embeddings", "--output-format", "parquet"]
@@ -122,6 +160,12 @@ def _run(command: Sequence[str], scratch: Path, count: int) -> Callable[[], int]
         return count
 
     return run
+
+
+def _computed_twice(output: Path) -> float:
+    """Return the share of rows in fp32, of results in which there are others."""
+    found = [row for path in output.rglob("*.parquet") for row in pq.read_table(path).column("precision").to_pylist()]
+    return found.count("fp32") / len(found) if "bf16" in found else 0.0
 
 
 def _archive(scratch: Path, images: Sequence[bytes], count: int) -> None:

@@ -42,7 +42,7 @@ class Options(BaseModel):
     precision: Annotated[Precision, MODEL] = Field(
         default="auto",
         description="bf16 keeps 8 significant bits. checked: bf16, and again in fp32 where bf16 leaves the species in "
-        "doubt. auto: as OUTPUT has it; else fp32 on CPUs, bf16 on GPUs.",
+        "doubt. auto: as OUTPUT has it; else bf16 on GPUs, checked on CPUs that multiply in bf16, fp32 on others.",
     )
     decode: Annotated[DecodeMode, MODEL] = Field(
         default="exact",

@@ -98,6 +98,14 @@ def test_columns_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
     assert table.to_pydict() == {"deploymentID": ["d1"]}
 
 
+def test_names_are_composed_and_paths_are_not(tmp_path: Path) -> None:
+    url = write(tmp_path, "site\n\nwa\u0308ld\nNA\n")
+    names = csv_input.read_names(url, ["site"])
+    assert names.to_pydict() == {"site": ["w\u00e4ld", None]}
+    assert csv_input.line(names, 0) == 3
+    assert csv_input.read(url, ["site"]).to_pydict() == {"site": ["wa\u0308ld", None]}
+
+
 @pytest.mark.parametrize(
     ("text", "want"),
     [

@@ -111,6 +111,18 @@ def test_events_without_a_single_event_are_refused(tmp_path: Path) -> None:
         event_dataset.find(f"{tmp_path}/events", found)
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_an_archive_without_any_time_has_tables_without_rows_until_it_has(reader: str, tmp_path: Path) -> None:
+    read, count = READERS[reader], []
+    for facts in ({}, {}, {"captured_at": START}, {}):
+        image = Planted("1", np.zeros(3), (0, 0), facts=facts)
+        write_result(f"{tmp_path}/results", "s3://in/x/1.tar", "x/1.tar", [image], columns("abc", 2))
+        build.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/events", Options(Gap(), ["in/{deployment}/*"]))
+        count.append([len(read(f"{tmp_path}/events/{name}")) for name in ("events", "images", "unassigned")])
+        assert len(list(tmp_path.glob("events/*/*.parquet"))) == 3
+    assert count == [[0, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 1]]
+
+
 def test_half_of_the_events_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         image = Planted("1", np.zeros(3), (0, 0), facts={"captured_at": START})

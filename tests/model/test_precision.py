@@ -31,6 +31,18 @@ def test_that_is_left_open_depends_on_the_device(model: Model) -> None:
     assert [resolve_precision("auto", device, model) for device in ("cpu", "cuda")] == ["fp32", "bf16"]
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_an_archive_is_checked_where_the_cpu_multiplies_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, model: Model, encoder: Model, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    faster = native and cpu_kernels.available()
+    assert resolve_precision("auto", "cpu", model, archive=True) == ("checked" if faster else "fp32")
+    assert resolve_precision("auto", "cpu", encoder, archive=True) == "fp32"
+    assert resolve_precision("auto", "cuda", model, archive=True) == "bf16"
+
+
 def test_checked_needs_classes(encoder: Model) -> None:
     with pytest.raises(UsageError, match=r"--precision checked: .* has no classes to be checked; choose fp32 or bf16"):
         resolve_precision("checked", "cpu", encoder)

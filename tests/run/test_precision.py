@@ -44,7 +44,7 @@ def settled(asked: Any, model: Model, output: Path) -> tuple[str, float | None]:
 
 
 def test_in_an_empty_output_it_is_that_of_the_processor_or_what_was_asked_for(model: Model, tmp_path: Path) -> None:
-    assert settled("auto", model, tmp_path)[0] == resolve_precision("auto", "cpu", model)
+    assert settled("auto", model, tmp_path)[0] == resolve_precision("auto", "cpu", model, archive=True)
     assert settled("fp32", model, tmp_path) == ("fp32", None)
     assert settled("bf16", model, tmp_path) == ("bf16", None)
     assert settled("checked", model, tmp_path) == ("checked", measure_bound(model))
@@ -74,4 +74,4 @@ def test_results_of_another_model_do_not_count(model: Model, tiny_model: Path, t
     larger = checkpoint.load(str(tiny_model), size=(96, 96))
     result(tmp_path, "a.tar", larger, "checked", 64.0)
     assert settled("checked", model, tmp_path) == ("checked", measure_bound(model))
-    assert settled("auto", model, tmp_path)[0] == resolve_precision("auto", "cpu", model)
+    assert settled("auto", model, tmp_path)[0] == resolve_precision("auto", "cpu", model, archive=True)

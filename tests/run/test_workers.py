@@ -13,6 +13,7 @@ from tests.support.archives import pictures, write_tar
 from trapline.config import RunConfig
 from trapline.errors import CheckpointError, FatalError
 from trapline.model import checkpoint
+from trapline.model.precision import Computed
 from trapline.run.job import Job, columns_of
 from trapline.run.messages import DecodedChunk, Failure, NotStarted, PredictedChunk, Task, WorkerNote
 from trapline.run.packing import unpack
@@ -66,6 +67,23 @@ def test_what_a_person_should_know_travels_behind_the_chunks_once(
     *_, note = unpack(actor(chunks))
     assert note == WorkerNote("slow today")
     assert len(list(unpack(actor(chunks)))) == 2
+
+
+@pytest.mark.parametrize(("precision", "native", "noted"), [("fp32", False, 0), ("bf16", True, 0), ("bf16", False, 1)])
+def test_a_processor_that_emulates_bf16_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    job: Job,
+    tiny_model: Path,
+    shard: Shard,
+    precision: Computed,
+    native: bool,
+    noted: int,
+) -> None:
+    monkeypatch.setattr("trapline.run.workers.multiplies_in_bf16", lambda device: native)
+    actor = PredictorActor(replace(job, precision=precision), lambda: checkpoint.load(str(tiny_model)))
+    notes = [item.text for item in unpack(actor(read(job, shard))) if isinstance(item, WorkerNote)]
+    assert len(notes) == noted
+    assert all("does not multiply in bf16" in note for note in notes)
 
 
 def test_two_calls_at_once_predict_what_they_would_in_turn(job: Job, shard: Shard, model: checkpoint.Model) -> None:

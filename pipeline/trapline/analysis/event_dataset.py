@@ -51,7 +51,7 @@ class EventFiles:
 
 
 def table_url(folder: str, table: str, deployment: str) -> str:
-    """Return where the file of a deployment belongs.
+    """Return where the file of a deployment belongs; of the name "", the file without rows where there is no event.
 
     The name is readable and has no `=`, `_` or `.` at its start, which readers take for a partition or skip; the digest
     keeps apart what differs in other characters only, also where a file system ignores case.
@@ -94,7 +94,7 @@ def find(folder: str, results: Results) -> EventFiles:
         _below(known, store.join(folder, table)) for table in (EVENTS, IMAGES, UNASSIGNED, DEPLOYMENTS)
     )
     found = EventFiles(events, images, unassigned, deployments, last.fingerprint)
-    if not found.events:
+    if not any(known[url].rows for url in found.events):
         raise UsageError(
             f"{folder}: every image is in `{UNASSIGNED}`, and none in an event; its column `reason` says why"
         )

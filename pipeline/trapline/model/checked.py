@@ -19,9 +19,6 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
-# Times as far as any image was carried that has been computed in both ways, the bound must be.
-_ROOM = 1.25
-
 # Images of a pass in float32 on a GPU: there are few in a batch, and shorter passes would leave most of it idle.
 _GPU_PASS = 16
 
@@ -87,7 +84,7 @@ class CheckedPredictor:
         """Predict for pixels uint8 [N, 3, H, W], N at least 1.
 
         The images that are computed again show how far bfloat16 is off, on the very images of the archive: where that
-        is too close to the bound, the bound is widened for them and all later ones.
+        is further than the bound, the bound is widened for them and all later ones.
 
         Raises:
             FatalError: the device has no memory for even one image.
@@ -107,8 +104,8 @@ class CheckedPredictor:
         return whole
 
     def _learn(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> None:
-        """Widen the bound where bfloat16 carried images, computed in both ways, further than it leaves room for."""
-        needed = _ROOM * self._moved(fast, exact)
+        """Widen the bound to where bfloat16 carried images that were computed in both ways."""
+        needed = self._moved(fast, exact)
         with self._learning:
             if needed <= self.bound:
                 return
@@ -116,8 +113,8 @@ class CheckedPredictor:
             first, self._noted = not self._noted, True
         if first:
             self._note(
-                f"--precision checked: bf16 rounds these images more than the model's bound has room for ({needed:.2g} "
-                f"instead of {self.planned:.2g}): more of them are computed twice, to be safe"
+                f"--precision checked: bf16 rounds these images more than the pictures on which the model's bound was "
+                f"measured ({needed:.2g} instead of {self.planned:.2g}): more of them are computed twice, to be safe"
             )
 
     def distances(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

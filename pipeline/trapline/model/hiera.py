@@ -107,14 +107,14 @@ class Hiera(nn.Module):
         if not set(stages) <= set(STAGES):
             raise ValueError(f"no such stage in {list(stages)}: choose from {', '.join(STAGES)}")
 
-        tokens = _unroll(self.stem(x)) + self._position()
+        # The stem and the head may be kept in a finer precision than the body; each takes its input in its own.
+        tokens = (_unroll(self.stem(x)) + self._position()).to(next(self.body.parameters()).dtype)
         features = {}
         for name, stage in self.body.named_children():
             tokens = stage(tokens)
             if name in stages:
                 features[name] = _reroll(tokens, self.size)
 
-        # A head may be kept in a finer precision than the body; it takes the tokens in its own.
         embedding = self.features(tokens.flatten(1, 2).to(next(self.features.parameters()).dtype))
         return Output(self.classify(embedding), embedding, features)
 
@@ -154,11 +154,12 @@ class Hiera(nn.Module):
         return self._constant_position
 
     def _compute_position(self) -> Tensor:
+        dtype = self.get_parameter("stem.proj.weight").dtype
         if self.pos_embed_win is None:
-            return _unroll(self._position_table())
+            return _unroll(self._position_table()).to(dtype)
         windows = [side // (PATCH * WINDOW) for side in self.size]
         position = _interpolate(self.pos_embed, self.size, PATCH) + self.pos_embed_win.tile(windows)
-        return _unroll(position).to(self.pos_embed.dtype)
+        return _unroll(position).to(dtype)
 
     def _position_table(self) -> Tensor:
         """Return the plain position embedding as a map, [1, C, H / 4, W / 4]."""

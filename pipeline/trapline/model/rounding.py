@@ -11,7 +11,9 @@ from trapline.model.boundaries import Boundaries
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 
-IMAGES = 32
+# Pictures to measure on: the larger they are, the fewer show what is typical, and the longer each takes.
+_MOST, _LEAST = 32, 8
+_PIXELS = _MOST * 128 * 128
 
 # Blocks of so many pixels on a side get a random shade each, on top of each other, the larger the blocks the more.
 _BLOCKS = {32: 48, 16: 36, 8: 24, 4: 16, 2: 10, 1: 6}
@@ -24,17 +26,21 @@ _BRIGHTNESSES = (48, 88, 128, 178)
 # Times the typical rounding. Of 10,240 drawings and photographs in two trained networks, three were carried more than
 # six times as far as is typical, and of those near a boundary none more than 5.9 times. What is typical of
 # pictures like those of the training was 0.6 to 1.1 times what is of made-up ones (four networks), of others up to 1.4.
-FACTOR = 6.0
+FACTOR = 8.0
 _STEPS_PER_DOUBLING = 4
 
 
 def measure_bound(model: Model) -> float:
-    """Return the bound of a model for `CheckedPredictor`: `IMAGES` pictures in each precision, on the CPU.
+    """Return the bound of a model for `CheckedPredictor`; it takes 8 to 32 pictures in each precision, on the CPU.
 
     Args:
         model: with at least two classes; it is left as it is.
     """
-    return rounded_up(FACTOR * typical_rounding(model, made_up_pictures(IMAGES, model.size)))
+    return rounded_up(FACTOR * typical_rounding(model, made_up_pictures(_pictures(model.size), model.size)))
+
+
+def _pictures(size: tuple[int, int]) -> int:
+    return min(_MOST, max(_LEAST, _PIXELS // (size[0] * size[1])))
 
 
 def typical_rounding(model: Model, pixels: npt.NDArray[np.uint8]) -> float:

@@ -39,7 +39,7 @@ def settle(
             return "checked", float(facts["checked_bound"])
         if facts["precision"] in ("fp32", "bf16"):
             return facts["precision"], None
-    precision = resolve_precision(asked, device, model)
+    precision = resolve_precision(asked, device, model, archive=True)
     return precision, measure_bound(model) if precision == "checked" else None
 
 

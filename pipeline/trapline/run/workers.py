@@ -6,6 +6,7 @@ imported by every worker process, so it imports no more than they need.
 
 import os
 import pickle
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from trapline.errors import FatalError, TransientError, TraplineError, in_one_li
 from trapline.model.checked import predictor
 from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
+from trapline.model.precision import multiplies_in_bf16
 from trapline.results.clip_pooling import sum_frames
 from trapline.results.footer import find
 from trapline.results.rows import with_predictions
@@ -140,6 +142,11 @@ class PredictorActor:
         self._ending = Lock()
         try:
             self._note_restarts(lost.earlier() if lost else [])
+            if job.precision != "fp32" and not multiplies_in_bf16(job.device):
+                self.notes.put(
+                    f"{platform.node()}: its processor does not multiply in bf16, and takes longer for --precision "
+                    f"{job.precision} than for fp32: use machines of one kind, or fp32 and another OUTPUT"
+                )
             self.predictor = predictor(
                 load(), job.device, job.precision, job.batch_size, stages, self.notes.put, bound=job.bound
             )

@@ -45,7 +45,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     fields, missing = standard["fields"], {*standard["missingValues"]}
     required = [field["name"].lower() for field in fields if field["constraints"]["required"]]
     optional = [field["name"].lower() for field in fields if field["name"].lower() not in required]
-    rows = csv_input.read(url, required, [*optional, "timezone"]).to_pylist()
+    rows = csv_input.read_names(url, required, [*optional, "timezone"]).to_pylist()
     deployment_periods.refuse_repeated((row["deploymentid"] for row in rows), url)
     names = [*(field["name"] for field in fields), "timezone"]
     columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}
@@ -56,7 +56,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     zone = f"coalesce(timezone, {literal(timezone or '')})"
     connection.execute(f"""
         create or replace temp table zoned as
-        select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone,
+        select *, regexp_replace({zone}, '^[+-]', 'GMT\\0') as zone,
             regexp_full_match(deploymentEnd, '{_DAY}') as whole_day
         from given""")
     _check_zones(connection, url)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables
 from trapline.analysis.dataset import Results
 from trapline.analysis.events import corrections, sessions
-from trapline.analysis.events.event_tables import MOMENT, NARROW_ROWS, Deployment, EventTables
+from trapline.analysis.events.event_tables import IMAGE_SCHEMA, MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
 from trapline.analysis.sql import connect, icu_name, stream, translated
 from trapline.analysis.tables import Origin
@@ -145,7 +145,9 @@ class _Builder:
         account, files = self._look()
         unassigned = event_dataset.unassigned_url(self.output)
         periods = event_dataset.deployments_url(self.output)
-        wanted = {url for name in files for url in self._urls(name)} | ({periods} if self.placing.periods else set())
+        # Without any event the tables have no rows, but they are there.
+        wanted = {url for name in files or [""] for url in self._urls(name)}
+        wanted |= {periods} if self.placing.periods else set()
         for url in sorted(wanted | {unassigned}):
             if url in known and known[url] is None:
                 raise OutputConflict(f"{url}: not written by `trapline events`, and in the way; move it")
@@ -154,7 +156,7 @@ class _Builder:
         # Before anything is written: an image would be in two events. And first of all the table that readers judge the
         # others by, or they would take what is left for all events.
         for url, table in sorted(existing.items(), key=lambda each: (each[0] != unassigned, each[0])):
-            if table.fingerprint != self.fingerprint or (table.part and url not in wanted):
+            if table.fingerprint != self.fingerprint or url not in wanted | {unassigned}:
                 store.remove(url)
         done = {name for name in files if self._is_done(name, files[name], existing)}
         account.unchanged = len(done)
@@ -167,6 +169,8 @@ class _Builder:
             raise TransientError(
                 f"{len(self.unfinished):,} deployments have no events yet, such as {self.unfinished[0]}; run it again"
             )
+        if not files:
+            self._write_empty()
         there = periods in existing and existing[periods].fingerprint == self.fingerprint
         self._write_deployments(periods, there)
         self._write_unassigned(unassigned, existing.get(unassigned))
@@ -230,6 +234,11 @@ class _Builder:
         identity = self._identity(files)
         tables = [existing.get(url) for url in self._urls(name)]
         return all(table is not None and table.made(self.fingerprint, identity) for table in tables)
+
+    def _write_empty(self) -> None:
+        origin = Origin(self.fingerprint, "")
+        for url, schema in zip(self._urls(""), (self._tables().schema, IMAGE_SCHEMA), strict=True):
+            tables.publish(url, schema, (), origin, self.scratch)
 
     def _write_deployments(self, url: str, there: bool) -> None:
         if self.placing.periods and not there:
