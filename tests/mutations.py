@@ -55,7 +55,8 @@ class Mutation:
 
 MUTATIONS = [
     # No wait without an end.
-    Mutation("s3-deadline", "storage/s3.py", "with_deadline(client._make_api_call)", "client._make_api_call",
+    Mutation("s3-deadline", "storage/s3.py", "with_deadline(as_asked(client._make_api_call))",
+             "as_asked(client._make_api_call)",
              "tests/storage/test_deadlines.py -k 'request_ends and put' --timeout 20"),
     Mutation("http-deadline", "storage/filesystems.py", "return _watched(fs), path", "return fs, path",
              "tests/storage/test_watched_loop.py -k 'server_ends and stat' --timeout 20"),
@@ -67,6 +68,19 @@ MUTATIONS = [
              "tests/storage/test_retry.py"),
     Mutation("what-cannot-be-cancelled", "storage/deadlines.py", "wait([future], seconds)", "wait([future])",
              "tests/storage/test_deadlines.py -k left_behind --timeout 20"),
+    Mutation("listing-in-a-circle", "storage/s3.py", "without_repetition(super()._iterdir(*args, **options))",
+             "super()._iterdir(*args, **options)", "tests/storage/test_answers.py -k circle --timeout 20"),
+    Mutation("page-that-leads-to-itself", "storage/answers.py", "if token and token ==", "if False and token ==",
+             "tests/storage/test_answers.py -k circle --timeout 20"),
+    # Bytes are those that were asked for.
+    Mutation("ranges-of-s3", "storage/answers.py", "if first != int(asked_for[1]) or not", "if False and not",
+             "tests/storage/test_answers.py"),
+    Mutation("length-of-a-body", "storage/answers.py", "    if size is None and self._length is not None and", "    if False and",
+             "tests/storage/test_answers.py"),
+    Mutation("length-of-a-file", "storage/store.py", "    if len(data) == size:\n", "    if True:\n",
+             "tests/storage/test_answers.py"),
+    Mutation("result-replaced-since", "results/footer.py", "    if now.identity != entry.identity:\n", "    if False:\n",
+             "tests/results/test_footer.py"),
     # A second opinion.
     Mutation("second-reading", "run/chunks.py", "twice = is_worthwhile(shard)", "twice = False",
              "tests/run/test_second_readings.py"),
@@ -117,7 +131,7 @@ MUTATIONS = [
              "tests/sources/test_records.py tests/sources/test_limits.py"),
     Mutation("sidecar-in-a-column", "sources/records.py", "if metadata and len(metadata) > limits.MAX_SIDECAR_BYTES:",
              "if False:", "tests/sources/test_records.py tests/sources/test_limits.py"),
-    Mutation("sidecar-beside-an-image", "sources/records.py",
+    Mutation("sidecar-beside-an-image", "sources/loose_images.py",
              "if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}", "if each.sidecar}",
              "tests/sources/test_records.py"),
     Mutation("frames-of-a-shard", "run/chunks.py", "if parts and self._parts > _MAX_PARTS:", "if False:",

@@ -240,3 +240,12 @@ class TestZerosWithinTheScan:
         assert bytes(64) in encoded(
             Image.new("L", (1600, 1200), 99), "JPEG", optimize=True
         )  # which the test above needs
+
+
+def test_segments_without_number_cost_no_time() -> None:
+    sound = jpeg(1)
+    data = sound[:2] + b"\xff\xe1\0\2" * 300_000 + sound[2:]
+    before, after = read_header(sound), read_header(data)
+    assert len(after.applications) == 300_000  # which took hours where each made a longer tuple
+    assert before.scan is not None
+    assert after.scan == before.scan + 4 * 300_000

@@ -45,6 +45,16 @@ class TestReadFooter:
         with pytest.raises(StorageError, match=r"0007\.tar\.parquet: not found"):
             read_footer(entry)
 
+    @pytest.mark.parametrize(("before", "after"), [(3, 3000), (3000, 3)])
+    def test_reads_a_result_that_was_replaced_since_it_was_listed(
+        self, before: int, after: int, tmp_path: Path
+    ) -> None:
+        ours = shard(str(tmp_path))
+        commit([chunk(ours, images=before)], COLUMNS, MARK)
+        entry = store.stat(ours.output)
+        footer = commit([chunk(ours, images=after)], COLUMNS, MARK)
+        assert read_footer(entry) == footer
+
     def test_reads_a_footer_longer_than_the_first_request(self, tmp_path: Path) -> None:
         ours = shard(str(tmp_path))
         footer = replace(

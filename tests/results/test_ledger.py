@@ -17,7 +17,7 @@ from trapline.results.footer import Footer
 from trapline.results.layout import SIDE_FOLDER, ledger_cache
 from trapline.results.ledger import Result, plan, remember, survey
 from trapline.run.writer import commit
-from trapline.sources.shards import Shard
+from trapline.sources.shards import Shard, shortened
 from trapline.storage import local, store
 from trapline.storage.filesystems import resolve
 
@@ -116,6 +116,16 @@ class TestPlanOnConflict:
         now = replace(before, output=f"{tmp_path}/a.tar.parquet")
         with pytest.raises(OutputConflict, match=r"cam1/a\.tar\.parquet: holds the rows of .*a second time in .*INPUT"):
             plan([now], str(tmp_path), MARK, replace=may_replace)
+
+    @pytest.mark.parametrize("may_replace", [False, True])
+    def test_a_result_whose_name_an_earlier_version_did_not_shorten_is_to_be_moved(self, may_replace: bool) -> None:
+        before = shard("s3://b/out", f"{'n' * 250}.tar")
+        now = replace(before, output=shortened(before.output))
+        old = Result(before.output, "1-e", before.uri, before.identity, MARK.digest, ok=3)
+        with pytest.raises(OutputConflict) as caught:
+            plan([now], "s3://b/out", MARK, may_replace, [old])
+        assert str(caught.value).endswith(f"; move it to {now.output}")
+        assert plan([now], "s3://b/out", MARK, may_replace, [replace(old, url=now.output)]).todo == []
 
     @pytest.mark.parametrize("may_replace", [False, True])
     def test_rows_of_another_shard_are_never_in_the_way_of_ours(self, tmp_path: Path, may_replace: bool) -> None:

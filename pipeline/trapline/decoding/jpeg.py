@@ -90,13 +90,14 @@ class Header:
 def read_header(data: bytes) -> Header:
     """Return what the segments before the first scan say; never raises, however damaged they are."""
     header = Header()
+    applications: list[int] = []
     at = 2
     while found := _MARKER.search(data, at):
         at, marker = found.end(), data[found.end() - 1]
         if marker in _ALONE:
             continue
         if marker in (_EOI, _SOI):
-            return header
+            return replace(header, applications=tuple(applications))
         length = max(int.from_bytes(data[at : at + 2], "big"), 2)
         if at + length > len(data):
             break
@@ -115,11 +116,12 @@ def read_header(data: bytes) -> Header:
             first = _first_symbol(data[at + 2 : at + length])
             header = header if first is None else replace(header, zeros_end_blocks=first == _END_OF_BLOCK)
         elif marker == _APP1:
-            header = replace(header, applications=(*header.applications, at - 1))
+            applications.append(at - 1)
         elif marker == _SOS:
-            return replace(header, scan=at + length, channels_in_scan=data[at + 2] if length > 2 else 0)
+            channels = data[at + 2] if length > 2 else 0
+            return replace(header, scan=at + length, channels_in_scan=channels, applications=tuple(applications))
         at += length
-    return replace(header, ended=True)
+    return replace(header, ended=True, applications=tuple(applications))
 
 
 def _first_symbol(tables: bytes) -> int | None:

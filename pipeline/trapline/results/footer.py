@@ -120,9 +120,26 @@ def read_footer(entry: Entry) -> Footer | None:
 def read_metadata(entry: Entry) -> pq.FileMetaData | None:
     """Return what the footer of a Parquet file holds; None where the file is none, or is damaged.
 
+    A file that another run has replaced since it was listed is read as it is now.
+
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    trouble = None
+    try:
+        if found := _read_metadata(entry):
+            return found
+    except TransientError as error:
+        trouble = error
+    now = store.stat(entry.url)
+    if now.identity != entry.identity:
+        return _read_metadata(now)
+    if trouble:
+        raise trouble
+    return None
+
+
+def _read_metadata(entry: Entry) -> pq.FileMetaData | None:
     end = store.read_end(entry, _FOOTER_BYTES)
     length = int.from_bytes(end[-8:-4], "little") + 8
     if not end.endswith(_MAGIC) or length > entry.size:

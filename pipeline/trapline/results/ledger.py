@@ -17,7 +17,7 @@ from trapline.errors import OutputConflict
 from trapline.results import footer, layout
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer
-from trapline.sources.shards import Shard
+from trapline.sources.shards import Shard, shortened
 from trapline.storage import store
 from trapline.storage.local import is_temporary
 from trapline.storage.store import Entry
@@ -187,6 +187,11 @@ def _refuse_second_copies(shards: Sequence[Shard], results: Sequence[Result], ou
     name = {shard.uri: shard.output for shard in shards}
     for result in results:
         if result.shard in name and name[result.shard] != result.url:
+            if name[result.shard] == shortened(result.url):  # an object store takes names of more than 255 bytes
+                raise OutputConflict(
+                    f"{result.url}: an earlier version gave the result of {result.shard} this name, which is too long "
+                    f"for file systems; move it to {name[result.shard]}"
+                )
             raise OutputConflict(
                 f"{result.url}: holds the rows of {result.shard}, which would stand a second time in "
                 f"{name[result.shard]}; give INPUT as it was given before, or choose another OUTPUT than {output}"

@@ -182,7 +182,7 @@ def _shards(
         if found := junk(f"{folder.removeprefix(above)}/"):
             count_ignored(ignored, found)
         elif (kind := shard_format(name)) and not junk(name):
-            result = _shortened(f"{_mirrored(entry.url, base, output)}.parquet")
+            result = shortened(f"{_mirrored(entry.url, base, output)}.parquet")
             yield Shard(entry.url, kind, entry.size, entry.identity, result, entry.arrived, column)
         else:
             folders[folder].append(entry)
@@ -219,7 +219,7 @@ def _escaped(segment: str) -> str:
     return _ESCAPED_SEGMENTS.get(segment, segment).replace("\\", "%5C")
 
 
-def _shortened(result: str) -> str:
+def shortened(result: str) -> str:
     """Return the URL of a result, whose name is replaced by its beginning and a digest where it is too long."""
     folder, _, name = result.rpartition("/")
     data = name.encode(errors="surrogateescape")
