@@ -12,6 +12,7 @@ import torch
 from tests.support.archives import jpeg
 from tests.support.bad_decoder import CRASH, HANG, STARVE, bmp, write_saboteur
 from tests.support.checkout import ROOT
+from trapline.decoding.clips import ClipFile
 from trapline.decoding.decode import decode
 from trapline.decoding.sandbox import Sandbox
 
@@ -27,6 +28,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         sandbox = Sandbox()
         yield sandbox
         sandbox.close()
+
+
+@LINUX
+def test_a_clip_whose_file_cannot_be_read_is_no_crash(sandbox: Sandbox) -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        sandbox(ClipFile("/proc/self/mem", b""), SIZE)  # what is not mapped there gives the error of a broken disk
 
 
 def test_what_comes_out_of_the_sandbox_is_what_decode_gives(sandbox: Sandbox) -> None:

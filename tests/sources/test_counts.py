@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.archives import write_folder, write_parquet, write_tar, write_zip
-from tests.support.reading import read_sound, shard_of
+from tests.support.reading import read_sound, shard_of, zip_bytes
 from trapline.sources.counts import count_images
 
 MEMBERS = {f"{number}.jpg": bytes([number]) * 700 for number in range(6)}
@@ -72,5 +72,11 @@ def test_what_it_cannot_read_it_does_not_count(tmp_path: Path) -> None:
     for name in ("a.tar.gz", "a.zip", "a.parquet"):
         (tmp_path / name).write_bytes(b"\x1f\x8bPK")
         assert count_images(shard_of(tmp_path / name)) is None
+    empty = zip_bytes({})
+    with_empty = zip_bytes({"a.jpg": b"x"}, edit=lambda archive: setattr(archive, "comment", empty))
+    (tmp_path / "c.zip").write_bytes(with_empty)
+    assert count_images(shard_of(tmp_path / "c.zip")) is None
+    (tmp_path / "d.zip").write_bytes(empty)
+    assert count_images(shard_of(tmp_path / "d.zip")) == 0
     pq.write_table(pa.table({"n": [1]}), tmp_path / "b.parquet")
     assert count_images(shard_of(tmp_path / "b.parquet")) == 1

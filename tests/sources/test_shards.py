@@ -1,6 +1,9 @@
 from collections import Counter
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.archives import write_folder, write_tar
@@ -179,6 +182,20 @@ def test_no_key_leads_out_of_the_output(output: str) -> None:
     store.put(key, b"x")
     store.put("memory://bucket/x//b.tar", b"x")
     assert outputs(["memory://bucket/x"], output) == ["%2E%2E/%2E%2E/%2E%2E/etc/%2E/a.tar.parquet", "b.tar.parquet"]
+
+
+def test_results_have_names_that_the_patterns_of_duckdb_match(tmp_path: Path) -> None:
+    """Its `**` skips whatever has a backslash in its name."""
+    for name in ("a\\b/1.jpg", "c/d\\e.tar", "f*?/g{h,i}.tar"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    results = [Path(shard.output) for shard in discover([str(tmp_path / "in")], str(tmp_path / "out")).shards]
+    for path in results:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"n": [1]}), path)
+    assert len({*results}) == 3
+    assert duckdb.execute(f"SELECT sum(n) FROM '{tmp_path}/out/**/*.parquet'").fetchone() == (3,)
 
 
 @pytest.mark.parametrize("folder", ["one/", "two/cam/", "three/cam//"])

@@ -10,12 +10,10 @@ from threading import Event
 import fsspec.asyn
 import pytest
 
-from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, BrokenServer, Fault, at_once, broken_server
+from tests.support.broken_answers import MISDEEDS, OBJECT, PHASES, VERBS, BrokenServer, Fault, at_once, broken_s3
 from trapline.errors import StorageError, TransientError
 from trapline.storage import deadlines, retry, store
-from trapline.storage import s3 as s3_storage
 from trapline.storage.deadlines import DeadlineError, in_time
-from trapline.storage.s3 import S3Files
 
 # Long enough for 18 requests and their answers on a busy machine, short enough for two tries.
 SHORT = 0.5
@@ -33,16 +31,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[BrokenServer]:
-    """The broken server, to which `s3://` leads; its client is kept, since making one takes half a second."""
-    with broken_server() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setitem(s3_storage.OPTIONS["config_kwargs"], "retries", {"mode": "standard", "total_max_attempts": 1})
-        S3Files.clear_instance_cache()
+    with broken_s3() as server:
         yield server
-    S3Files.clear_instance_cache()
 
 
 @pytest.fixture

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Literal
 
+import pytest
+
+from trapline.storage import s3
+
 LOOPBACK = "127.0.0.1"
 OBJECT = bytes(range(256)) * 40
 _DATE = "Wed, 01 Jul 2026 10:00:00 GMT"
@@ -70,13 +74,15 @@ class BrokenServer:
     """The server; `faults` may be set at any time, and apply to requests from then on.
 
     `pause` is the number of seconds that it waits after each MiB of a body that it receives; `status` is answered to
-    all requests, where it is set.
+    all requests, where it is set; `answer` returns the whole answer to a request, after which the connection is closed,
+    or None for a sound one.
     """
 
     endpoint: str
     faults: list[Fault] = field(default_factory=list)
     pause: float = 0
     status: str | None = None
+    answer: Callable[[str], bytes | None] | None = None
 
 
 @contextmanager
@@ -106,6 +112,20 @@ def broken_server() -> Iterator[BrokenServer]:
         thread.join()
         for connection in connections:
             connection.close()
+
+
+@contextmanager
+def broken_s3() -> Iterator[BrokenServer]:
+    """Run the server, to which `s3://` leads; its client is kept, since making one takes half a second."""
+    with broken_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setitem(s3.OPTIONS["config_kwargs"], "retries", {"mode": "standard", "total_max_attempts": 1})
+        s3.S3Files.clear_instance_cache()
+        yield server
+    s3.S3Files.clear_instance_cache()
 
 
 def at_once(check: Callable[[Fault], None], faults: list[Fault]) -> None:
@@ -140,6 +160,10 @@ def _serve(server: BrokenServer, connection: socket.socket, ended: Event) -> Non
             while left > 0 and (piece := stream.read(min(left, 2**20))):
                 left -= len(piece)
                 ended.wait(server.pause)
+            if server.answer and (whole := server.answer(request)):
+                connection.sendall(whole)
+                connection.shutdown(socket.SHUT_RDWR)
+                return
             status, headers, body = (server.status, "", b"") if server.status else _answer(request)
             head = f"HTTP/1.1 {status}\r\n{headers}".encode()
             if fault and fault.phase in ("chunk header", "body"):

@@ -26,6 +26,7 @@ from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
 from trapline.decoding.frame_times import FrameClock
 from trapline.decoding.sampling import Sampling, Still
+from trapline.decoding.watched_file import WatchedFile
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ def decode(
 
     Raises:
         MemoryError: there is not enough.
+        OSError: the file cannot be read, which says nothing of the clip.
     """
+    import av
+
     facts = ClipFacts("failed", None, clip.content_sha256, format=container.name, media_type="video")
     pictures: list[torch.Tensor] = []
     error: str | None = None
@@ -112,9 +116,10 @@ def decode(
     except Exception as refusal:  # FFmpeg's errors are of many classes
         if is_out_of_memory(refusal):
             raise MemoryError from refusal
-        with suppress(OSError):
-            if containers.breaks_off(clip.path, container):
-                error = "truncated: the file breaks off, and no part of it can be decoded"
+        if isinstance(refusal, OSError) and not isinstance(refusal, av.FFmpegError):
+            raise
+        if containers.breaks_off(clip.path, container):
+            error = "truncated: the file breaks off, and no part of it can be decoded"
         error = error or f"corrupt: the container is damaged ({in_one_line(refusal)})"
     status: Any = "failed" if not pictures else "salvaged" if error else "ok"
     return torch.stack(pictures) if pictures else None, replace(facts, status=status, error=error)
@@ -171,11 +176,12 @@ class _Reading:
         """Open the file; gives the container and its video."""
         import av  # 0.1 s, and of use for clips only
 
-        # No other protocol, so that a container cannot make FFmpeg open what it names.
-        options = {"protocol_whitelist": "file"}
-        with av.open(
-            f"file:{self._path}", format=self._container.demuxer, options=options, metadata_errors="replace"
-        ) as opened:
+        # Without any protocol, so that a container cannot make FFmpeg open what it names.
+        options, demuxer = {"protocol_whitelist": "none"}, self._container.demuxer
+        with (
+            WatchedFile(self._path) as file,
+            av.open(file, format=demuxer, options=options, metadata_errors="replace") as opened,
+        ):
             streams = [
                 each for each in opened.streams.video if not each.disposition & av.stream.Disposition.attached_pic
             ]

@@ -102,6 +102,7 @@ class Sandbox:
 
     Raises (when called):
         TransientError: no child process starts.
+        OSError: the file of a clip cannot be read.
     """
 
     def __init__(
@@ -134,10 +135,13 @@ class Sandbox:
                 if not self._pipe.poll(timeout):
                     error = f"timeout: not decoded after {timeout:g} s"
                     break
-                pixels, facts = self._pipe.recv()
+                answer = self._pipe.recv()
             except (EOFError, OSError):
                 error = f"crashed: the decoder crashed ({_cause(self.close())})"
             else:
+                if isinstance(answer, OSError):
+                    raise answer
+                pixels, facts = answer
                 return None if pixels is None else torch.from_numpy(pixels), facts
         self.close()
         return None, _failed(data, error)
@@ -184,6 +188,9 @@ def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
         except MemoryError:
             error = f"out_of_memory: decoding it takes more than {MEMORY >> 30} GiB, or than there is"
             pixels, facts = None, _failed(data, error)
+        except OSError as error:
+            pipe.send(error)
+            continue
         pipe.send((None if pixels is None else np.asarray(pixels), facts))
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from trapline import __version__
 from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
+from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -64,6 +65,16 @@ class Footer:
     frames: int = 0
     unmatched: int = 0
 
+    @property
+    def has_clips(self) -> bool:
+        """Return whether the shard holds clips, also such as were left out or taken for bad images (`--no-video`)."""
+        return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
+
+    @property
+    def depends_on(self) -> Fingerprint:
+        """Return what the rows depend on: the fingerprint, but without clips not the options for these."""
+        return self.fingerprint if self.has_clips else self.fingerprint.without_clips()
+
     def to_metadata(self) -> dict[str, str]:
         """Return the key-value metadata of a Parquet file."""
         plain = {name: value for name, value in asdict(self).items() if name != "fingerprint"}
@@ -109,9 +120,26 @@ def read_footer(entry: Entry) -> Footer | None:
 def read_metadata(entry: Entry) -> pq.FileMetaData | None:
     """Return what the footer of a Parquet file holds; None where the file is none, or is damaged.
 
+    A file that another run has replaced since it was listed is read as it is now.
+
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
+    trouble = None
+    try:
+        if found := _read_metadata(entry):
+            return found
+    except TransientError as error:
+        trouble = error
+    now = store.stat(entry.url)
+    if now.identity != entry.identity:
+        return _read_metadata(now)
+    if trouble:
+        raise trouble
+    return None
+
+
+def _read_metadata(entry: Entry) -> pq.FileMetaData | None:
     end = store.read_end(entry, _FOOTER_BYTES)
     length = int.from_bytes(end[-8:-4], "little") + 8
     if not end.endswith(_MAGIC) or length > entry.size:

@@ -21,6 +21,7 @@ _BLOCK = 512
 # What tars mark as no file: links, devices, folders, headers of headers, GNU's, Solaris's and star's own.
 _TYPES_WITHOUT_ROW = b"23456" + b"gK" + b"DNV" + b"AEI"
 _MAX_NAME_BYTES = 2**18
+_EMPTY_ZIP_BYTES = 22
 _TYPES_OF_NO_FILE = (0x4, 0xA)  # of zips: folder, symbolic link
 _PAX_FIELD = re.compile(rb"(?s)\d+ (path|size)=(.*?)\n")
 
@@ -50,7 +51,10 @@ def _gives_row(name: str, shard: Shard) -> bool:
 
 
 def _zip_names(stream: IO[bytes]) -> Iterator[str]:
-    for info in zipfile.ZipFile(stream).infolist():
+    infos = zipfile.ZipFile(stream).infolist()
+    if not infos and stream.seek(0, 2) > _EMPTY_ZIP_BYTES:  # an empty archive in the comment, as `zipfile` takes it
+        raise ValueError
+    for info in infos:
         if not info.is_dir() and info.external_attr >> 28 not in _TYPES_OF_NO_FILE:
             yield info.filename
 

@@ -81,7 +81,7 @@ def _loose(entries: list[Entry], keys: Collection[str]) -> Iterator[Found]:
         key = unique_key(name, seen)
         if key in keys and not limits.image_error(entry.size, _most(name)):
             try:
-                yield key, SpooledFile.loose(entry) if is_clip(name) else store.read_many([entry.url])[0]
+                yield key, SpooledFile.loose(entry) if is_clip(name) else store.read_many([entry])[0]
             except StorageError:
                 continue  # deleted since
 

@@ -7,6 +7,7 @@ from trapline.errors import StorageError
 from trapline.sources import limits
 from trapline.sources.file_types import is_clip
 from trapline.storage import store
+from trapline.storage.local import leads_nowhere
 from trapline.storage.store import Entry
 
 # Loose images that are fetched at the same time: hides the store's latency.
@@ -63,7 +64,7 @@ def fetch(batch: Sequence[Loose], lost: set[Entry]) -> dict[Entry, bytes]:
     images = {each.image for each in batch if not is_clip(each.key) and not limits.image_error(each.image.size)}
     sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
     files = [*(images | sidecars) - lost]
-    return dict(zip(files, store.read_many([file.url for file in files]), strict=True))
+    return dict(zip(files, store.read_many(files), strict=True))
 
 
 def lost_links(folder: Sequence[Loose]) -> set[Entry]:
@@ -75,7 +76,7 @@ def lost_links(folder: Sequence[Loose]) -> set[Entry]:
     if not folder or store.remote(folder[0].image.url) is not None:
         return set()
     files = [file for each in folder for file in (each.image, each.sidecar) if file]
-    lost = {file for file in files if store.leads_nowhere(file.url)}
+    lost = {file for file in files if leads_nowhere(file.url)}
     if lost and all(each.image in lost for each in folder):
         uri = folder[0].image.url.rpartition("/")[0]
         raise StorageError(f"{uri}: all its images are links without a target; mount the disk, or fetch them")

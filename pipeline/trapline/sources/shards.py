@@ -182,7 +182,7 @@ def _shards(
         if found := junk(f"{folder.removeprefix(above)}/"):
             count_ignored(ignored, found)
         elif (kind := shard_format(name)) and not junk(name):
-            result = _shortened(f"{_mirrored(entry.url, base, output)}.parquet")
+            result = shortened(f"{_mirrored(entry.url, base, output)}.parquet")
             yield Shard(entry.url, kind, entry.size, entry.identity, result, entry.arrived, column)
         else:
             folders[folder].append(entry)
@@ -211,10 +211,15 @@ def _base(root: str, entries: list[Entry]) -> str:
 
 def _mirrored(url: str, base: str, output: str) -> str:
     segments = filter(None, url.removeprefix(base.rstrip("/")).split("/"))
-    return store.join(output, *(_ESCAPED_SEGMENTS.get(segment, segment) for segment in segments))
+    return store.join(output, *map(_escaped, segments))
 
 
-def _shortened(result: str) -> str:
+def _escaped(segment: str) -> str:
+    """Return how a result or its folder is called: DuckDB's patterns match no name with a backslash."""
+    return _ESCAPED_SEGMENTS.get(segment, segment).replace("\\", "%5C")
+
+
+def shortened(result: str) -> str:
     """Return the URL of a result, whose name is replaced by its beginning and a digest where it is too long."""
     folder, _, name = result.rpartition("/")
     data = name.encode(errors="surrogateescape")

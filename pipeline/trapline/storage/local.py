@@ -31,6 +31,11 @@ def is_temporary(url: str) -> bool:
     return name.startswith("_") and name.endswith(_TEMPORARY_SUFFIX)
 
 
+def leads_nowhere(path: str) -> bool:
+    """Return whether a file is a symbolic link without a target, or one that leads in a circle."""
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
+
+
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error

@@ -22,6 +22,13 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 # Errors of the operating system that a pause does not mend.
 _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
 
+# Of S3's codes for what it does not give, those that permissions do not mend: what it is, and what to do.
+_DENIALS = {
+    "InvalidObjectState": ("archived in Glacier", "restore it first, then run again"),
+    "RequestTimeTooSkewed": ("access denied", "set the clock of this machine"),
+    "ExpiredToken": ("access denied", "get new credentials, and run again"),
+}
+
 # What web servers answer that a pause does not mend.
 _REFUSALS = {
     401: "check credentials and permissions",
@@ -73,11 +80,10 @@ def translated_errors(url: str) -> Iterator[None]:
                 raise error.__cause__  # noqa: B904
         raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
     except PermissionError as error:
-        if "InvalidObjectState" in repr(error.__cause__):  # s3fs keeps the code of S3 in the cause alone
-            raise StorageError(
-                f"{url}: archived in Glacier ({in_one_line(error)}); restore it first, then run again"
-            ) from error
-        raise StorageError(f"{url}: access denied ({in_one_line(error)}); check credentials and permissions") from error
+        # s3fs keeps the code of S3 in the cause alone.
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        what, remedy = _DENIALS.get(code, ("access denied", "check credentials and permissions"))
+        raise StorageError(f"{url}: {what} ({in_one_line(error)}); {remedy}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise StorageError(
             f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "

@@ -1,15 +1,17 @@
-"""S3: s3fs's filesystem, with a deadline for each request and without retries of its own.
+"""S3: s3fs's filesystem, with a deadline for each request, whose answer is checked, and without retries of its own.
 
 Keys, profiles and roles are found as all AWS tools find them. Public buckets are read without any where the environment
 has TRAPLINE_S3_ANONYMOUS=1, on each node of a cluster; with keys of any account, they need no such thing.
 """
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from s3fs import S3FileSystem
 
+from trapline.storage.answers import as_asked, without_repetition
 from trapline.storage.deadlines import with_deadline
 
 # Retries are those of `storage/retry.py`, beside one of botocore's, which hides the single lost connection.
@@ -55,6 +57,10 @@ class S3Files(S3FileSystem):  # type: ignore[misc]
         """Return the client, whose requests all have deadlines."""
         client = await super().set_session(refresh)
         if not hasattr(client, "has_deadlines"):
-            client._make_api_call = with_deadline(client._make_api_call)
+            client._make_api_call = with_deadline(as_asked(client._make_api_call))
             client.has_deadlines = True
         return client
+
+    async def _iterdir(self, *args: Any, **options: Any) -> AsyncIterator[dict[str, Any]]:
+        async for entry in without_repetition(super()._iterdir(*args, **options)):
+            yield entry

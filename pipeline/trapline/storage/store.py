@@ -7,7 +7,7 @@ is written beside its target, under a name that no reader's glob matches, and re
 import errno
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -74,7 +74,8 @@ class StoreFile(io.IOBase):
         size = left if size < 0 else min(size, left)  # fsspec allocates what it is asked for
         # A cache fetches whole blocks; the position moves on only when reading succeeds.
         received = size + _BLOCK
-        return with_retries(self._url, lambda: cast(bytes, self._file.read(size)), received=received)
+        data = with_retries(self._url, lambda: cast(bytes, self._file.read(size)), received=received)
+        return _complete(self._url, data, size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
@@ -195,19 +196,27 @@ def read_end(entry: Entry, length: int) -> bytes:
 def read_range(entry: Entry, start: int, end: int) -> bytes:
     """Read the bytes from `start` to before `end`, in one request; raises as `stat` does."""
     fs, path = resolve(entry.url)
-    return with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)), received=end - start)
+    data = with_retries(entry.url, lambda: cast(bytes, fs.cat_file(path, start=start, end=end)), received=end - start)
+    return _complete(entry.url, data, end - start)
 
 
-def read_many(urls: list[str]) -> list[bytes]:
-    """Read several small files at the same time; raise as `stat` does."""
+def read_many(files: Iterable[str | Entry]) -> list[bytes]:
+    """Read several small files at the same time, of entries all bytes that they had; raise as `stat` does."""
 
-    def fetch(url: str) -> bytes:
-        fs, path = resolve(url)
-        data: bytes = with_retries(url, lambda: fs.cat_file(path), received=_SMALL)
-        return data
+    def fetch(file: str | Entry) -> bytes:
+        entry = Entry(file, 0, "") if isinstance(file, str) else file
+        fs, path = resolve(entry.url)
+        data: bytes = with_retries(entry.url, lambda: fs.cat_file(path), received=_SMALL)
+        return _complete(entry.url, data, entry.size or len(data))
 
     with ThreadPoolExecutor(_FETCHES) as threads:
-        return list(threads.map(fetch, urls))
+        return list(threads.map(fetch, files))
+
+
+def _complete(url: str, data: bytes, size: int) -> bytes:
+    if len(data) == size:
+        return data
+    raise TransientError(f"{url}: {len(data)} of {size} bytes came; it has changed, or the connection loses some")
 
 
 def read_text(url: str) -> str:
@@ -225,23 +234,21 @@ def put(url: str, data: bytes) -> None:
         StorageError: the store refuses (credentials, missing bucket, read-only, disk full).
         TransientError: the store did not answer, after retries.
     """
-    fs, path = resolve(url)
-    if publishes_whole(fs):
-        with_retries(url, lambda: fs.pipe_file(path, data), sent=len(data))
-    else:
-        beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.pipe_file(beside, data), fs.mv(beside, path)), sent=len(data))
+    _publish(url, len(data), lambda fs, target: fs.pipe_file(target, data))
 
 
 def put_file(url: str, path: str) -> None:
     """Publish a local file, which may be larger than memory; raise as `put` does."""
-    fs, target = resolve(url)
-    size = Path(path).stat().st_size
+    _publish(url, Path(path).stat().st_size, lambda fs, target: fs.put_file(path, target))
+
+
+def _publish(url: str, size: int, write: Callable[[Any, str], object]) -> None:
+    fs, path = resolve(url)
     if publishes_whole(fs):
-        with_retries(url, lambda: fs.put_file(path, target), sent=size)
+        with_retries(url, lambda: write(fs, path), sent=size)
     else:
-        beside = f"{target.rpartition('/')[0]}/{temporary_name()}"
-        with_retries(url, lambda: (fs.put_file(path, beside), fs.mv(beside, target)), sent=size)
+        beside = f"{path.rpartition('/')[0]}/{temporary_name()}"
+        with_retries(url, lambda: (write(fs, beside), fs.mv(beside, path)), sent=size)
 
 
 def remove(url: str) -> None:
@@ -273,11 +280,6 @@ def remote(url: str) -> Any:
     """Return the fsspec filesystem of a URL; None for local files."""
     fs, _ = resolve(url)
     return None if fs is LOCAL else fs
-
-
-def leads_nowhere(url: str) -> bool:
-    """Return whether a file is a symbolic link of this machine without a target, or one that leads in a circle."""
-    return remote(url) is None and os.path.islink(url) and not os.path.exists(url)  # noqa: PTH110, PTH114
 
 
 def version(info: dict[str, Any]) -> str:

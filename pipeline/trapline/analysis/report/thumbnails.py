@@ -185,7 +185,7 @@ class _Shrinker:
                 pixels, facts = self._decoded(data, picture.frame_seconds or 0.0)
         except MemoryError:
             return Thumbnail(problem="there is not enough memory to decode it")
-        except TransientError as error:
+        except (TransientError, OSError) as error:  # of the process, or of the disk
             return Thumbnail(problem=in_one_line(error))
         if pixels is None or not facts.width or not facts.height:
             return Thumbnail(problem=f"cannot be decoded ({facts.error})")

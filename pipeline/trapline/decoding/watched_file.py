@@ -1,0 +1,50 @@
+"""A file that FFmpeg reads, and whose disk fails, is no damaged clip.
+
+FFmpeg takes a read that fails for the end of the file, or says of it what it says of damage; and it gives the error of
+a disk (EIO) for damage, too.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class WatchedFile:
+    """A file to read, which ends for its reader where it cannot be read, and remembers why.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be opened; or when the context ends, whatever ended it: a part of it could not be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed in __exit__
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._error:
+            raise self._error
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes; none at the end, and where the disk fails."""
+        try:
+            return self._file.read(size) or b""
+        except OSError as error:
+            self._error = self._error or error
+            return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, as a file does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place, in bytes."""
+        return self._file.tell()
