@@ -107,6 +107,8 @@ MUTATIONS = [
              "tests/sources/test_shards.py -k too_long"),
     Mutation("names-in-svg", "analysis/report/chart_style.py", "vegalite_to_svg(drawable(spec),", "vegalite_to_svg(spec,",
              "tests/analysis/report/test_chart_style.py"),
+    Mutation("host-of-a-url", "storage/filesystems.py", "    if fs not in _AUTHORITIES:\n", "    if True:\n",
+             "tests/storage/test_filesystems.py"),
     # Containers are counted.
     Mutation("count-of-parquet", "sources/parquet_images.py", "if count != self._sizes[group]:", "if False:",
              "tests/sources/test_parquet_images.py tests/sources/test_records.py"),
