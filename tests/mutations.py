@@ -221,6 +221,8 @@ MUTATIONS = [
     Mutation("detector-composed-names", "detections/shard_boxes.py",
              "name = self._composed.get(composed, name)", "pass",
              "tests/detections/test_shard_boxes.py"),
+    Mutation("clips-left-out", "results/footer.py", "or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys()", "",
+             "tests/results/test_footer.py"),
     Mutation("disk-under-a-clip", "decoding/watched_file.py", "        if self._error:\n", "        if False:\n",
              "tests/decoding/test_watched_file.py"),
     Mutation("order-of-storage", "decoding/frame_times.py", "if not self._times.by_place:", "if True:",

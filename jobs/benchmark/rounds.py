@@ -54,7 +54,11 @@ class Timing:
 
 
 def take_turns(
-    console: Console, contenders: Mapping[str, Callable[[], int]], rounds: int, warm: bool = True
+    console: Console,
+    contenders: Mapping[str, Callable[[], int]],
+    rounds: int,
+    warm: bool = True,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
     """Run all contenders in turn, round after round.
 
@@ -63,7 +67,9 @@ def take_turns(
         contenders: each does its work once and gives the number of items.
         rounds: that count.
         warm: whether a round that does not count comes first.
+        clock: gives seconds; by default of the time that passes.
     """
+    clock = clock or perf_counter
     items = dict.fromkeys(contenders, 0)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
@@ -74,10 +80,10 @@ def take_turns(
                 for name, work in contenders.items():
                     status.update(f"{'warming up' if turn < 0 else f'round {turn + 1} of {rounds}'}: {name}")
                     gc.collect()
-                    started = perf_counter()
+                    started = clock()
                     items[name] = work()
                     if turn >= 0:
-                        seconds[name].append(perf_counter() - started)
+                        seconds[name].append(clock() - started)
     finally:
         gc.unfreeze()
     return {name: Timing(items[name], seconds[name]) for name in contenders}

@@ -304,3 +304,7 @@ def test_the_herons_were_photographed_when_their_publisher_says(photographs: Pat
 )
 def test_reconyx_cameras_tell_their_serial_number(photographs: Path, name: str, serial: str | None) -> None:
     assert exif.read(Image.open(photographs / name)).camera_serial == serial
+
+
+def test_a_text_is_kept_up_to_a_thousand_characters() -> None:
+    assert exif.read(photograph({ExifTags.Base.Make: "owl" * 20_000})).camera_make == ("owl" * 334)[:1000]

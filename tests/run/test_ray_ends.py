@@ -44,17 +44,15 @@ def test_a_run_whose_ray_dies_is_closed_and_says_so(program: str, name: str, tmp
     assert night.verify() == 800
 
 
-def test_a_log_of_json_has_nothing_else(tmp_path: Path, tiny_model: Path) -> None:
-    run = Night.make(tmp_path, tiny_model, shards=2, images=2).finish("--log", "json")
-    assert [json.loads(line)["event"] for line in run.said.splitlines()][-1] == "end"
-
-
-def test_a_run_of_its_own_ray_writes_no_token_into_the_home_folder(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_run_of_its_own_ray_writes_no_token_into_the_home_folder_and_nothing_but_json_into_its_log(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     night = Night.make(tmp_path, tiny_model, shards=2, images=2)
     home = tmp_path / "home"
     home.mkdir()
     # As users have it: Ray turns its tokens on by itself.
-    night.finish(env={"HOME": str(home), "RAY_AUTH_MODE": "token"})
+    run = night.finish("--log", "json", env={"HOME": str(home), "RAY_AUTH_MODE": "token"})
+    assert [json.loads(line)["event"] for line in run.said.splitlines()][-1] == "end"
     assert night.verify() == 4
     assert not (home / ".ray").exists()
 

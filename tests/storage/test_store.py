@@ -9,7 +9,7 @@ import s3fs
 
 from tests.support.servers import S3Server
 from tests.support.store_files import names, one_line, parquet, write
-from trapline.errors import PermanentError, ShardBroken, StorageError, TransientError, TraplineError
+from trapline.errors import PermanentError, ShardBroken, StorageError, TransientError
 from trapline.storage import retry, store
 from trapline.storage.s3 import S3Files
 
@@ -281,17 +281,17 @@ def all_ways_in(url: str) -> list[Callable[[], object]]:
     ]
 
 
-def complaints(url: str, kind: type[TraplineError], seconds: float) -> list[str]:
-    """What each way into a store says of its trouble, in time."""
+def complaints(url: str) -> list[str]:
+    """What each way into a store says of its trouble, at the first try: a pause before another would exceed the budget."""
     texts = []
-    for way in all_ways_in(url):
-        started = time.monotonic()
-        with pytest.raises(kind) as caught:
-            way()
-        assert time.monotonic() - started < seconds
-        text = one_line(caught.value)
-        assert text.startswith(url)
-        texts.append(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry, "_PAUSES", (10**6,))
+        for way in all_ways_in(url):
+            with pytest.raises(StorageError) as caught:
+                way()
+            text = one_line(caught.value)
+            assert text.startswith(url)
+            texts.append(text)
     return texts
 
 
@@ -302,7 +302,7 @@ def test_a_wrong_key_is_refused_in_one_line(
     store.put(f"{bucket}/a.tar", b"x")
     S3Files.clear_instance_cache()
     monkeypatch.setenv(wrong, "nonsense")
-    for text in complaints(bucket, StorageError, seconds=5):
+    for text in complaints(bucket):
         assert "access denied" in text
 
 
@@ -312,7 +312,7 @@ def test_no_key_at_all_is_said_in_one_line(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    for text in complaints(bucket, StorageError, seconds=5):
+    for text in complaints(bucket):
         assert "AWS_ACCESS_KEY_ID" in text
 
 
@@ -320,17 +320,17 @@ def test_a_profile_that_does_not_exist_is_named(
     bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    for text in complaints(bucket, StorageError, seconds=5):
+    for text in complaints(bucket):
         assert "nobody" in text
 
 
 def test_a_missing_bucket_is_named(s3: S3Server) -> None:
-    for text in complaints("s3://no-such-bucket", StorageError, seconds=5):
+    for text in complaints("s3://no-such-bucket"):
         assert "not found" in text
 
 
 def test_a_name_that_no_bucket_can_have_is_named(s3: S3Server) -> None:
-    complaints("s3://No Such Bucket", StorageError, seconds=5)
+    complaints("s3://No Such Bucket")
 
 
 def test_a_missing_prefix_is_named(bucket: str) -> None:
@@ -341,13 +341,9 @@ def test_a_missing_prefix_is_named(bucket: str) -> None:
     assert store.list_files(bucket) == []
 
 
-def test_a_server_that_is_down_is_given_up_after_some_seconds(
-    bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_down_is_given_up(bucket: str, fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_PAUSES", (0.1,))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    started = time.monotonic()
     with pytest.raises(TransientError) as caught:
         store.list_files(bucket)
     assert "127.0.0.1:9" in one_line(caught.value)
-    assert time.monotonic() - started < 30

@@ -1,8 +1,9 @@
 """Find the images that look most like an example.
 
-RESULTS is the OUTPUT of `classify`. An example is an image_uri of the results, or the path or URL of an image file; for
-an image file, --model names the checkpoint that the results were computed with. The search is exact: cosine similarity
-of the embeddings, over all images and the frames of clips; a clip is listed once, with the second of its nearest frame.
+RESULTS is the OUTPUT of `classify`. An example is an image_uri of the results, or the path or URL of an image file or a
+clip; for a file, --model names the checkpoint that the results were computed with. The search is exact: cosine
+similarity of the embeddings, over all images and the frames of clips; a clip is listed once, with the second of its
+nearest frame.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def search(
     like: Annotated[
         tuple[str, ...],
         Parameter(
-            help="An image_uri or an image file; the image_uri of a clip stands for the mean of its frames. Repeat it "
+            help="An image_uri or a file of an image or a clip; a clip stands for the mean of its frames. Repeat it "
             "for several examples: each image is compared with the example nearest to it.",
         ),
     ],

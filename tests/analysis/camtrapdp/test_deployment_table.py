@@ -31,7 +31,7 @@ def test_a_moment_has_the_offset_that_held_in_its_zone_then(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("zone", "offset"),
-    [("+01:00", "+01:00"), ("-03:30", "-03:30"), ("UTC", "+00:00"), ("Asia/Kathmandu", "+05:45"), ("America/St_Johns", "-02:30")],
+    [("+01:00", "+01:00"), ("-03:30", "-03:30"), ("+5:45", "+05:45"), ("-0330", "-03:30"), ("UTC", "+00:00"), ("Asia/Kathmandu", "+05:45"), ("America/St_Johns", "-02:30")],
 )  # fmt: skip
 def test_zones_are_names_or_offsets_east_of_greenwich(zone: str, offset: str, tmp_path: Path) -> None:
     assert moments(load(tmp_path, LINE, timezone=zone))[0][1] == f"2024-04-02T12:00:00{offset}"

@@ -1,6 +1,7 @@
 """Neighbours of planted embeddings, whose cosines are known: embeddings are angles in a plane."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from math import cos, radians, sin
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from hypothesis import strategies as st
 
 from tests.support.archives import jpeg, write_tiny_checkpoint
 from tests.support.clip_rows import clip_rows
+from tests.support.clips import clip
 from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.analysis import dataset, sql
 from trapline.analysis.dataset import Results
 from trapline.analysis.search import similarity
 from trapline.cli import app
 from trapline.config import RunConfig
+from trapline.decoding.clips import ClipFile
 from trapline.decoding.decode import decode
+from trapline.decoding.media import decode_media
+from trapline.decoding.sampling import Sampling
 from trapline.errors import CheckpointError, UsageError
 from trapline.model import checkpoint
 from trapline.model.predict import Predictor
@@ -209,6 +214,29 @@ class TestPictures:
         assert rows[0]["image_uri"] == "s3://in/a.tar#1.jpg"
         assert rows[0]["cosine"] == pytest.approx(1, abs=1e-5)
         assert rows[1]["cosine"] < 0.9999
+
+    @pytest.mark.parametrize("kind", ["local", "s3"])
+    def test_a_clip_finds_its_own_row_by_the_mean_of_its_frames(
+        self, kind: str, tmp_path: Path, tiny_model: Path, mark: Fingerprint, request: pytest.FixtureRequest
+    ) -> None:
+        film = clip(frames=30)
+        file = tmp_path / "film"
+        file.write_bytes(film)
+        pixels, _ = decode_media(ClipFile(str(file), sha256(film).digest()), (96, 64), sampling=Sampling(fps=5))
+        assert pixels is not None
+        frames = Predictor(checkpoint.load(str(tiny_model), size=(96, 64)), "cpu", "fp32", 1)(pixels.numpy()).embedding
+        planted = [Planted("a.mp4", [0] * 5, embedding) for embedding in frames]
+        of_5_a_second = Fingerprint({**mark.facts, "video_fps": 5.0})
+        mean = Planted("mean.jpg", [0] * 5, frames.mean(axis=0))
+        rows = [*clip_rows(planted, every=0.2), mean]
+        write_result(str(tmp_path / "out"), "s3://in/a.tar", "a.tar", rows, columns(list("abcde"), 128), of_5_a_second)
+        url = f"{request.getfixturevalue('bucket') if kind == 's3' else tmp_path}/example.mp4"
+        store.put(url, film)
+        (first, *_) = neighbours(str(tmp_path / "out"), url, model=str(tiny_model))
+        assert first["image_uri"] == "s3://in/a.tar#mean.jpg"
+        assert first["cosine"] == pytest.approx(1, abs=1e-5)
+        (second,) = neighbours(str(tmp_path / "out"), url, model=str(tiny_model), where="frame_seconds IS NOT NULL")
+        assert second["cosine"] < first["cosine"]
 
     def test_rescored_results_name_those_that_have_the_embeddings(self, output: str, tmp_path: Path) -> None:
         assert app.main(["rescore", output, f"{tmp_path}/again", "--temperature", "2"]) == 0

@@ -56,7 +56,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     zone = f"coalesce(timezone, {literal(timezone or '')})"
     connection.execute(f"""
         create or replace temp table zoned as
-        select *, regexp_replace({zone}, '^([+-]\\d\\d:\\d\\d)$', 'GMT\\1') as zone,
+        select *, regexp_replace({zone}, '^[+-]', 'GMT\\0') as zone,
             regexp_full_match(deploymentEnd, '{_DAY}') as whole_day
         from given""")
     _check_zones(connection, url)

@@ -14,14 +14,22 @@ import numpy.typing as npt
 from trapline.analysis import dataset
 from trapline.analysis.dataset import Results
 from trapline.analysis.sql import translated
-from trapline.decoding.decode import PREPROCESSING, decode
+from trapline.decoding.clips import ClipFile
+from trapline.decoding.decode import PREPROCESSING
+from trapline.decoding.media import decode_media
+from trapline.decoding.sampling import Sampling
 from trapline.errors import CheckpointError, StorageError, UsageError
 from trapline.model import checkpoint
 from trapline.model.architecture import VARIANTS
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 from trapline.results.schema import SCHEMA_VERSION
+from trapline.sources.file_types import is_clip
+from trapline.sources.spooled import SpooledFile
 from trapline.storage import store
+
+# Frames of an example that are computed at once.
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Example:
 def examples(
     connection: duckdb.DuckDBPyConnection, results: Results, names: Sequence[str], model: str | None
 ) -> list[Example]:
-    """Return the examples of these names: rows of the results with their stored embeddings, or else pictures.
+    """Return the examples of these names: rows of the results with their stored embeddings, or else pictures and clips.
 
     A picture is decoded as for `classify` and embedded in fp32: against rows that were computed in bf16 its own row has
     a cosine a little below 1.
@@ -50,7 +58,7 @@ def examples(
     Args:
         connection: of `results.connect`, with the view `images`.
         results: where to search.
-        names: each an `image_uri`, or the URL of a picture.
+        names: each an `image_uri`, or the URL of a picture or a clip.
         model: the checkpoint that the results were computed with; needed for pictures only.
 
     Raises:
@@ -205,12 +213,19 @@ def _model(results: Results, source: str) -> Model:
 
 
 def _embed(results: Results, model: Model, url: str) -> npt.NDArray[np.float32]:
+    computed = results.fingerprint.facts
+    sampling = Sampling(computed.get("video_fps", Sampling.fps), computed.get("video_frames", Sampling.frames))
     try:
-        data = store.read_many([url])[0]
+        if is_clip(url):
+            file = SpooledFile.loose(store.stat(url))
+            data: bytes | ClipFile = ClipFile(file.path, file.sha256, file)
+        else:
+            data = store.read_many([url])[0]
     except StorageError as error:
         raise UsageError(f"{url}: is no image_uri of {results.output}, and no picture either: {error}") from error
-    pixels, facts = decode(data, model.size, mode=results.fingerprint.facts.get("decode", "exact"))
+    pixels, facts = decode_media(data, model.size, computed.get("decode", "exact"), sampling=sampling)
     if pixels is None:
         raise UsageError(f"{url}: cannot be used as example ({facts.error}); choose another")
-    predictions = Predictor(model, "cpu", "fp32", 1)(pixels[None].numpy())
-    return predictions.embedding.ravel()
+    frames = pixels.reshape(-1, 3, *model.size)
+    embedding: npt.NDArray[np.float32] = Predictor(model, "cpu", "fp32", _BATCH)(frames.numpy()).embedding.mean(axis=0)
+    return embedding
