@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from tests.support.report import COLUMNS, ask, plant, seen
 from tests.support.result_files import Planted
 from trapline.analysis import dataset
@@ -11,14 +13,16 @@ from trapline.analysis.report import clip_frames, queries
 from trapline.cli import rescore
 
 
-def filmed(key: str, mean: Sequence[float], *frames: Sequence[float]) -> list[Planted]:
-    """The row of a clip, and those of its frames: one every two seconds."""
-    clip = seen(key, 0, mean, media_type="video")
+def filmed(key: str, *frames: Sequence[float]) -> list[Planted]:
+    """The row of a clip, with the mean of its frames' probabilities, and those of the frames: one every two seconds."""
+    logits = np.array(frames, np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    clip = seen(key, 0, np.log(probabilities.mean(axis=0)).tolist(), media_type="video")
     return [
         clip,
         *(
-            replace(clip, logits=logits, facts=clip.facts | {"frame_seconds": 2.0 * number})
-            for number, logits in enumerate(frames)
+            replace(clip, logits=of_frame, facts=clip.facts | {"frame_seconds": 2.0 * number})
+            for number, of_frame in enumerate(frames)
         ),
     ]
 
@@ -31,20 +35,20 @@ def best(output: str) -> dict[str, float]:
 
 
 def test_it_is_the_frame_in_which_the_label_of_the_clip_is_the_most_probable(tmp_path: Path) -> None:
-    wren, robin, owl, any_bird = (0, 0, 4), (0, 2, 1), (6, 0, 0), (0.0, 0.1, 0.0)
+    owl, wren, any_bird, robin = (2.0, 0, 0), (0, 0, 1.0), (0, 0.1, 0), (0, 3.0, 0)
     results, rescored = f"{tmp_path}/results", f"{tmp_path}/rescored"
-    one = [*filmed("a.mp4", (0, 2, 0), wren, any_bird, robin, owl), seen("c.jpg"), *filmed("e.mp4", owl, owl, owl)]
+    one = [*filmed("a.mp4", wren, any_bird, robin, owl), seen("c.jpg"), *filmed("e.mp4", owl, owl)]
     plant(results, "fen/c1", one)
-    # No frame has the label of the mean: the one that comes closest.
-    plant(results, "moor/c2", [seen("b.jpg"), *filmed("d.mp4", (0, 0, 1), (2, 0, 1.9), (9, 0, 3), (0, 3, 0))])
-    expected = {"1.tar#a.mp4": 4.0, "1.tar#d.mp4": 0.0, "1.tar#e.mp4": 0.0}
+    # A wren by the mean, and by no frame: the one that comes closest.
+    plant(results, "moor/c2", [seen("b.jpg"), *filmed("d.mp4", (0, 2.0, 1.5), (2.0, 0, 1.9))])
+    expected = {"1.tar#a.mp4": 4.0, "1.tar#d.mp4": 2.0, "1.tar#e.mp4": 0.0}
     assert best(results) == expected
     assert rescore.main([results, rescored, "--temperature", "1"]) == 0
     assert best(rescored) == expected
 
 
 def test_of_rescored_results_it_is_the_frame_of_the_taxon(tmp_path: Path) -> None:
-    plant(f"{tmp_path}/in", "fen/c1", filmed("a.mp4", (0, 3, 2.9), (9, 0, 0), (0, 3, 3)))
+    plant(f"{tmp_path}/in", "fen/c1", filmed("a.mp4", (0, 6.0, 6), (0, 8.0, 8)))
     table = tmp_path / "taxonomy.csv"
     table.write_text("species,order,class\nowl,Strigiformes,Aves\nrobin,Passeriformes,Aves\nwren,Passeriformes,Aves\n")
     assert rescore.main([f"{tmp_path}/in", f"{tmp_path}/out", "--taxonomy", str(table)]) == 0
