@@ -98,6 +98,13 @@ def test_columns_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
     assert table.to_pydict() == {"deploymentID": ["d1"]}
 
 
+@pytest.mark.parametrize("above", ["\n", "\r\n;;\r\n", "sep=;\n\n", ' ;"";\n'])
+def test_rows_without_text_above_the_header_are_none(above: str, tmp_path: Path) -> None:
+    table = csv_input.read(write(tmp_path, f"{above}site;n\nfen;1\n"), ["site"])
+    assert table.to_pydict() == {"site": ["fen"]}
+    assert csv_input.line(table, 0) == above.count("\n") + 2
+
+
 def test_names_are_composed_and_paths_are_not(tmp_path: Path) -> None:
     url = write(tmp_path, "site\n\nwa\u0308ld\nNA\n")
     names = csv_input.read_names(url, ["site"])

@@ -109,3 +109,15 @@ def test_rows_that_were_computed_in_two_ways_are_not_mixed(tmp_path: Path) -> No
 def test_a_missing_bucket_is_said_in_one_line(s3: S3Server) -> None:
     with pytest.raises((StorageError, UsageError), match="s3://nowhere-1/out"):
         dataset.find("s3://nowhere-1/out")
+
+
+def test_results_without_clips_stand_beside_others_whatever_the_options_for_clips(tmp_path: Path) -> None:
+    marks = [Fingerprint({**MARK.facts, "video_fps": fps}) for fps in (1.0, 2.0, 3.0)]
+    clip = Planted("a.mp4", (1, 0), (1, 0, 0, 0), facts={"media_type": "video"})
+    for name, image, mark in zip("abc", (Planted("a.jpg", (1, 0), (1, 0, 0, 0)), clip, clip), marks, strict=True):
+        write_result(str(tmp_path), f"s3://in/{name}.tar", f"{name}.tar", [image], COLUMNS, mark)
+        if name == "b":
+            found = dataset.find(str(tmp_path))
+            assert (len(found.files), found.fingerprint) == (2, mark)
+    with pytest.raises(OutputConflict, match="its 3 results were computed in 2 ways"):
+        dataset.find(str(tmp_path))

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from tests.support import r_session
 from tests.support.checkout import ROOT
-from tests.support.result_files import Planted, columns, write_result
+from tests.support.result_files import MARK, Planted, columns, write_result
 from trapline.cli import app
+from trapline.results.fingerprint import Fingerprint
 
 PAGE = (ROOT / "docs" / "other_tools.md").read_text()
 CLASSES = ["lantern owl", "robin", "nothing"]
@@ -84,6 +86,32 @@ def test_wildlife_insights_gets_each_picture_and_clip_once_with_its_own_taxonomy
         ("7", "3, b#c.jpg", "2024-05-18 02:59:30", "Lampas", "nocturna", "0", "1"),
     ]  # fmt: skip
     assert len({row["image_id"] for row in rows}) == len(rows)
+
+
+def test_a_picture_with_boxes_is_counted_by_wildlife_insights_and_is_one_task_of_label_studio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    boxes = [at(0, "robin", "a.jpg", share, media_type="image") for share in (0.8, 0.7, 0.6)]
+    boxes[2] = at(0, "lantern owl", "a.jpg", 0.6, media_type="image")
+    rows = [
+        Planted("a.jpg", facts=boxes[0].facts),
+        *(replace(box, crop=number) for number, box in enumerate(boxes, start=1)),
+        Planted("none.jpg", facts=boxes[0].facts),
+    ]
+    mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})
+    write_result("results", "/in/c1/1.tar", "c1/1.tar", rows, columns(CLASSES, 2, crops=True), mark)
+    assert app.main(["events", "results", "events", "--deployment-from", "in/{deployment}/*"]) == 0
+    header = "name,wi_taxon_id,class,order,family,genus,epithet,common_name\n"
+    Path("taxa.csv").write_text(
+        f"{header}lantern owl,a1,Aves,,,Lampas,nocturna,\nrobin,a2,Aves,,,Erithacus,rubecula,\n"
+    )
+    duckdb.execute(blocks("Wildlife Insights")["sql"])
+    found = [(row["genus"], row["number_of_objects"], row["uncertainty"]) for row in read("images.csv")]
+    assert found == [("Lampas", "1", "0.4"), ("Erithacus", "2", "0.2")]
+    exec(blocks("Label Studio")["python tasks"], {})
+    (task,) = json.loads(Path("tasks.json").read_text())
+    assert task["predictions"][0]["score"] == pytest.approx(0.6)
 
 
 @pytest.mark.usefixtures("here")

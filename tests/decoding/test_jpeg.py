@@ -249,3 +249,20 @@ def test_segments_without_number_cost_no_time() -> None:
     assert len(after.applications) == 300_000  # which took hours where each made a longer tuple
     assert before.scan is not None
     assert after.scan == before.scan + 4 * 300_000
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (1, b"\xc5", "a hierarchical JPEG"),
+        (1, b"\xce", "a hierarchical JPEG"),
+        (9, b"\2", "a JPEG of 2 colour channels"),
+        (9, b"\5", "a JPEG of 5 colour channels"),
+        (5, b"\0\0", "a JPEG that does not state its height"),
+    ],
+)
+def test_a_sound_jpeg_that_no_decoder_reads_is_not_called_damaged(place: int, value: bytes, message: str) -> None:
+    data = photo()
+    at = data.index(b"\xff\xc0") + place
+    data = data[:at] + value + data[at + len(value) :]
+    assert str(decode(data, SIZE)[1].error).startswith(f"unsupported: {message}")

@@ -15,3 +15,11 @@ def test_differences_name_both_values_and_cut_long_ones() -> None:
         "old: 1 -> null",
         "top_k: 5 -> 3",
     ]
+
+
+def test_without_clips_no_option_for_clips_is_left_also_of_what_was_rescored() -> None:
+    facts = {"top_k": 5, "video_fps": 1.0, "video_frames": 60, "clip_boxes": "x"}
+    assert Fingerprint(facts).without_clips().facts == {"top_k": 5}
+    rescored = Fingerprint({"threshold": 0.8, "rescored": {"rescored": facts}}).without_clips()
+    assert rescored.facts == {"threshold": 0.8, "rescored": {"rescored": {"top_k": 5}}}
+    assert Fingerprint({"top_k": 5, "video": False}).without_clips() == Fingerprint({"top_k": 5})

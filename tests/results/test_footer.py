@@ -2,6 +2,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 from tests.support.result_files import parquet_with_damaged_footer
 from tests.support.rows import COLUMNS, MARK, chunk, shard
 from trapline.errors import StorageError
+from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import Footer, find, read_footer
 from trapline.run.writer import commit
 from trapline.storage import store
@@ -76,3 +78,20 @@ class TestReadFooter:
         footer = Footer("s3://b/ü.tar", "1-e", MARK, {"ok": 1}, {"empty": 2}, {"wren": 1}, {".mp4": 3}, broken, 7)
         metadata = {name.encode(): value.encode() for name, value in footer.to_metadata().items()}
         assert Footer.from_metadata(metadata) == footer
+
+
+@pytest.mark.parametrize(
+    ("values", "has_clips"),
+    [
+        ({}, False),
+        ({"ignored": {".txt": 1}, "reasons": {"truncated": 1}, "images": {"ok": 3}}, False),
+        ({"clips": 1, "frames": 60}, True),
+        ({"ignored": {".mp4": 1}}, True),  # --no-video
+        ({"reasons": {"video": 1}}, True),  # the same, of a clip that is called an image
+        ({"ignored": {"(other)": 1}}, True),  # of which it is not known
+    ],
+)
+def test_options_for_clips_count_where_a_shard_holds_some(values: dict[str, Any], has_clips: bool) -> None:
+    footer = Footer("s3://in/a.tar", "1-e", Fingerprint({"top_k": 2, "video_fps": 1.0}), **values)
+    assert footer.has_clips == has_clips
+    assert footer.depends_on.facts == ({"top_k": 2, "video_fps": 1.0} if has_clips else {"top_k": 2})

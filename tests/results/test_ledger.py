@@ -13,7 +13,8 @@ from tests.support.result_files import parquet_with_damaged_footer
 from tests.support.rows import COLUMNS, MARK, chunk, shard
 from trapline.errors import OutputConflict
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.layout import SIDE_FOLDER
+from trapline.results.footer import Footer
+from trapline.results.layout import SIDE_FOLDER, ledger_cache
 from trapline.results.ledger import Result, plan, remember, survey
 from trapline.run.writer import commit
 from trapline.sources.shards import Shard, shortened
@@ -38,6 +39,51 @@ class TestPlan:
         found = plan([changed, new, same], output, MARK, replace=False)
         assert found.todo == [changed, new]
         assert found.done == [Result.of(store.stat(same.output), footers[same])]
+
+
+class TestOptionsForClips:
+    """Results with clips, and with none, that were written with one frame a second; the next run wants another."""
+
+    ONE, TWO, NONE = (Fingerprint({**MARK.facts, **video}) for video in ({"video_fps": 1.0}, {"video_fps": 2.0}, {"video": False}))  # fmt: skip
+
+    def put(self, of: Shard, mark: Fingerprint = ONE, **values: Any) -> None:
+        metadata = Footer(of.uri, of.identity, mark, {"ok": 1, "salvaged": 0, "failed": 0}, **values).to_metadata()
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), sink)
+        store.put(of.output, sink.getvalue().to_pybytes())
+
+    def test_do_not_matter_to_shards_without_clips(self, tmp_path: Path) -> None:
+        ours = [shard(str(tmp_path), f"{name}.tar") for name in "abc"]
+        for each, mark in zip(ours, (self.ONE, self.TWO, self.NONE), strict=True):
+            self.put(each, mark)
+        for mark in (self.ONE, self.TWO, self.NONE):
+            for remembered in (False, True):
+                found = plan(ours, str(tmp_path), mark, replace=False)
+                assert (found.todo, len(found.done)) == ([], 3)
+                if not remembered:
+                    remember(str(tmp_path), found.results)
+        with pytest.raises(OutputConflict, match=r"3 of 3 .* settings \(top_k: 2 -> 9\);"):
+            plan(ours, str(tmp_path), Fingerprint({**self.TWO.facts, "top_k": 9}), replace=False)
+
+    @pytest.mark.parametrize("values", [{"clips": 1}, {"ignored": {".avi": 2}}])
+    def test_matter_to_shards_with_clips(self, tmp_path: Path, values: dict[str, Any]) -> None:
+        ours = [shard(str(tmp_path), f"{name}.tar") for name in "ab"]
+        self.put(ours[0])
+        self.put(ours[1], **values)
+        assert plan(ours, str(tmp_path), self.ONE, replace=False).todo == []
+        with pytest.raises(OutputConflict, match=r"1 of 2 .* settings \(video_fps: 1.0 -> 2.0\);"):
+            plan(ours, str(tmp_path), self.TWO, replace=False)
+        assert plan(ours, str(tmp_path), self.TWO, replace=True).todo == ours[1:]
+
+    def test_a_cache_of_an_earlier_version_is_read_again(self, tmp_path: Path) -> None:
+        ours = shard(str(tmp_path), "a.tar")
+        self.put(ours)
+        found = survey(str(tmp_path))
+        remember(str(tmp_path), found)
+        cache = ledger_cache(str(tmp_path))
+        table = pq.read_table(cache).drop_columns(["image_fingerprint"])
+        pq.write_table(table.set_column(4, "fingerprint", pa.array([self.ONE.digest])), cache)
+        assert survey(str(tmp_path)) == found
 
 
 class TestPlanOnConflict:

@@ -58,6 +58,8 @@ def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.
     """
     text = _decode(url, store.read_many([url])[0])
     separator, skipped, text = _declared_separator(text)
+    blank, text = _rows_above_header(text)
+    skipped += blank
     wanted = {name.lower(): name for name in (*required, *optional)}
     candidates = [separator] if separator else _SEPARATORS
     headers = {candidate: _header(text, candidate) for candidate in candidates}
@@ -149,6 +151,16 @@ def _declared_separator(text: str) -> tuple[str | None, int, str]:
     if end and equals and name.strip().lower() == "sep" and len(separator) == 1:
         return separator, 1, rest
     return None, 0, text
+
+
+def _rows_above_header(text: str) -> tuple[int, str]:
+    """Return how many rows without any text stand at the beginning, and the rest."""
+    count = 0
+    while True:
+        first, end, rest = text.partition("\n")
+        if not end or first.strip(' \t\r";,'):
+            return count, text
+        count, text = count + 1, rest
 
 
 def _header(text: str, separator: str) -> list[str]:

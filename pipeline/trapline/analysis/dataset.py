@@ -1,7 +1,6 @@
 """What `classify` has written, as a table that DuckDB reads where it lies, counted against the ledger."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,17 +81,20 @@ def find(output: str) -> Results:
     files = tuple(result for result in ledger.survey(output) if result.shard)
     if not files:
         raise UsageError(f"{output}: holds no results; `trapline classify` writes them")
-    ways = Counter(result.fingerprint for result in files)
-    if len(ways) > 1:
+    # Those of shards without clips may have been written with any options for clips.
+    with_clips = [result for result in files if result.fingerprint != result.image_fingerprint]
+    ways = max(len({result.image_fingerprint for result in files}), len({result.fingerprint for result in with_clips}))
+    if ways > 1:
         raise OutputConflict(
-            f"{output}: its {len(files)} results were computed in {len(ways)} ways (other weights or options), and "
+            f"{output}: its {len(files)} results were computed in {ways} ways (other weights or options), and "
             "cannot be compared; run `trapline classify` over all of it with --replace"
         )
-    file = footer.read_metadata(store.stat(files[0].url))
+    first = (with_clips or files)[0]
+    file = footer.read_metadata(store.stat(first.url))
     metadata = (file and file.metadata) or {}
     said = Footer.from_metadata(metadata)
     if said is None:
-        raise OutputConflict(f"{files[0].url}: was replaced while it was looked at; try again")
+        raise OutputConflict(f"{first.url}: was replaced while it was looked at; try again")
     return Results(output, files, said.fingerprint, tuple(json.loads(metadata[CLASSES_KEY.encode()])))
 
 

@@ -40,7 +40,8 @@ _WIDTHS = {"box": "4", "probabilities": "C", "embedding": "D"} | {f"features_{st
 
 _FOOTER_KEYS = {
     "trapline.version": "of the Trapline that wrote the file",
-    "trapline.fingerprint": "everything that can change a row, as JSON; equal for all files of an OUTPUT",
+    "trapline.fingerprint": "everything that can change a row, as JSON; equal for all files of an OUTPUT, but "
+    "for options for clips where there are none",
     "trapline.shard": "the shard, and what became of its images, as JSON (below)",
     "trapline.classes": "names of the C classes as a JSON array, in the order of `probabilities`",
 }

@@ -30,7 +30,10 @@ _FIRST_AC_TABLE, _COUNTS, _END_OF_BLOCK = 0x10, 17, 0x00
 # With the tables that cameras use, two blocks and a half.
 _BLANK = bytes(64)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15; the three are DHT, JPG and DAC
+_HIERARCHICAL = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
 _PROGRESSIVE, _LOSSLESS = frozenset({0xC2, 0xC6, 0xCA, 0xCE}), frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+# Grey, YCbCr or RGB, CMYK.
+_COMPONENTS = frozenset({1, 3, 4})
 # What may stand between two scans: tables, comments, applications' segments, the next scan.
 _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _MARKER = re.compile(rb"\xff+[^\0\xff]")
@@ -61,6 +64,7 @@ class Header:
         components: colour channels as stored: 1, 3 or 4.
         precision: bits of a sample.
         lossless: whether it is one of the lossless kinds, as medical devices and RAW files have them.
+        hierarchical: whether it is a sequence of frames of growing size.
         progressive: whether coefficients come in several passes.
         scan: where the first scan's data begins; None where the file has none.
         channels_in_scan: how many of the components the first scan holds.
@@ -74,6 +78,7 @@ class Header:
     components: int = 0
     precision: int = 8
     lossless: bool = False
+    hierarchical: bool = False
     progressive: bool = False
     scan: int | None = None
     channels_in_scan: int = 0
@@ -110,6 +115,7 @@ def read_header(data: bytes) -> Header:
                 components=data[at + 7],
                 precision=data[at + 2],
                 lossless=marker in _LOSSLESS,
+                hierarchical=marker in _HIERARCHICAL,
                 progressive=marker in _PROGRESSIVE,
             )
         elif marker == _DHT:
@@ -165,8 +171,14 @@ def refuse_unsupported(header: Header) -> None:
     """Raise ImageError for the kinds of JPEG that no decoder here reads."""
     if header.lossless:
         raise ImageError("unsupported", "a lossless JPEG; convert it to an ordinary one")
+    if header.hierarchical:
+        raise ImageError("unsupported", "a hierarchical JPEG; convert it to an ordinary one")
     if header.precision != 8:
         raise ImageError("unsupported", f"a JPEG of {header.precision} bits a sample; convert it to 8 bits")
+    if header.scan and header.components and header.components not in _COMPONENTS:
+        raise ImageError("unsupported", f"a JPEG of {header.components} colour channels; convert it to RGB")
+    if header.scan and header.width and not header.height:
+        raise ImageError("unsupported", "a JPEG that does not state its height before the picture; convert it")
 
 
 def refuse_endless_scans(data: bytes, header: Header) -> None:

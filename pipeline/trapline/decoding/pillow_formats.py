@@ -20,7 +20,10 @@ _FILL = 127
 _LIBTIFF_ERROR = re.compile(r"^[\w.]+: (?!Warning, )(.+)", re.MULTILINE)
 _ABSENT_CODEC = re.compile(r"^[\w.]+: (.+ is not (?:configured|implemented))", re.MULTILINE)
 
-_SHORT = "its compressed data ends early"
+# Of bitmaps, beyond what Pillow reads: those of Windows CE and of GDI+; a JPEG or a PNG inside, 6 and CMYK.
+_BITMAP_DEPTHS, _BITMAP_COMPRESSIONS = frozenset({2, 48, 64}), frozenset({4, 5, 6, 11, 12, 13})
+
+_SHORT, _WRONG_CHECKSUM = "its compressed data ends early", "the checksum of its pixels is wrong"
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs belong to no user's log
 
@@ -58,8 +61,19 @@ def open_header(data: bytes, name: str) -> ImageFile.ImageFile:
             raise ImageError("truncated", "the file breaks off, and no part of it can be decoded") from error
         if name == "tiff":
             tiff.refuse_unknown(data)
+        if name == "bmp":
+            _refuse_unknown_bitmap(data)
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {in_one_line(error)}"
         raise ImageError("corrupt", f"the {name} header is damaged{reason}") from error
+
+
+def _refuse_unknown_bitmap(data: bytes) -> None:
+    """Raise ImageError for a whole bitmap of a kind that Pillow does not read."""
+    bits, compression = int.from_bytes(data[28:30], "little"), int.from_bytes(data[30:34], "little")
+    if bits in _BITMAP_DEPTHS or compression in _BITMAP_COMPRESSIONS:
+        raise ImageError(
+            "unsupported", f"a BMP of {bits} bits a pixel and compression {compression}; convert it to JPEG"
+        )
 
 
 def decode(
@@ -83,7 +97,8 @@ def decode(
     try:
         if name == "png":
             missing = _load_png(image, data)
-            return _pixels(image, data), completeness.flaw(False, _SHORT, missing, image.height) if missing else None
+            reason = _SHORT if missing else None if completeness.has_sound_checksums(data) else _WRONG_CHECKSUM
+            return _pixels(image, data), reason and completeness.flaw(False, reason, missing, image.height)
         picture = _pixels(image, data)
         complaint = _LIBTIFF_ERROR.search(stderr()) if name == "tiff" else None
         return picture, f"corrupt: damaged ({complaint.group(1)})" if complaint else None

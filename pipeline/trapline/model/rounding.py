@@ -23,9 +23,9 @@ _BLOCKS = {32: 48, 16: 36, 8: 24, 4: 16, 2: 10, 1: 6}
 _CONTRASTS = (2, 5, 10, 16)
 _BRIGHTNESSES = (48, 88, 128, 178)
 
-# Times the typical rounding. Of 10,240 drawings and photographs in two trained networks, three were carried more than
-# six times as far as is typical, and of those near a boundary none more than 5.9 times. What is typical of
-# pictures like those of the training was 0.6 to 1.1 times what is of made-up ones (four networks), of others up to 1.4.
+# Times the typical rounding. Of 100,000 drawings and photographs in four trained networks, bf16 changed 247 classes, of
+# pictures up to 6.4 times the typical rounding away from the boundary. What is typical of pictures like those of the
+# training was 0.7 to 1.6 times what is of made-up ones, and of others up to twice.
 FACTOR = 8.0
 _STEPS_PER_DOUBLING = 4
 

@@ -1,7 +1,7 @@
 """Everything that can change a row, in one readable record and one digest.
 
 Two files with the same fingerprint were computed in the same way and may stand in one table; a file with another
-fingerprint than the current run's is not done.
+fingerprint than the current run's is not done. Options for clips count only for files of shards that hold clips.
 """
 
 import hashlib
@@ -9,7 +9,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
+
+CLIP_FACTS: Final = frozenset({"video", "video_fps", "video_frames", "clip_boxes"})
+"""Facts on which only the rows of clips and their frames depend."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,13 @@ class Fingerprint:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def without_clips(self) -> "Fingerprint":
+        """Return what the rows of images depend on, which is all but the options for clips."""
+        facts = {name: value for name, value in self.facts.items() if name not in CLIP_FACTS}
+        if "rescored" in facts:
+            facts["rescored"] = dict(Fingerprint(facts["rescored"]).without_clips().facts)
+        return Fingerprint(facts)
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces."""

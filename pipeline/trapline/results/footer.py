@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from trapline import __version__
 from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
+from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -63,6 +64,16 @@ class Footer:
     clips: int = 0
     frames: int = 0
     unmatched: int = 0
+
+    @property
+    def has_clips(self) -> bool:
+        """Return whether the shard holds clips, also such as were left out or taken for bad images (`--no-video`)."""
+        return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
+
+    @property
+    def depends_on(self) -> Fingerprint:
+        """Return what the rows depend on: the fingerprint, but without clips not the options for these."""
+        return self.fingerprint if self.has_clips else self.fingerprint.without_clips()
 
     def to_metadata(self) -> dict[str, str]:
         """Return the key-value metadata of a Parquet file."""

@@ -32,7 +32,8 @@ class Result:
         version: size and etag of the file.
         shard: whose rows it holds; None where it is not a result.
         identity: size and etag of that shard as it was read.
-        fingerprint: digest of how the rows were computed.
+        fingerprint: digest of what the rows depend on, see `Footer.depends_on`.
+        image_fingerprint: digest of what the rows of images depend on; the same where there are no clips.
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
         frames: rows of the clips' frames, which are besides.
@@ -48,6 +49,7 @@ class Result:
     failed: int = 0
     clips: int = 0
     frames: int = 0
+    image_fingerprint: str | None = None
 
     @property
     def images(self) -> int:
@@ -60,7 +62,10 @@ class Result:
         if said is None:
             return cls(entry.url, entry.identity)
         counts = {**said.images, "clips": said.clips, "frames": said.frames}
-        return cls(entry.url, entry.identity, said.uri, said.identity, said.fingerprint.digest, **counts)
+        digests = said.depends_on.digest, said.fingerprint.without_clips().digest
+        return cls(
+            entry.url, entry.identity, said.uri, said.identity, digests[0], **counts, image_fingerprint=digests[1]
+        )
 
 
 @dataclass(frozen=True)
@@ -104,21 +109,22 @@ def plan(
     """
     results = survey(output) if results is None else results
     at = {result.url: result for result in results}
+    mine = {fingerprint.digest, fingerprint.without_clips().digest}
     todo, done = [], []
     for shard in shards:
         result = at.get(shard.output)
         if result:
             _refuse_foreign(shard, result, output)
-        if result and (result.fingerprint, result.identity) == (fingerprint.digest, shard.identity):
+        if result and result.fingerprint in mine and result.identity == shard.identity:
             done.append(result)
         else:
             todo.append(shard)
     _refuse_second_copies(shards, results, output)
-    others = [result for result in results if result.shard and result.fingerprint != fingerprint.digest]
+    others = [result for result in results if result.shard and result.fingerprint not in mine]
     if others and not replace:
         _refuse_others(others, len(results), fingerprint, output)
-    mine = {shard.output for shard in shards}
-    return Plan(todo, done, sum(other.url not in mine for other in others), results)
+    outputs = {shard.output for shard in shards}
+    return Plan(todo, done, sum(other.url not in outputs for other in others), results)
 
 
 def survey(output: str, trust_cache: bool = True) -> list[Result]:
@@ -194,7 +200,9 @@ def _refuse_second_copies(shards: Sequence[Shard], results: Sequence[Result], ou
 
 def _refuse_others(others: Sequence[Result], total: int, mine: Fingerprint, output: str) -> None:
     said = footer.find(others[0].url)
-    differences = "; ".join(said.fingerprint.differences(mine)) if said else others[0].url
+    if said and not said.has_clips:
+        mine = mine.without_clips()
+    differences = "; ".join(said.depends_on.differences(mine)) if said else others[0].url
     raise OutputConflict(
         f"{output}: {len(others)} of {total} results were written with different settings ({differences}); "
         "choose another OUTPUT, or overwrite them with --replace"
