@@ -50,7 +50,7 @@ def test_it_is_the_frame_in_which_the_label_of_the_clip_is_the_most_probable(tmp
 def test_of_rescored_results_it_is_the_frame_of_the_taxon(tmp_path: Path) -> None:
     plant(f"{tmp_path}/in", "fen/c1", filmed("a.mp4", (0, 6.0, 6), (0, 8.0, 8)))
     table = tmp_path / "taxonomy.csv"
-    table.write_text("species,order,class\nowl,Strigiformes,Aves\nrobin,Passeriformes,Aves\nwren,Passeriformes,Aves\n")
+    table.write_text("species,family,class\nowl,Strigidae,Aves\nrobin,Passeridae,Aves\nwren,Passeridae,Aves\n")
     assert rescore.main([f"{tmp_path}/in", f"{tmp_path}/out", "--taxonomy", str(table)]) == 0
     assert best(f"{tmp_path}/out") == {"1.tar#a.mp4": 2.0}
 
