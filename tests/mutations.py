@@ -58,7 +58,7 @@ MUTATIONS = [
     Mutation("s3-deadline", "storage/s3.py", "with_deadline(as_asked(client._make_api_call))",
              "as_asked(client._make_api_call)",
              "tests/storage/test_deadlines.py -k 'request_ends and put' --timeout 20"),
-    Mutation("http-deadline", "storage/filesystems.py", "return _watched(fs), path", "return fs, path",
+    Mutation("http-deadline", "storage/filesystems.py", "    fs = _watched(fs)\n", "",
              "tests/storage/test_watched_loop.py -k 'server_ends and stat' --timeout 20"),
     Mutation("dribble", "storage/watched_loop.py", "ends = min(self.last, self.moved_at + self.silence)",
              "ends = self.moved_at + self.silence", "tests/storage/test_watched_loop.py -k 'server_ends and range' --timeout 20"),
@@ -107,6 +107,8 @@ MUTATIONS = [
              "tests/sources/test_shards.py -k too_long"),
     Mutation("names-in-svg", "analysis/report/chart_style.py", "vegalite_to_svg(drawable(spec),", "vegalite_to_svg(spec,",
              "tests/analysis/report/test_chart_style.py"),
+    Mutation("host-of-a-url", "storage/filesystems.py", "    if fs not in _AUTHORITIES:\n", "    if True:\n",
+             "tests/storage/test_filesystems.py"),
     # Containers are counted.
     Mutation("count-of-parquet", "sources/parquet_images.py", "if count != self._sizes[group]:", "if False:",
              "tests/sources/test_parquet_images.py tests/sources/test_records.py"),

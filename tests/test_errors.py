@@ -52,6 +52,7 @@ def test_errors_survive_the_way_from_worker_to_driver() -> None:
         ("s3://bucket/a+b?.tar", "s3://bucket/a+b?.tar"),
         ("s3://bucket/me@home/a.tar", "s3://bucket/me@home/a.tar"),
         ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+        ("az://container@account.blob.core.windows.net/a", "az://container@account.blob.core.windows.net/a"),
         ("/data/what?/me@home.tar", "/data/what?/me@home.tar"),
         ("mail -s done me@host", "mail -s done me@host"),
     ],

@@ -75,7 +75,7 @@ class Row:
         kind: its name.
         megabytes: of the file.
         frames: that are sampled of it.
-        frames_per_second: of the clip's own, from the file to the sampled pixels, in the median.
+        frames_per_second: of the clip's own, also those after the last sampled one, in the median.
         in_sandbox: how many times as fast it is in a process of its own, by the work of both processes.
         photographs_decoded: as many are decoded in the time that this clip takes.
         photographs_classified: the same with the network, to which a clip gives each of its sampled frames.

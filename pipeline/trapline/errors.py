@@ -19,7 +19,7 @@ import re
 
 # Both may hold secrets: a password or token before the host, a signature behind the path. What stands before the host
 # of Azure's URLs is the container. Other stores than web servers have no query strings, but `?` in names.
-_USERINFO = re.compile(r"\b(?!abfss?:|wasbs?:)([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+_USERINFO = re.compile(r"\b(?!abfss?:|az:|wasbs?:)([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
 _QUERY = re.compile(r"\b(https?://[^?\s'\"<>]*)\?[^\s'\"<>]*?(?=[:;,.)]*(?:[\s'\"<>]|$))", re.IGNORECASE)
 
 _OUT_OF_MEMORY = ("can't allocate memory", "Insufficient memory")

@@ -115,3 +115,31 @@ def test_what_has_nothing_beside_its_picture_stays_as_it_is() -> None:
     plain = ancillary.without(jpeg(1), "jpeg")  # without JFIF
     assert plain is not None
     assert ancillary.without(plain, "jpeg") is None
+
+
+def sized(webp: bytes, more: int = 0) -> bytes:
+    """The file with the size of its content in its header, or another one."""
+    return webp[:4] + struct.pack("<I", len(webp) - 8 + more) + webp[8:]
+
+
+def test_what_comes_behind_a_webp_or_a_wrong_size_costs_neither_pixels_nor_date() -> None:
+    for options in ({}, {"lossless": True}):
+        sound = encoded(soft(1), "WEBP", exif=exif(), **options)
+        for data in (sized(sound, 8), sized(sound, -2), sized(sound, 2**31), sized(sound + b"XMP \xff\xff\0\0<x")):
+            assert assert_same(data, sound).captured_at == datetime(2024, 5, 1, 6, 7, 8)
+        place = sound.index(b"EXIF")
+        assert_same(sound[: place + 20], sound)
+
+
+def test_the_first_frame_of_an_animated_webp_that_is_cut_later_is_whole() -> None:
+    frames = [soft(seed).convert("RGBA") for seed in (1, 2, 3)]
+    sound = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    second = sound.index(b"ANMF", sound.index(b"ANMF") + 4)
+    assert_same(sound[: second + 100], sound)
+    assert str(decode(sound[: second - 100], SIZE)[1].error).startswith("truncated: ")
+
+
+def test_a_webp_that_is_cut_within_its_picture_is_truncated() -> None:
+    sound = encoded(soft(1), "WEBP")
+    for end in range(16, len(sound) - 2, 37):
+        assert str(decode(sound[:end], SIZE)[1].error).startswith("truncated: ")

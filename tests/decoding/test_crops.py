@@ -267,7 +267,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ray_sessio
 
 
 def run(folder: Path, model: Path, *options: str, output: str = "output") -> int:
-    crops = ["--detections", str(folder / "md.json"), "--crop-padding", "0", *options]
+    crops = ["--detections", str(folder / "md.json"), "--crop-padding", "0", "--precision", "fp32", *options]
     return main([str(folder / "archive"), str(folder / output), "--model", str(model), *crops])
 
 

@@ -125,3 +125,14 @@ def test_a_whole_bitmap_of_a_kind_that_is_not_read_is_unsupported(bits: int, com
     error = str(decode(data, (HEIGHT, WIDTH))[1].error)
     assert error == f"unsupported: a BMP of {bits} bits a pixel and compression {compression}; convert it to JPEG"
     assert str(decode(data[:60], (HEIGHT, WIDTH))[1].error).startswith("truncated: ")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_png_that_ends_in_zeros_or_has_a_wrong_byte_is_salvaged(share: float) -> None:
+    sound = encoded(soft(1, (WIDTH, HEIGHT)), "PNG")
+    at = int(len(sound) * share)
+    for data in (sound[:at] + bytes(len(sound) - at), sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :]):
+        assert full_size(data)[1].status == "salvaged"
+    checksum = len(sound) - 16  # of the pixels, before the last chunk
+    _, facts = full_size(sound[:checksum] + bytes(4) + sound[checksum + 4 :])
+    assert facts.error == "corrupt: damaged (the checksum of its pixels is wrong), 0 of 48 rows are missing"

@@ -1,10 +1,12 @@
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.store_files import names, write
 from trapline.errors import StorageError
 from trapline.storage import store
+from trapline.storage.filesystems import resolve
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "{}/../{name}", "{}//", "{}/./"])
@@ -36,6 +38,22 @@ def test_a_local_name_is_no_chain_of_filesystems(name: str, tmp_path: Path) -> N
     (entry,) = store.list_files(str(tmp_path))
     assert store.stat(entry.url) == entry
     assert store.read_many([entry.url])[0] == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("webhdfs://one:9870/cards/a.tar", "webhdfs://one:9870/cards/a.tar"),
+        ("webhdfs://me@two:9870/cards/", "webhdfs://me@two:9870/cards"),
+        ("webhdfs://me:secret@two:9870/cards", "webhdfs://me@two:9870/cards"),
+    ],
+)
+def test_a_url_keeps_the_host_that_it_names(given: str, expected: str) -> None:
+    assert store.absolute(given) == expected
+    assert store.absolute(expected) == expected
+    fs, path = resolve(expected)
+    assert path == "/" + expected.partition(":9870/")[2]
+    assert urlsplit(expected).hostname in fs.url
 
 
 def test_a_store_that_is_not_installed_is_named() -> None:

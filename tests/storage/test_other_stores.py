@@ -8,6 +8,7 @@ import pytest
 from tests.support.broken_answers import BrokenServer, Fault, at_once, broken_server
 from trapline.errors import StorageError, TransientError
 from trapline.storage import deadlines, retry, store, watched_loop
+from trapline.storage.filesystems import resolve
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +79,17 @@ def test_a_refusal_is_told_from_a_store_that_is_busy(
     broken.status = f"{status} No"
     for way in WAYS:
         assert isinstance(refused(way, f"{scheme}://bucket/x/a"), kind)
+
+
+def test_a_url_of_azure_keeps_the_account_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adlfs")
+    monkeypatch.setenv("AZURE_STORAGE_ANON", "1")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    for url in (
+        "abfs://c@one.dfs.core.windows.net/x/a",
+        "abfs://d@one.dfs.core.windows.net/x",
+        "abfs://c/x?versionid=1",
+    ):
+        assert store.absolute(url) == url
+        fs, _ = resolve(url)
+        assert fs.account_name == ("one" if "one" in url else "other")

@@ -16,6 +16,11 @@ _DESCRIBING = frozenset({*range(0xE0, 0xF0), 0xFE})
 _EXIF = b"Exif\0\0"
 # A chunk of a PNG is ancillary where the first letter of its name is a small one.
 _SMALL_LETTER = 0x20
+# Chunks of a WebP. An animation's frame states place and size in as many bytes as its canvas does, before its chunks.
+_WEBP_CANVAS, _WEBP_FRAME, _WEBP_EXIF = b"VP8X", b"ANMF", b"EXIF"
+_WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L"})
+_WEBP_FRAME_HEADER = 16
+_WEBP_HAS_ALPHA, _WEBP_HAS_EXIF = 0x10, 0x08
 # Tags of a TIFF that make its pixels, its orientation among them, and those of EXIF.
 _TIFF_PIXELS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338}
@@ -31,7 +36,7 @@ def without(data: bytes, name: str) -> bytes | None:
         data: the encoded picture.
         name: of its format, as `formats.name` gives it.
     """
-    parts = {"jpeg": _jpeg, "png": _png, "tiff": _tiff}.get(name)
+    parts = {"jpeg": _jpeg, "png": _png, "tiff": _tiff, "webp": _webp}.get(name)
     plain = b"".join(parts(data)) if parts else data
     return None if plain == data else plain
 
@@ -64,6 +69,45 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 def _is_sound(chunk: bytes) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def _webp(data: bytes) -> Iterator[bytes]:
+    """Give the first picture that is whole, where a later one, or what comes behind, is cut, or the sizes are wrong."""
+    canvas = exif = b""
+    picture: list[tuple[bytes, bytes]] = []
+    for kind, content in _webp_chunks(data, 12):
+        if kind == _WEBP_CANVAS:
+            canvas = content
+        elif kind == _WEBP_EXIF:
+            exif = content
+        elif not any(kind in _WEBP_PIXELS for kind, _ in picture):
+            if kind in _WEBP_PIXELS or kind == b"ALPH":
+                picture.append((kind, content))
+            elif kind == _WEBP_FRAME and content[:12] == bytes(6) + canvas[4:10]:  # as large as the canvas
+                picture = list(_webp_chunks(content, _WEBP_FRAME_HEADER))
+    if not any(kind in _WEBP_PIXELS for kind, _ in picture):
+        yield data
+        return
+    chunks = picture
+    if canvas:
+        flags = canvas[0] & _WEBP_HAS_ALPHA | (_WEBP_HAS_EXIF if exif else 0)
+        chunks = [(_WEBP_CANVAS, bytes([flags]) + canvas[1:]), *picture, *([(_WEBP_EXIF, exif)] if exif else [])]
+    body = b"".join(_webp_chunk(kind, content) for kind, content in chunks)
+    yield b"RIFF" + (4 + len(body)).to_bytes(4, "little") + b"WEBP" + body
+
+
+def _webp_chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and content of the chunks that are whole."""
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > len(data):
+            return
+        yield data[at : at + 4], data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+
+
+def _webp_chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
 
 
 def _tiff(data: bytes) -> Iterator[bytes]:

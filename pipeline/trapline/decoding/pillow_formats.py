@@ -23,7 +23,7 @@ _ABSENT_CODEC = re.compile(r"^[\w.]+: (.+ is not (?:configured|implemented))", r
 # Of bitmaps, beyond what Pillow reads: those of Windows CE and of GDI+; a JPEG or a PNG inside, 6 and CMYK.
 _BITMAP_DEPTHS, _BITMAP_COMPRESSIONS = frozenset({2, 48, 64}), frozenset({4, 5, 6, 11, 12, 13})
 
-_SHORT = "its compressed data ends early"
+_SHORT, _WRONG_CHECKSUM = "its compressed data ends early", "the checksum of its pixels is wrong"
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs belong to no user's log
 
@@ -97,7 +97,8 @@ def decode(
     try:
         if name == "png":
             missing = _load_png(image, data)
-            return _pixels(image, data), completeness.flaw(False, _SHORT, missing, image.height) if missing else None
+            reason = _SHORT if missing else None if completeness.has_sound_checksums(data) else _WRONG_CHECKSUM
+            return _pixels(image, data), reason and completeness.flaw(False, reason, missing, image.height)
         picture = _pixels(image, data)
         complaint = _LIBTIFF_ERROR.search(stderr()) if name == "tiff" else None
         return picture, f"corrupt: damaged ({complaint.group(1)})" if complaint else None

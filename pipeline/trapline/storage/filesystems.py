@@ -15,6 +15,9 @@ from trapline.storage.watched_loop import watched_loop
 
 LOCAL = LocalFiles()
 
+# Of filesystems of one host or account, which their paths do not name, the beginning of their URLs.
+_AUTHORITIES: dict[Any, str] = {}
+
 # Stores whose `pipe_file` publishes a file whole.
 _ATOMIC_STORES = {"file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
 
@@ -39,7 +42,11 @@ def resolve(url: str) -> tuple[Any, str]:
         raise StorageError(f"{url}: {error}") from error
     if isinstance(fs, LocalFileSystem):
         return LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
-    return _watched(fs), path.rstrip("/") or "/"
+    fs = _watched(fs)
+    authority = url.partition("://")[2].partition("/")[0]
+    if fs._get_kwargs_from_urls(url) and not f"{path}/".startswith(f"{authority}/"):
+        _AUTHORITIES[fs] = f"{url.partition('://')[0]}://{authority}"
+    return fs, path.rstrip("/") or "/"
 
 
 def _watched(fs: Any) -> Any:
@@ -55,8 +62,17 @@ def _watched(fs: Any) -> Any:
 
 
 def url_of(fs: Any, path: str) -> str:
-    """Return the URL of a path in a filesystem: a plain absolute path for local files."""
-    return path if fs is LOCAL else fs.unstrip_protocol(path)
+    """Return the URL of a path in a filesystem, without a password: a plain absolute path for local files."""
+    if fs is LOCAL:
+        return path
+    if fs not in _AUTHORITIES:
+        return str(fs.unstrip_protocol(path))
+    scheme, _, authority = _AUTHORITIES[fs].partition("://")
+    user, at, host = authority.rpartition("@")
+    if path.startswith("/"):
+        return f"{scheme}://{user.partition(':')[0]}{at}{host}{path}"
+    container, slash, below = path.partition("/")
+    return f"{scheme}://{container}@{host}{slash}{below}" if at else f"{scheme}://{host}/{path}"
 
 
 def publishes_whole(fs: Any) -> bool:
