@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
+from unicodedata import normalize
 from uuid import uuid4
 
 import pytest
@@ -71,21 +72,22 @@ def check(output: str, names: list[str]) -> None:
     assert connection.sql(f"SELECT count(*) FROM {nearest}").fetchall() == [(sum(images.values()) - 1,)]
 
     account = build.build(found, f"{output}/events", Options(Gap(), ["/in/{deployment}"]))
-    trimmed = {name.strip(" ") for name in names}
+    deployments = [normalize("NFC", name.strip(" ")) for name in names]
     assert account.images + account.unassigned.total() == sum(images.values())
-    assert account.deployments == len(trimmed - {""})
+    assert account.deployments == len({*deployments} - {""})
     tables = [entry.url for entry in store.list_files(f"{output}/events/events")]
     query = f"SELECT deployment, sum(frames) FROM {sql.read_parquet(tables)} GROUP BY ALL"
     rows = connection.sql(query).fetchall()
     frames: Counter[str] = Counter()
-    for name, number in zip(names, images.values(), strict=True):
-        frames[name.strip(" ")] += number
+    for deployment, number in zip(deployments, images.values(), strict=True):
+        frames[deployment] += number
     del frames[""]
     assert dict(rows) == frames
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(TRICKY)
+@example(["A\u0301", "\u00c1"])  # one deployment, as people see it
 @given(st.lists(NAMES, min_size=2, max_size=6, unique=True))
 def test_every_job_counts_each_file_once_on_disk(tmp_path: Path, names: list[str]) -> None:
     check(str(tmp_path / uuid4().hex), names)
