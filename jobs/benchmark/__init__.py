@@ -164,7 +164,7 @@ def pipeline(
     console = Console()
     images = decoding.photographs(folder)
     with TemporaryDirectory() as scratch:
-        loaded = checkpoint.load(model) if model else whole_runs.telling_apart(random_model(), images)
+        loaded = checkpoint.load(model) if model else whole_runs.with_answers(random_model(), images)
         rows, twice = whole_runs.measure(console, images, loaded, Path(scratch), small, large, rounds)
     precisions = [f"trapline {precision} is ×" for precision in whole_runs.PRECISIONS]
     table = new_table("program", "images/s", *precisions, "start and end, s")

@@ -29,6 +29,7 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 
 _SHARDS = 4
+_UNSURE = slice(1, 2)  # the one that is furthest from the first
 PRECISIONS = {"auto": "trapline", "fp32": "trapline, fp32", "bf16": "trapline, bf16"}
 """Trapline's programs by precision."""
 
@@ -103,21 +104,36 @@ def measure(
     return rows, _computed_twice(scratch / "out")
 
 
-def telling_apart(model: Model, images: Sequence[bytes]) -> Model:
-    """Return a model with a classifier that gives each of some images, by the nearest embedding, a class of its own.
+def with_answers(model: Model, images: Sequence[bytes]) -> Model:
+    """Return a model with a classifier that is sure of most of some images, and in doubt about one of them.
 
-    One that is not trained has no clear answer to any image, and `checked` would compute all of them twice.
+    One of random weights has no clear answer to any image, and `checked` would compute all of them twice. A class is an
+    image, and an image of the class whose embedding is nearest; of images that hardly differ one is a class.
+
+    Args:
+        model: with more classes than there are images; its embeddings are kept.
+        images: encoded; more than two.
     """
     predictor = Predictor(replace(model, network=copy.deepcopy(model.network)), "cpu", "fp32", 8)
-    found = torch.from_numpy(predictor(decoding.pixels(images[: len(model.classes)], model.size)).embedding).double()
-    centre = found.mean(0)
-    scale = 20 / (found - centre).square().sum(1).median()
+    found = torch.from_numpy(predictor(decoding.pixels(images, model.size)).embedding).double()
+    chosen = [0]
+    while len(chosen) < len(found) * 3 // 4:
+        chosen.append(int(torch.cdist(found, found[chosen]).amin(1).argmax()))
+    own = found[chosen]
+    centre = own.mean(0)
+    weight, bias = own - centre, (centre.square().sum() - own.square().sum(1)) / 2
+    # Behind them, a copy of a class, tilted about the embedding of its image.
+    unsure = own[_UNSURE]
+    tilt = torch.randn(unsure.shape, generator=torch.Generator().manual_seed(0), dtype=unsure.dtype)
+    weight = torch.cat([weight, weight[_UNSURE] + tilt])
+    bias = torch.cat([bias, bias[_UNSURE] - (tilt * unsure).sum(1)])
+    scale = 20 / (own - centre).square().sum(1).median()  # as logits are in trained networks
     network = copy.deepcopy(model.network)
-    weight, bias = (network.get_parameter(f"classifier.{name}") for name in ("weight", "bias"))
-    weight.data.zero_()
-    bias.data.fill_(-50)
-    weight.data[: len(found)] = (scale * (found - centre)).float()
-    bias.data[: len(found)] = (-scale / 2 * (found.square().sum(1) - centre.square().sum())).float()
+    rows, offsets = (network.get_parameter(f"classifier.{name}") for name in ("weight", "bias"))
+    rows.data.zero_()
+    offsets.data.fill_(-50)  # classes that do not occur
+    rows.data[: len(weight)] = (scale * weight).float()
+    offsets.data[: len(bias)] = (scale * bias).float()
     return replace(model, network=network)
 
 
