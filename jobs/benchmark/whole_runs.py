@@ -105,10 +105,11 @@ def measure(
 
 
 def with_answers(model: Model, images: Sequence[bytes]) -> Model:
-    """Return a model with a classifier that is sure of most of some images, and in doubt about one of them.
+    """Return a model with a classifier that is in doubt about few of some images.
 
-    One of random weights has no clear answer to any image, and `checked` would compute all of them twice. A class is an
-    image, and an image of the class whose embedding is nearest; of images that hardly differ one is a class.
+    One of random weights has no clear answer to any image, and `checked` would compute all of them twice. Here a
+    quarter of the images, those that differ most, are classes, and an image is of the class whose embedding is nearest; but for
+    one, which is of two classes.
 
     Args:
         model: with more classes than there are images; its embeddings are kept.
@@ -117,7 +118,7 @@ def with_answers(model: Model, images: Sequence[bytes]) -> Model:
     predictor = Predictor(replace(model, network=copy.deepcopy(model.network)), "cpu", "fp32", 8)
     found = torch.from_numpy(predictor(decoding.pixels(images, model.size)).embedding).double()
     chosen = [0]
-    while len(chosen) < len(found) * 3 // 4:
+    while len(chosen) < len(found) // 4:
         chosen.append(int(torch.cdist(found, found[chosen]).amin(1).argmax()))
     own = found[chosen]
     centre = own.mean(0)
