@@ -108,8 +108,8 @@ def with_answers(model: Model, images: Sequence[bytes]) -> Model:
     """Return a model with a classifier that is in doubt about few of some images.
 
     One of random weights has no clear answer to any image, and `checked` would compute all of them twice. Here a
-    quarter of the images, those that differ most, are classes, and an image is of the class whose embedding is nearest; but for
-    one, which is of two classes.
+    quarter of the images, those that differ most, are classes, and an image is of the class whose embedding is nearest;
+    but for one, which is of two classes.
 
     Args:
         model: with more classes than there are images; its embeddings are kept.
