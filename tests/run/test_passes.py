@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -240,6 +241,7 @@ def test_a_shard_that_is_committed_does_not_fail_when_ray_runs_its_task_again(tm
         yield chunk(task.shard)
         if task.shard == passes.shards[1]:
             while not passes.progress.shards.committed:  # its file is being written
+                sleep(0.01)
                 yield WorkerNote("at work")
             (done, *_) = passes.progress.shards.committed
             yield failure(next(shard for shard in passes.shards if shard.uri == done))

@@ -195,7 +195,7 @@ def test_results_have_names_that_the_patterns_of_duckdb_match(tmp_path: Path) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"n": [1]}), path)
     assert len({*results}) == 3
-    assert duckdb.execute(f"SELECT sum(n) FROM '{tmp_path}/out/**/*.parquet'").fetchone() == (3,)
+    assert duckdb.execute(f"SELECT sum(n) FROM '{tmp_path}/out/**/*.parquet'").fetchall() == [(3,)]
 
 
 @pytest.mark.parametrize("folder", ["one/", "two/cam/", "three/cam//"])

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -63,7 +64,9 @@ class Writer:
         self._columns = columns
         self._progress = progress
         self._threads = ThreadPoolExecutor(_THREADS)
-        self._writing: dict[Future[Footer], Shard] = {}
+        # Not `concurrent.futures.wait`: Ctrl-C within it may leave a future locked, and its thread waits for ever.
+        self._written: SimpleQueue[tuple[Shard, Footer | BaseException]] = SimpleQueue()
+        self._under_way = 0
         self._refusals = 0
 
     def __enter__(self) -> Self:
@@ -77,8 +80,8 @@ class Writer:
 
     def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""
-        future = self._threads.submit(commit, chunks, self._columns, self._progress.plan.fingerprint)
-        self._writing[future] = chunks[0].shard
+        self._under_way += 1
+        self._threads.submit(self._commit, chunks)
 
     def settle(self, at_most: int = 2 * _THREADS) -> None:
         """Take in the files that were written; wait until no more than `at_most` are under way.
@@ -86,22 +89,29 @@ class Writer:
         Raises:
             StorageError: the store refused several files in a row.
         """
-        while True:
-            for future in [future for future in self._writing if future.done()]:
-                self._take_in(future, self._writing.pop(future))
-            if len(self._writing) <= at_most:
-                return
-            wait(self._writing, return_when=FIRST_COMPLETED)
+        while self._under_way > at_most or not self._written.empty():
+            shard, outcome = self._written.get()
+            self._under_way -= 1
+            self._take_in(shard, outcome)
 
-    def _take_in(self, future: Future[Footer], shard: Shard) -> None:
+    def _commit(self, chunks: list[PredictedChunk]) -> None:
         try:
-            self._progress.commit(future.result())
+            outcome: Footer | BaseException = commit(chunks, self._columns, self._progress.plan.fingerprint)
+        except BaseException as error:  # noqa: BLE001 - it is the main thread that needs it
+            outcome = error
+        self._written.put((chunks[0].shard, outcome))
+
+    def _take_in(self, shard: Shard, outcome: Footer | BaseException) -> None:
+        if isinstance(outcome, Footer):
+            self._progress.commit(outcome)
             self._refusals = 0
-        except TraplineError as error:
-            self._progress.fail(Failure(shard, str(error), isinstance(error, TransientError)))
-            self._refusals += isinstance(error, StorageError)
+        elif isinstance(outcome, TraplineError):
+            self._progress.fail(Failure(shard, str(outcome), isinstance(outcome, TransientError)))
+            self._refusals += isinstance(outcome, StorageError)
             if self._refusals == _REFUSALS:
-                raise
+                raise outcome
+        else:
+            raise outcome
 
 
 def commit(chunks: Sequence[PredictedChunk], columns: Columns, fingerprint: Fingerprint) -> Footer:
