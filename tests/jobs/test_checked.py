@@ -6,10 +6,12 @@ import pytest
 from rich.console import Console
 
 from jobs.benchmark.checked import NETWORKS, drawings, measure, trained
+from trapline.model.precision import multiplies_in_bf16
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not multiplies_in_bf16("cpu"), reason="this processor emulates bfloat16, ten times as slowly")
 def test_checked_changes_no_class_of_ten_thousand_pictures() -> None:
     pictures = drawings(240, seed=1)
     models = [
