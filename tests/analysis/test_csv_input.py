@@ -105,14 +105,6 @@ def test_rows_without_text_above_the_header_are_none(above: str, tmp_path: Path)
     assert csv_input.line(table, 0) == above.count("\n") + 2
 
 
-def test_names_are_composed_and_paths_are_not(tmp_path: Path) -> None:
-    url = write(tmp_path, "site\n\nwa\u0308ld\nNA\n")
-    names = csv_input.read_names(url, ["site"])
-    assert names.to_pydict() == {"site": ["w\u00e4ld", None]}
-    assert csv_input.line(names, 0) == 3
-    assert csv_input.read(url, ["site"]).to_pydict() == {"site": ["wa\u0308ld", None]}
-
-
 @pytest.mark.parametrize(
     ("text", "want"),
     [

@@ -1,7 +1,5 @@
-import unicodedata
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 import pyarrow.parquet as pq
@@ -119,20 +117,6 @@ def test_what_is_in_no_period_is_said_and_counted(tmp_path: Path, capsys: pytest
 def test_an_end_with_an_hour_is_no_whole_day(end: str, tmp_path: Path) -> None:
     text = f"{HEADER}one,a,c1,,,2024-04-01,{end}\n"
     assert placed(tmp_path, text, "2024-05-01T12:00:00", "2024-05-01T12:00:01") == ["one", "outside_deployment"]
-
-
-@pytest.mark.parametrize(("in_table", "in_paths"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_name_with_accents_is_found_however_they_are_written(
-    in_table: Literal["NFC", "NFD"], in_paths: Literal["NFC", "NFD"], tmp_path: Path
-) -> None:
-    """File names from macOS have them as characters of their own."""
-    name = unicodedata.normalize(in_paths, "wäldchen")
-    write(f"{tmp_path}/results", f"site={name}/c1/1.tar", [on("2024-05-05T10:00:00")])
-    table_text = f"{HEADER}wäldchen/c1,,,,,2024-05-01,2024-06-01\n"
-    (tmp_path / "deployments.csv").write_text(unicodedata.normalize(in_table, table_text))
-    (tmp_path / "clocks.csv").write_text(unicodedata.normalize(in_table, "deployment,offset\nwäldchen/c1,01:00:00\n"))
-    assert periodic(tmp_path, corrections=f"{tmp_path}/clocks.csv").images == 1
-    assert table(str(tmp_path), select="deployment, hour(started_at)") == [("w\u00e4ldchen/c1", 11)]
 
 
 def test_a_camera_may_stand_for_a_part_of_one_day(tmp_path: Path) -> None:

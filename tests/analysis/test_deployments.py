@@ -1,6 +1,3 @@
-import unicodedata
-from typing import Literal
-
 import duckdb
 import pytest
 
@@ -22,16 +19,6 @@ def look_up(
     query = f"select {located([parse(source) for source in sources])} from {image}"
     found: tuple[str, str] = duckdb.execute(query, [shard, key, metadata, serial]).fetchall()[0]
     return found
-
-
-@pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_name_is_the_same_however_its_accents_are_written(form: Literal["NFC", "NFD"]) -> None:
-    name = unicodedata.normalize(form, "wäldchen")
-    assert look_up("archive/{deployment}/{camera}", shard=f"/archive/{name}/Ü {name}") == (
-        "w\u00e4ldchen",
-        "Ü w\u00e4ldchen",
-    )
-    assert look_up("metadata:site", metadata=f'{{"site": "{name}"}}')[0] == "w\u00e4ldchen"
 
 
 @pytest.mark.parametrize(

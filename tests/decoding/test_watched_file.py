@@ -79,3 +79,11 @@ def test_a_clip_on_a_failing_disk_is_never_called_damaged(
             else:
                 assert (facts.status, facts.frames) == ("ok", (0.0, 1.0, 2.0))  # what is broken was of no use
     assert failed >= len(places) - 1
+
+
+@pytest.mark.parametrize("place", [-1, -(2**62), 2**70])
+def test_a_place_that_no_file_has_is_no_trouble_of_the_disk(place: int, tmp_path: Path) -> None:
+    (tmp_path / "clip").write_bytes(b"abc")
+    with WatchedFile(str(tmp_path / "clip")) as file:
+        assert file.seek(place) == -1
+        assert file.read(3) == b"abc"

@@ -9,7 +9,6 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from trapline.errors import UsageError, in_one_line
 from trapline.storage import store
@@ -31,13 +30,6 @@ _MARKS = {
 _YEAR_FIRST = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})(?:[T ] *(\d{1,2})(:\d\d.*))?", re.IGNORECASE)
 # On which line each row begins, in the metadata of a table's schema.
 _LINES = b"lines"
-
-
-def read_names(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
-    """Read a file as `read` does, its text in Unicode's form NFC, as the names of deployments and cameras are."""
-    table = read(url, required, optional)
-    columns = [pc.utf8_normalize(column, form="NFC") for column in table.columns]
-    return pa.table(columns, names=table.column_names).replace_schema_metadata(table.schema.metadata)
 
 
 def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:

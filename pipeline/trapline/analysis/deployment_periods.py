@@ -97,7 +97,7 @@ def read(url: str, timezone: str | None, connection: duckdb.DuckDBPyConnection) 
             overlap in time.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    table = csv_input.read_names(url, ["deploymentID"], [*_TEXTS, "timezone"])
+    table = csv_input.read(url, ["deploymentID"], [*_TEXTS, "timezone"])
     rows = []
     for position, row in enumerate(table.to_pylist()):
         try:

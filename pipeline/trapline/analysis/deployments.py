@@ -8,8 +8,7 @@ A source is one of
 
 and of several, in order, the first that says something of an image holds for it. What is called `deployment` is the
 deployment's name, and what is called `camera` the camera's. Without a `deployment`, all values joined by `/` are the
-name; without a `camera`, each deployment is taken to have one. Names are in Unicode's form NFC, whatever form the paths
-have.
+name; without a `camera`, each deployment is taken to have one.
 """
 
 import re
@@ -97,8 +96,7 @@ def suggest(shard: str) -> str | None:
 
 
 def _filled(value: str) -> str:
-    # The accents of file names from macOS are characters of their own, those of tables that people write are not.
-    return f"nullif(trim(nfc_normalize({value})), '')"
+    return f"nullif(trim({value}), '')"
 
 
 def _metadata(text: str) -> Source:

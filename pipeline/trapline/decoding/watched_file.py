@@ -42,8 +42,11 @@ class WatchedFile:
             return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, as a file does."""
-        return self._file.seek(offset, whence)
+        """Go to a place, as a file does; return -1 for one that no file has, as damaged clips lead to."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError):
+            return -1
 
     def tell(self) -> int:
         """Return the place, in bytes."""

@@ -45,7 +45,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     fields, missing = standard["fields"], {*standard["missingValues"]}
     required = [field["name"].lower() for field in fields if field["constraints"]["required"]]
     optional = [field["name"].lower() for field in fields if field["name"].lower() not in required]
-    rows = csv_input.read_names(url, required, [*optional, "timezone"]).to_pylist()
+    rows = csv_input.read(url, required, [*optional, "timezone"]).to_pylist()
     deployment_periods.refuse_repeated((row["deploymentid"] for row in rows), url)
     names = [*(field["name"] for field in fields), "timezone"]
     columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}

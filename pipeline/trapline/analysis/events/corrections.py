@@ -58,7 +58,7 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
         UsageError: the file is no such table, or a row of it names no image or no deployment of the results.
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    table = csv_input.read_names(url, ["deployment"], _COLUMNS)
+    table = csv_input.read(url, ["deployment"], _COLUMNS)
     known: dict[str, set[str]] = defaultdict(set)
     for deployment, camera in connection.sql("select distinct deployment, camera from located").fetchall():
         known[deployment].add(camera)
