@@ -1,6 +1,7 @@
 """The object store misbehaves, through a proxy before a real one: transient trouble costs time, and nothing else."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,10 +107,10 @@ def test_what_is_denied_is_told_at_once(way: str, faulty: FaultyStore, bucket: s
 
 
 def test_a_store_that_stalls_is_asked_again(faulty: FaultyStore, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(s3_storage.OPTIONS["config_kwargs"], "read_timeout", 0.5)
+    monkeypatch.setitem(s3_storage.OPTIONS["config_kwargs"], "read_timeout", 1.5)
     S3Files.clear_instance_cache()
     store.put(f"{bucket}/x/a", DATA)
-    faulty.faults.append(Fault("stall", r"GET .*/x/a", times=3, seconds=1.5))
+    faulty.faults.append(Fault("stall", r"GET .*/x/a", times=3, seconds=4))
     assert store.read_many([f"{bucket}/x/a"]) == [DATA]
     assert not faulty.faults[0].times
     assert faulty.asked(r"GET .*/x/a") >= 4
@@ -122,6 +123,10 @@ def test_a_server_that_freezes_is_given_up_and_used_again(
     store.put(f"{bucket}/x/a", DATA)
     expected = tries(f"{bucket}/x")[way]()
     s3.process.send_signal(signal.SIGSTOP)
+    while {path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{s3.process.pid}/task").glob("*/stat")} != {
+        "T"
+    }:
+        time.sleep(0.01)
     try:
         with monkeypatch.context() as patch:
             patch.setattr(retry, "_PAUSES", (0.01,))
