@@ -32,6 +32,9 @@ class _Background:
     def __init__(self) -> None:
         self._started = Event()
         self._error: BaseException | None = None
+        self._silence = _silent_stderr()
+        # Here: in the other thread it could come between a line that this one prints and the line's end, and lose that.
+        self._silence.__enter__()
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         Thread(target=self._run, name="ray start", daemon=True).start()
 
@@ -48,6 +51,7 @@ class _Background:
         except BaseException as error:  # noqa: BLE001 - it is the caller of `wait` who needs it
             self._error = error
         finally:
+            self._silence.__exit__(None, None, None)
             self._started.set()
         # Linux kills a process that was started to die with its parent when the parent's thread ends that started it.
         Event().wait()
@@ -75,7 +79,8 @@ def connect() -> None:
         _background.wait()
         _quieten()  # ray.data, where it was imported meanwhile, has set up its log since
     else:
-        _connect()
+        with _silent_stderr():
+            _connect()
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
@@ -173,8 +178,7 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 
     for attempt in (1, 2):
         try:
-            with _silent_stderr():
-                session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+            session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
             if options.get("address") == "local":
                 _session_folder = Path(session.address_info["session_dir"])
         # Ray has no class of its own for it: RuntimeError, ConnectionError, ValueError, TimeoutError, Exception …
@@ -190,7 +194,7 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 def _silent_stderr() -> Iterator[None]:
     """Discard the process's standard error: Ray's C++ code reports there that it has read RAY_BACKEND_LOG_LEVEL.
 
-    What Python code prints there meanwhile, in another thread, arrives.
+    What Python code prints there meanwhile, in another thread, arrives, also through the stream that stays after it.
     """
     sys.stderr.flush()
     kept = os.dup(2)  # never closed: handlers of logging that are made meanwhile, in other threads, keep the stream
