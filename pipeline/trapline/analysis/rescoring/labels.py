@@ -1,4 +1,4 @@
-"""Labels become examples: what people called some images, joined to what the model stored of them.
+"""Labels become examples: a user's labels of images, joined with what the results store of these images.
 
 A label names an image by its `image_uri`, by the end of its path where that is unique (`cam1/IMG_0001.JPG`), or by
 its content.
