@@ -35,7 +35,7 @@ EXIT_INCOMPLETE = 3
 _SHOWN = 20
 _TOP_SPECIES = 8
 _NAMED = 5
-# Where the results do not say how many species they list.
+# Species to list if the results do not say how many they list.
 _TOP_K = 5
 
 app = command("rescore", __doc__, {EXIT_INCOMPLETE: "some files failed; the next run tries them again."})
@@ -105,7 +105,7 @@ def rescore_(
     tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
-    # All that a scorer reads, before anything is learned.
+    # Check all columns that a scorer reads before training anything.
     vector = "embedding" if labels or head_ else "probabilities"
     dataset.require_columns(found, [vector, "precision", *(field.name for field in IMAGE_FIELDS)])
     if labels or calibrate:
@@ -233,7 +233,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    # Names from outside: rich would take brackets in a plain string for its markup.
+    # Names come from outside: rich would take brackets in a plain string for its markup.
     console.print(Text(display_text(text)), soft_wrap=True)
 
 
