@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.clips import KINDS, MODEL, as_jpeg, as_png, clip, decoded, drawn, every_frame, motion_jpeg, sound_only
+from tests.support.clips import (
+    KINDS,
+    MODEL,
+    as_jpeg,
+    as_png,
+    clip,
+    decoded,
+    drawn,
+    every_frame,
+    motion_jpeg,
+    sound_only,
+)
 from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode

@@ -31,7 +31,9 @@ def test_the_display_matrix_is_applied(rotation: int, turns: int, tmp_path: Path
     assert (turns == 0) == torch.equal(turned, plain)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("orientation", "turns", "mirrored"), [(1, 0, False), (2, 0, True), (6, 3, False), (8, 1, False)])
+@pytest.mark.parametrize(
+    ("orientation", "turns", "mirrored"), [(1, 0, False), (2, 0, True), (6, 3, False), (8, 1, False)]
+)
 def test_motion_jpeg_with_exif_in_its_frames_is_decoded_and_shown_as_that_says(
     orientation: int, turns: int, mirrored: bool, tmp_path: Path
 ) -> None:
