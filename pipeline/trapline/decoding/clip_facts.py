@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-# Tags as FFmpeg and `container_dates` name them, the surest first; the row's name of the tag by container; whether the specification says
-# UTC where no zone is written. QuickTime's own tag has the camera's offset; ISO/IEC 14496-12 says UTC of `mvhd`,
-# Matroska of `DateUTC`. AVI has the camera's clock.
+# Tags as FFmpeg and `container_dates` name them, the surest first; the row's name of the tag by container; whether the
+# specification says UTC where no zone is written. QuickTime's own tag has the camera's offset; ISO/IEC 14496-12 says
+# UTC of `mvhd`, Matroska of `DateUTC`. AVI has the camera's clock.
 _APPLE: Final = "com.apple.quicktime.creationdate"
 _NAMES: Final = {"mkv": "DateUTC", "webm": "DateUTC", "avi": "IDIT", "mp4": "mvhd", "mov": "mvhd", "3gp": "mvhd"}
 _TAGS: Final = (_APPLE, "IDIT", "CreationDate", "creation_time", "ICRD", "date")
