@@ -157,12 +157,15 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
         console.print(f"Nothing to do: all {len(plan.done):,} results are done.", highlight=False)
         return 0
     species, remarks, troubles, images = Counter[str](), Counter[str](), list[str](), 0
+    # Deployments of the species list; where a file was done before, it is not known which hold.
+    nowhere = set[str]() if plan.done or not scorer.prior else scorer.prior.masks.keys() - {""}
     outcomes = rescore.run(plan.todo, scorer, mark)
     shown = track(outcomes, "scoring", len(plan.todo), console=console, transient=True, disable=not console.is_terminal)
     for outcome in shown:
         images += outcome.images
         species += outcome.species
         remarks += outcome.remarks
+        nowhere = set() if outcome.patterns is None else nowhere - outcome.patterns
         if outcome.trouble:
             troubles.append(outcome.trouble)
     written = len(plan.todo) - len(troubles)
@@ -170,6 +173,9 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
     _say(console, f"{images:,} images in {written:,} files rescored{done}")
     for what, count in remarks.most_common():
         _say(console, f"  {count:,} images {what}")
+    if nowhere:
+        names = _names(sorted(nowhere))
+        _say(console, f"note: {len(nowhere):,} deployments of the species list are in no path of an image: {names}")
     for name, count in species.most_common(_TOP_SPECIES):
         _say(console, f"  {count / max(species.total(), 1):6.1%}  {name}")
     for trouble in troubles[:_SHOWN]:
