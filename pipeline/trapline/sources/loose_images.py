@@ -1,4 +1,4 @@
-"""Loose images of a folder: which are fetched together, and their bytes."""
+"""Fetch the loose images of a folder, several at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,11 +52,11 @@ def batches(loose: Sequence[Loose]) -> Iterator[list[Loose]]:
 
 
 def fetch(batch: Sequence[Loose], lost: set[Entry]) -> dict[Entry, bytes]:
-    """Return the bytes of the images and sidecars of a batch, of those that are not too large; not those of clips.
+    """Return the bytes of a batch's images and sidecars; without clips, and without files that are too large.
 
     Args:
-        batch: whose.
-        lost: files that are left out.
+        batch: images to fetch.
+        lost: files to leave out.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -68,10 +68,10 @@ def fetch(batch: Sequence[Loose], lost: set[Entry]) -> dict[Entry, bytes]:
 
 
 def lost_links(folder: Sequence[Loose]) -> set[Entry]:
-    """Return the files of a folder that are links without a target, as git-annex has of what it has not fetched.
+    """Return the files of a folder that are links without a target, as git-annex leaves for files not fetched.
 
     Raises:
-        StorageError: no image is anything else, as where a disk is not mounted.
+        StorageError: all images are such links, as when a disk is not mounted.
     """
     if not folder or store.remote(folder[0].image.url) is not None:
         return set()
