@@ -1,4 +1,4 @@
-"""One HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
+"""Build the report: one HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
