@@ -13,6 +13,7 @@ from trapline import __version__
 from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
 from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
+from trapline.sources.loose_images import UNAVAILABLE
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -69,6 +70,11 @@ class Footer:
     def has_clips(self) -> bool:
         """Return whether the shard holds clips, also such as were left out or taken for bad images (`--no-video`)."""
         return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether no file of the shard was unavailable: reading it again, unchanged, gives the same rows."""
+        return UNAVAILABLE not in self.reasons
 
     @property
     def depends_on(self) -> Fingerprint:

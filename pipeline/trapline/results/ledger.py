@@ -1,8 +1,9 @@
 """What OUTPUT holds. Every result file says in its footer whose rows it has; a cache remembers what the footers say.
 
 A shard is done when its file exists and the file's footer names the current fingerprint and the shard's current
-identity. There is no second book that could disagree: the cache is believed only of files whose size and etag are still
-those that were read, and deleting it costs nothing but the time to read the footers again.
+identity, and no file of the shard was unavailable. There is no second book that could disagree: the cache is believed
+only of files whose size and etag are still those that were read, and deleting it costs nothing but the time to read the
+footers again.
 """
 
 import io
@@ -37,6 +38,7 @@ class Result:
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
         frames: rows of the clips' frames, which are besides.
+        is_final: see `Footer`.
     """
 
     url: str
@@ -50,6 +52,7 @@ class Result:
     clips: int = 0
     frames: int = 0
     image_fingerprint: str | None = None
+    is_final: bool = True
 
     @property
     def images(self) -> int:
@@ -63,9 +66,8 @@ class Result:
             return cls(entry.url, entry.identity)
         counts = {**said.images, "clips": said.clips, "frames": said.frames}
         digests = said.depends_on.digest, said.fingerprint.without_clips().digest
-        return cls(
-            entry.url, entry.identity, said.uri, said.identity, digests[0], **counts, image_fingerprint=digests[1]
-        )
+        shard = said.uri, said.identity, digests[0]
+        return cls(entry.url, entry.identity, *shard, **counts, image_fingerprint=digests[1], is_final=said.is_final)
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def plan(
         result = at.get(shard.output)
         if result:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity:
+        if result and result.fingerprint in mine and result.identity == shard.identity and result.is_final:
             done.append(result)
         else:
             todo.append(shard)

@@ -84,7 +84,7 @@ class Reader:
             return
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
-            if footer.identity == shard.identity:  # another run was faster
+            if footer.identity == shard.identity and footer.is_final:  # another run was faster
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":
