@@ -62,11 +62,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def icu_name(timezone: str) -> str:
-    """Return the name of a time zone in DuckDB: `Europe/Berlin` as it is, and of an offset `+01:00`."""
-    return f"GMT{timezone}" if timezone[:1] in ("+", "-") else timezone
-
-
 def read_parquet(urls: Iterable[str]) -> str:
     """Return a relation in SQL: the rows of these files and of no others, whatever their names look like.
 

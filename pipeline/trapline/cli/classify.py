@@ -26,7 +26,7 @@ EXIT_CODES = {"planned": 0, "complete": 0, "stopped": 0, "incomplete": 3, "over_
 
 
 def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Take the options that the command line does not give from the file that --config names."""
+    """Read options that are not on the command line from the file that --config names."""
     (given,) = (argument for argument in arguments if "--config" in argument.names)
     if given.tokens:
         path = Path(given.tokens[-1].value)
@@ -77,7 +77,7 @@ def classify(
 
 def run_config(config: RunConfig, workers: "WorkerClasses | None" = None) -> int:
     """Classify, show progress and a summary, and return the exit code; `workers` are those of `run.classify`."""
-    # Before these imports, which take as long: torch comes with them.
+    # Before the imports, which load torch and take as long as Ray's start.
     if not config.dry_run:
         start_in_background()
     from rich.console import Console

@@ -89,7 +89,7 @@ def report(
     if found := Counter(finding.rule for finding in built.findings):
         told = ", ".join(f"{count:,} {rule}" for rule, count in found.most_common())
         console.print(f"cameras   {told}", highlight=False)
-    # Names from outside: rich would take brackets in a plain string for its markup.
+    # Names come from outside: rich would take brackets in a plain string for its markup.
     console.print(Text(f"report    {output} ({len(data) / 1e6:.1f} MB)"), soft_wrap=True)
     return 0
 

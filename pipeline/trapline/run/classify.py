@@ -49,17 +49,18 @@ def classify(
     workers: WorkerClasses | None = None,
     end_process: Callable[[str], None] = exit_now,
 ) -> Manifest:
-    """Classify what the inputs hold and OUTPUT does not, and account for it.
+    """Classify the shards of the inputs that have no result in OUTPUT yet, and return the manifest.
 
     Args:
         config: the run.
         observer: receives progress and notes.
-        on_end: is called with the closing manifest, once; not for a dry run, nor where the run ended before it had one.
+        on_end: called once with the closing manifest; not for a dry run, nor for a run that failed before its first
+            manifest.
         during: contexts to enter while shards are processed, such as `monitoring.prometheus.Metrics`.
         workers: what runs on the workers, in place of the real readers and predictors.
-        end_process: receives that Ray itself has ended, after the manifest was written, from another thread (see
-            `RayWatch`). By default it ends this process, as a command should; a program that calls this may rather
-            use the seconds until Ray ends it.
+        end_process: called from another thread with the reason when Ray itself has ended (see `RayWatch`), after the
+            manifest was written. The default ends this process, as a command should; a program may use the seconds
+            until Ray ends it.
 
     Raises:
         FatalError: the run cannot go on; the message says what to do.
@@ -71,7 +72,7 @@ def classify(
         if prepared.detections:
             index = counted(prepared.detections, prepared.listed, config.output)
             progress.record_index(index)
-            _check(index, config, observer)
+            _report_detections(index, config, observer)
         return progress.manifest("planned")
     closing = _Closing(progress, on_end)
 
@@ -81,7 +82,7 @@ def classify(
             closing("aborted", reason)
         end_process(reason)
 
-    # Find out now, and not in the morning, whether we may write.
+    # Find out now, and not in the morning, whether OUTPUT can be written.
     progress.manifest("running").write(config.output)
     ledger.remember(config.output, prepared.results)
     store.put(layout.classes_file(config.output), classes_csv(prepared.model.classes))
@@ -91,7 +92,7 @@ def classify(
         closing("interrupted")
         raise
     except Exception as error:
-        with suppress(TraplineError):  # what ends the run may be that nothing can be written
+        with suppress(TraplineError):  # the error may be that OUTPUT cannot be written
             closing("aborted", str(error) if isinstance(error, TraplineError) else in_one_line(error))
         raise
     manifest = closing(progress.verdict, f"--stop-at {config.stop_at}" if progress.out_of_time else None)
@@ -111,9 +112,9 @@ class _Prepared:
         listed: all shards of the inputs, also those that are not selected.
         job: what the workers compute.
         model: what they compute it with.
-        detections: the detector's output; None without.
-        results: all that OUTPUT holds.
-        unfinished: files among them that were never finished, or are being written.
+        detections: the detector's output; None if there is none.
+        results: all results in OUTPUT.
+        unfinished: files in OUTPUT that were never finished, or are being written.
     """
 
     plan: RunPlan
@@ -174,7 +175,7 @@ def _prepare(config: RunConfig) -> _Prepared:
 
 
 def _refuse_job_folder(urls: Iterable[str]) -> None:
-    """Raise UsageError for a place in the folder of a submitted job: a relative path, as a rule."""
+    """Raise UsageError for a path in the folder of a submitted job, where relative paths lead."""
     for url in urls:
         place = store.absolute(url)
         if not url.startswith("@") and _JOB_FOLDER in place:
@@ -198,7 +199,7 @@ def _execute(
     workers: WorkerClasses,
     on_loss: Callable[[str], None],
 ) -> None:
-    """Process the shards to do; `on_loss` ends the process when a process of Ray's ends under it."""
+    """Process the shards of the plan; `on_loss` is called with the name of a Ray process that has ended."""
     plan, job = prepared.plan, prepared.job
     todo = share_with_concurrent_runs(plan, observer)
     if not todo:
@@ -221,25 +222,25 @@ def _execute(
 
 @contextmanager
 def _indexed(prepared: _Prepared, progress: Progress, observer: RunObserver) -> Iterator[dict[str, Slice]]:
-    """Store the detector's boxes for the workers, as long as the context lasts; give where those of each shard are."""
+    """Store the detector's boxes for the workers, as long as the context lasts; yield their place by shard URI."""
     detections, plan = prepared.detections, prepared.plan
     if detections is None:
         yield {}
         return
     output = plan.config.output
     url = store.join(layout.detections_folder(output), plan.run_id)
-    # By all shards of the inputs: which of them a name means must not depend on what this run selects.
+    # All shards of the inputs, because which image a name means must not depend on what this run selects.
     with indexed(detections, prepared.listed, plan.todo, output, url) as index:
         progress.record_index(index)
-        _check(index, plan.config, observer)
+        _report_detections(index, plan.config, observer)
         yield index.slices
 
 
-def _check(index: Index, config: RunConfig, observer: RunObserver) -> None:
+def _report_detections(index: Index, config: RunConfig, observer: RunObserver) -> None:
     """Report what the detector could not read, and names in its file that match no image.
 
     Raises:
-        UsageError: there are such names, and that was to be an error.
+        UsageError: there are such names, with `--detections-unmatched error`.
     """
     if unread := index.unread(str(config.detections)):
         observer.note(unread)
@@ -251,14 +252,11 @@ def _check(index: Index, config: RunConfig, observer: RunObserver) -> None:
 
 
 def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Shard]:
-    """Process shards in reverse order if another run may do the same ones, so that the two meet in the middle.
+    """Return the shards to do, in reverse order if another run may do the same ones: the two meet in the middle.
 
     Args:
         plan: of this run, whose manifest has just been written.
-        observer: receives a note of the other run.
-
-    Returns:
-        The shards to do, in the order in which to begin them.
+        observer: receives a note about the other run.
 
     Raises:
         OutputConflict: the other run has another fingerprint.
@@ -281,16 +279,16 @@ def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Sha
 
 
 def part_of(option: str | None) -> Part | None:
-    """Return the part that `--part` names; None for the whole archive."""
+    """Return the part that a value of `--part` names; None without one."""
     return Part(*parse_part(option)) if option else None
 
 
 class _Closing:
-    """Writes the closing manifest of a run and reports it, once.
+    """Write the closing manifest of a run and report it, once.
 
     Args:
         progress: of the run.
-        on_end: is called with the manifest and its URL.
+        on_end: called with the manifest and its URL.
     """
 
     def __init__(self, progress: Progress, on_end: OnEnd) -> None:
@@ -300,7 +298,7 @@ class _Closing:
         self._closed = False
 
     def __call__(self, status: Status, ended_by: str | None = None) -> Manifest:
-        """Write the manifest and report it, unless that was done before; return it.
+        """Write the manifest and report it, unless that has been done; return it.
 
         Raises:
             StorageError, TransientError: the store refuses, or does not answer.

@@ -1,6 +1,6 @@
-"""Count the images of a shard by another way than `records` reads them: what one overlooks, the other should not.
+"""Count the images of a shard independently of `records`, so that `verify` notices what one of the two overlooks.
 
-A tar is walked header by header without `tarfile`, a zip is listed by `zipfile`, Parquet's footer has a count.
+A tar is read header by header without `tarfile`, a zip is listed by `zipfile`, Parquet's footer has a count.
 """
 
 import gzip
@@ -18,16 +18,16 @@ from trapline.sources.shards import Shard, folder_members, list_loose
 from trapline.storage import store
 
 _BLOCK = 512
-# What tars mark as no file: links, devices, folders, headers of headers, GNU's, Solaris's and star's own.
+# Types of tar headers that are no files: links, devices, folders, PAX globals, those of GNU, Solaris and star.
 _TYPES_WITHOUT_ROW = b"23456" + b"gK" + b"DNV" + b"AEI"
 _MAX_NAME_BYTES = 2**18
 _EMPTY_ZIP_BYTES = 22
-_TYPES_OF_NO_FILE = (0x4, 0xA)  # of zips: folder, symbolic link
+_NO_FILE_MODES = (0x4, 0xA)  # of zip members: folder, symbolic link
 _PAX_FIELD = re.compile(rb"(?s)\d+ (path|size)=(.*?)\n")
 
 
 def count_images(shard: Shard) -> int | None:
-    """Return how many rows a sound shard should have; None where this way cannot tell.
+    """Return how many rows a sound shard should have; None if it cannot be counted this way.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -42,7 +42,7 @@ def count_images(shard: Shard) -> int | None:
             return sum(not junk(name) and (_gives_row(name, shard) or is_nested_archive(name)) for name in names)
     except TraplineError:
         raise
-    except Exception:  # noqa: BLE001 - the parsers raise whatever they come upon
+    except Exception:  # noqa: BLE001 - the parsers raise anything on damaged bytes
         return None
 
 
@@ -55,7 +55,7 @@ def _zip_names(stream: IO[bytes]) -> Iterator[str]:
     if not infos and stream.seek(0, 2) > _EMPTY_ZIP_BYTES:  # an empty archive in the comment, as `zipfile` takes it
         raise ValueError
     for info in infos:
-        if not info.is_dir() and info.external_attr >> 28 not in _TYPES_OF_NO_FILE:
+        if not info.is_dir() and info.external_attr >> 28 not in _NO_FILE_MODES:
             yield info.filename
 
 

@@ -1,4 +1,4 @@
-"""Loose images of a folder: which are fetched together, and their bytes."""
+"""Fetch the loose images of a folder, several at a time."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from trapline.storage.store import Entry
 _FETCHED_AT_ONCE = 16
 # Images that are held at the same time, if more than one.
 _HELD_BYTES = 64 * 2**20
-# Files that are tried where one was refused and none has been read yet: one that can be had is enough.
+# Files that are tried when one was refused and none has been read yet.
 _PROBES = 16
-# Kind of error of a file that cannot be had; it may be had another day, unchanged.
+# Kind of error of a file that cannot be read now; another day it may be readable, unchanged.
 UNAVAILABLE = "unavailable"
 
 T = TypeVar("T")
@@ -62,11 +62,11 @@ def batches(loose: Sequence[Loose]) -> Iterator[list[Loose]]:
 
 
 class Fetcher:
-    """Fetches the files of a folder; one that cannot be had costs itself alone, as long as others can.
+    """Fetches the files of a folder; a file that cannot be read does not stop the others.
 
     Args:
         folder: all images and clips of the folder.
-        lost: files that are left out.
+        lost: files to leave out.
     """
 
     def __init__(self, folder: Sequence[Loose], lost: set[Entry]) -> None:
@@ -75,12 +75,12 @@ class Fetcher:
         self._read: Entry | None = None  # a file that could be read
 
     def fetch(self, batch: Sequence[Loose]) -> dict[Entry, bytes | TraplineError]:
-        """Return the bytes of the images and sidecars of a batch, or why they cannot be had; not those of clips.
+        """Return the bytes of a batch's images and sidecars, or why one cannot be read; without clips.
 
-        What is too large is left out.
+        Files that are too large are left out.
 
         Raises:
-            StorageError, TransientError: no file of the folder can be had, or the store does not answer.
+            StorageError, TransientError: no file of the folder can be read, or the store does not answer.
         """
         images = {each.image for each in batch if not is_clip(each.key) and not limits.image_error(each.image.size)}
         sidecars = {each.sidecar for each in batch if each.sidecar and each.sidecar.size <= limits.MAX_SIDECAR_BYTES}
@@ -94,13 +94,13 @@ class Fetcher:
         return found
 
     def clip(self, clip: Loose) -> SpooledFile | TraplineError:
-        """Return the file of a clip, or why it cannot be had; raises as `fetch` does."""
+        """Return the file of a clip, or why it cannot be read; raise as `fetch` does."""
         found = _unless_refused(partial(SpooledFile.loose, clip.image))
         self._check({clip.image: found})
         return found
 
     def _check(self, found: Mapping[Entry, bytes | SpooledFile | TraplineError]) -> None:
-        """Raise what was refused unless other files can be had: else credentials have expired, or a disk has gone."""
+        """Raise a refusal if no other file can be read either: credentials have expired, or a disk is gone."""
         self._read = self._read or next(
             (entry for entry, each in found.items() if isinstance(each, bytes) and each), None
         )
@@ -134,18 +134,18 @@ def _unless_refused(read: Callable[[], T]) -> T | TraplineError:
 
 
 def _raise_unless_of_one_file(error: TraplineError) -> None:
-    """Raise an error again that may pass, or concerns more than one file."""
+    """Raise an error that may pass, or that concerns more than one file."""
     cause = error.__cause__
-    # A place of a disk that cannot be read stays so: pauses have been tried.
+    # A bad sector stays bad: the reading has been retried, with pauses.
     if not isinstance(error, StorageError) and not (isinstance(cause, OSError) and cause.errno == EIO):
         raise error
 
 
 def lost_links(folder: Sequence[Loose]) -> set[Entry]:
-    """Return the files of a folder that are links without a target, as git-annex has of what it has not fetched.
+    """Return the files of a folder that are links without a target, as git-annex leaves for files not fetched.
 
     Raises:
-        StorageError: no image is anything else, as where a disk is not mounted.
+        StorageError: all images are such links, as when a disk is not mounted.
     """
     if not folder or store.remote(folder[0].image.url) is not None:
         return set()

@@ -15,7 +15,7 @@ from trapline.storage.watched_loop import watched_loop
 
 LOCAL = LocalFiles()
 
-# Of filesystems of one host or account, which their paths do not name, the beginning of their URLs.
+# Filesystem -> scheme and authority of its URLs, where its paths do not name the host or account.
 _AUTHORITIES: dict[Any, str] = {}
 
 # Stores whose `pipe_file` publishes a file whole.
@@ -33,7 +33,7 @@ def resolve(url: str) -> tuple[Any, str]:
         return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
     try:
         if url.startswith(("s3://", "s3a://")):
-            # Here, because each process of a run over local files would spend 0.4 s on it, as on a third of torch.
+            # Imported here: it takes 0.4 s, which each process of a run over local files would spend for nothing.
             from trapline.storage.s3 import S3Files, s3_files
 
             return s3_files(), S3Files._strip_protocol(url)
@@ -50,12 +50,12 @@ def resolve(url: str) -> tuple[Any, str]:
 
 
 def _watched(fs: Any) -> Any:
-    """Return a filesystem, of those that are asynchronous one whose operations all end."""
+    """Return a filesystem like this one, on the watched loop if it is asynchronous."""
     if not isinstance(fs, AsyncFileSystem):
         return fs
     options = {**fs.storage_options, "loop": watched_loop()}
     if isinstance(fs, HTTPFileSystem):
-        # aiohttp would end each request after five minutes: a checkpoint may take longer.
+        # aiohttp ends each request after five minutes by default, and a checkpoint may take longer.
         timeout = aiohttp.ClientTimeout(total=None)
         options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
     return type(fs)(*fs.storage_args, **options)

@@ -122,7 +122,7 @@ def test_lists_and_taxonomies_work_together(here: str, tmp_path: Path, capsys: A
     species = table(
         tmp_path / "s.csv",
         ["species", "deployment"],
-        [("tawny owl", "site=1"), ("ural owl", "site=1"), ("dodo", "site=1")],
+        [("tawny owl", "site=1"), ("ural owl", "site=1"), ("dodo", "site=1"), ("robin", "site=3")],
     )
     tree = table(
         tmp_path / "t.csv",
@@ -137,6 +137,7 @@ def test_lists_and_taxonomies_work_together(here: str, tmp_path: Path, capsys: A
     out = capsys.readouterr().out
     assert "1 species are unknown to the model: dodo" in out
     assert "1 images kept all species" in out
+    assert "1 deployments of the species list are in no path of an image: site=3" in out
 
 
 def test_rescored_results_can_be_rescored(here: str, tmp_path: Path) -> None:

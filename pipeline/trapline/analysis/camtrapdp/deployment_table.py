@@ -5,7 +5,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import csv_input, deployment_periods
+from trapline.analysis import csv_input, deployment_periods, time_zones
 from trapline.analysis.camtrapdp import validation
 from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
 from trapline.analysis.sql import literal
@@ -123,11 +123,9 @@ def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
                 "give --timezone (Europe/Berlin, +01:00), or a column timezone"
             )
         try:
-            connection.execute("select timezone(?, timestamp '2024-01-01')::varchar", [zone]).fetchall()
-        except duckdb.Error as error:
-            raise UsageError(
-                f"{url}: {zone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
-            ) from error
+            time_zones.require_known(connection, zone)
+        except ValueError as error:
+            raise UsageError(f"{url}: {error}") from error
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, url: str, names: list[str]) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables
+from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables, time_zones
 from trapline.analysis.dataset import Results
 from trapline.analysis.events import corrections, sessions
 from trapline.analysis.events.event_tables import IMAGE_SCHEMA, MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
-from trapline.analysis.sql import connect, icu_name, stream, translated
+from trapline.analysis.sql import connect, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
@@ -272,13 +272,9 @@ class _Builder:
 
 def _refuse_unknown_zone(connection: duckdb.DuckDBPyConnection, timezone: str | None) -> None:
     try:
-        connection.execute(
-            "select timezone(?, timestamp '2024-01-01')::varchar", [icu_name(timezone or "UTC")]
-        ).fetchall()
-    except duckdb.Error as error:
-        raise UsageError(
-            f"--timezone {timezone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
-        ) from error
+        time_zones.require_known(connection, timezone or "UTC")
+    except ValueError as error:
+        raise UsageError(f"--timezone {error}") from error
 
 
 def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:

@@ -133,6 +133,10 @@ class Scorer:
             [_typed(array, field.type) for array, field in zip(arrays, self.schema, strict=True)], self.schema
         )
 
+    def patterns(self, rows: pa.RecordBatch) -> set[str]:
+        """Return the deployments of the species list that hold for one of the rows."""
+        return self.prior.applying(rows.column("shard"), rows.column("key")) if self.prior else set()
+
     @property
     def _keys(self) -> list[pa.Field]:
         # All that decoding knew: the jobs that come after `classify` come after `rescore` too.
