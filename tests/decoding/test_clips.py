@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
+from tests.support.clips import (
+    KINDS,
+    MODEL,
+    as_jpeg,
+    as_png,
+    clip,
+    decoded,
+    drawn,
+    every_frame,
+    motion_jpeg,
+    sound_only,
+)
 from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
@@ -99,6 +110,23 @@ class TestTrouble:
         middle = data.index(b"movi") + 3000
         data[middle : middle + 2000] = b"\xa5" * 2000
         assert self.kind(bytes(data), tmp_path) == ("salvaged", "corrupt")
+
+    @pytest.mark.parametrize(
+        "segment",
+        [
+            b"\xff\xe1\0\x12Exif\0\0XX*\0\x08\0\0\0ab",  # no TIFF
+            b"\xff\xe1\0\x10Exif\0\0II*\0\x08\0\0\0",  # a directory behind its end
+        ],
+    )
+    def test_damage_beside_the_pictures_is_none_of_the_clip(self, segment: bytes, tmp_path: Path) -> None:
+        data = motion_jpeg(as_jpeg(drawn(number), segment) for number in range(3))
+        assert self.kind(data, tmp_path) == ("ok", None)
+
+    def test_each_of_two_clips_with_the_same_damage_says_so(self, tmp_path: Path) -> None:
+        whole = [as_jpeg(drawn(number)) for number in range(3)]
+        data = motion_jpeg([whole[0], whole[1][:-1000], whole[2]], rate=1)
+        for _ in range(2):
+            assert self.kind(data, tmp_path) == ("salvaged", "corrupt")
 
 
 class TestCrops:

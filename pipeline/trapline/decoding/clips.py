@@ -11,6 +11,7 @@ Kinds of error, besides those of `decode`:
     unsupported    in a codec that this FFmpeg does not decode
 """
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trapline.decoding import clip_facts, containers, frame_times, frames, image_ops
+from trapline.decoding import clip_facts, container_dates, containers, frame_times, frames, image_ops
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 # Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
 _NEAR = 0.0015
+
+
+# What decoders say of damage to what stands beside the pictures of a clip, in their words.
+_BESIDE = re.compile(r"\b(?:EXIF|ICC|APP|SEI|VUI)")
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,8 @@ class _Reading:
         self.damage: str | None = None
         with self._opened() as (opened, stream):
             codec = stream.codec_context
-            self._tags = clip_facts.read({**stream.metadata, **opened.metadata}, container.name)
+            written = container_dates.read(path, container.name)
+            self._tags = clip_facts.read({**stream.metadata, **opened.metadata, **written}, container.name)
             self._width, self._height = codec.width, codec.height
             if codec.width * codec.height > frames.MAX_PIXELS:
                 raise ImageError(
@@ -283,16 +289,19 @@ def _listening(codec: str) -> Iterator[Any]:
     """Take in what the decoder says of damage that it conceals; gives a function that returns what is new."""
     import av.logging
 
-    before = av.logging.get_level()
+    before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    # Or what two clips in a row say alike is kept from the second, and comes up while a third is decoded.
+    av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as logs:
 
             def said() -> list[str]:
-                new = [message.strip() for _, name, message in logs if name == codec]
+                new = [message.strip() for _, name, message in logs if name == codec and not _BESIDE.search(message)]
                 logs.clear()
                 return new
 
             yield said
     finally:
         av.logging.set_level(before)
+        av.logging.set_skip_repeated(skips)
