@@ -72,9 +72,9 @@ class Footer:
         return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
 
     @property
-    def is_final(self) -> bool:
-        """Return whether all files of the shard could be read, so that reading it again gives the same rows."""
-        return UNAVAILABLE not in self.reasons
+    def unavailable(self) -> int:
+        """Return how many of the images could not be read; another day they may be readable, unchanged."""
+        return self.reasons.get(UNAVAILABLE, 0)
 
     @property
     def depends_on(self) -> Fingerprint:

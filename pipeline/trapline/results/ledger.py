@@ -37,7 +37,7 @@ class Result:
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
         frames: rows of the clips' frames; not part of the three counts.
-        is_final: see `Footer`.
+        unavailable: how many images could not be read, see `Footer`.
     """
 
     url: str
@@ -51,7 +51,7 @@ class Result:
     clips: int = 0
     frames: int = 0
     image_fingerprint: str | None = None
-    is_final: bool = True
+    unavailable: int = 0
 
     @property
     def images(self) -> int:
@@ -63,10 +63,11 @@ class Result:
         """Return what the ledger keeps of a file and its footer."""
         if said is None:
             return cls(entry.url, entry.identity)
-        counts = {**said.images, "clips": said.clips, "frames": said.frames}
+        counts = {**said.images, "clips": said.clips, "frames": said.frames, "unavailable": said.unavailable}
         digests = said.depends_on.digest, said.fingerprint.without_clips().digest
-        shard = said.uri, said.identity, digests[0]
-        return cls(entry.url, entry.identity, *shard, **counts, image_fingerprint=digests[1], is_final=said.is_final)
+        return cls(
+            entry.url, entry.identity, said.uri, said.identity, digests[0], **counts, image_fingerprint=digests[1]
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def plan(
         result = at.get(shard.output)
         if result:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity and result.is_final:
+        if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
             done.append(result)
         else:
             todo.append(shard)

@@ -85,7 +85,7 @@ class Reader:
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
             # Another run has written it meanwhile.
-            if footer.identity == shard.identity and footer.is_final:
+            if footer.identity == shard.identity and not footer.unavailable:
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":

@@ -89,7 +89,8 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
             except OSError as error:
                 on_error(error)
                 continue
-            folders, files = {}, {}
+            folders: dict[str, Any] = {}
+            files: dict[str, Any] = {}
             for facts in listing:
                 name = "" if facts["name"] == folder else facts["name"].rpartition("/")[2]
                 (folders if facts["type"] == "directory" else files)[name] = facts

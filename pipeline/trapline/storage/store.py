@@ -122,9 +122,7 @@ def glob_base(pattern: str) -> str:
     return "/".join(parts[: next(i for i, part in enumerate(parts) if _has_magic(part))])
 
 
-def list_files(
-    url: str, missing_ok: bool = False, left_out: Callable[[str], bool] = lambda folder: False
-) -> list[Entry]:
+def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], bool] | None = None) -> list[Entry]:
     """List every file at or below a URL, in the order of names.
 
     Args:
@@ -138,8 +136,7 @@ def list_files(
     """
     fs, path = resolve(url)
     is_pattern = has_glob(url)
-
-    options = {"on_error": raise_unless(left_out)} if fs is LOCAL else {}
+    options = {"on_error": raise_unless(left_out)} if fs is LOCAL and left_out else {}
 
     def listing() -> list[dict[str, Any]]:
         found = _matching(fs, path, options) if is_pattern else list(fs.find(path, detail=True, **options).values())
