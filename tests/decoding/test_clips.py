@@ -1,11 +1,24 @@
 import hashlib
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
-from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
+from tests.support.clips import (
+    KINDS,
+    MODEL,
+    SIZE,
+    as_jpeg,
+    as_png,
+    clip,
+    decoded,
+    drawn,
+    every_frame,
+    motion_jpeg,
+    sound_only,
+)
 from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
@@ -42,6 +55,36 @@ class TestSampling:
     def test_no_frame_is_there_twice(self, tmp_path: Path) -> None:
         _, facts = decoded(clip(frames=4), tmp_path, Sampling(fps=1000, frames=1000))
         assert facts.frames == (0.0, 0.1, 0.2, 0.3)
+
+
+class TestStreams:
+    def two(self, muxer: str, first: int, path: Path) -> Path:
+        """A clip of ten frames, behind a stream of so many."""
+        with av.open(str(path), "w", format=muxer) as container:
+            streams = []
+            for _ in range(2):
+                stream = container.add_stream("mjpeg" if muxer == "mov" else "mpeg4", rate=10)
+                stream.width, stream.height = SIZE
+                stream.pix_fmt = "yuvj420p" if muxer == "mov" else "yuv420p"
+                streams.append(stream)
+            container.start_encoding()
+            for stream, count in zip(streams, (first, 10), strict=True):
+                for number in range(count):
+                    frame = av.VideoFrame.from_ndarray(drawn(number), format="rgb24")
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+        return path
+
+    @pytest.mark.parametrize("muxer", ["matroska", "avi", "asf", "mov"])
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_an_empty_stream_or_a_preview_is_not_the_clip(self, muxer: str, first: int, tmp_path: Path) -> None:
+        data = self.two(muxer, first, tmp_path / "two").read_bytes()
+        _, facts = decoded(data, tmp_path, Sampling(fps=10))
+        assert (facts.status, len(facts.frames)) == ("ok", 10)
+
+    def test_a_single_picture_is_a_clip_where_nothing_moves(self, tmp_path: Path) -> None:
+        _, facts = decoded(clip(frames=1), tmp_path)
+        assert (facts.status, facts.frames) == ("ok", (0.0,))
 
 
 class TestTrouble:
@@ -94,11 +137,32 @@ class TestTrouble:
         data = clip(frames=60)
         assert self.kind(data[: data.rindex(b"moov") - 4], tmp_path) == ("failed", "truncated")
 
+    def test_an_index_that_breaks_off_says_so(self, tmp_path: Path) -> None:
+        data = clip(frames=60)
+        assert self.kind(data[: data.rindex(b"moov") + 200], tmp_path) == ("failed", "truncated")
+
     def test_damage_inside_is_salvaged(self, tmp_path: Path) -> None:
         data = bytearray(clip("mpeg4", muxer="avi", frames=60))
         middle = data.index(b"movi") + 3000
         data[middle : middle + 2000] = b"\xa5" * 2000
         assert self.kind(bytes(data), tmp_path) == ("salvaged", "corrupt")
+
+    @pytest.mark.parametrize(
+        "segment",
+        [
+            b"\xff\xe1\0\x12Exif\0\0XX*\0\x08\0\0\0ab",  # no TIFF
+            b"\xff\xe1\0\x10Exif\0\0II*\0\x08\0\0\0",  # a directory behind its end
+        ],
+    )
+    def test_damage_beside_the_pictures_is_none_of_the_clip(self, segment: bytes, tmp_path: Path) -> None:
+        data = motion_jpeg(as_jpeg(drawn(number), segment) for number in range(3))
+        assert self.kind(data, tmp_path) == ("ok", None)
+
+    def test_each_of_two_clips_with_the_same_damage_says_so(self, tmp_path: Path) -> None:
+        whole = [as_jpeg(drawn(number)) for number in range(3)]
+        data = motion_jpeg([whole[0], whole[1][:-1000], whole[2]], rate=1)
+        for _ in range(2):
+            assert self.kind(data, tmp_path) == ("salvaged", "corrupt")
 
 
 class TestCrops:

@@ -11,6 +11,7 @@ Kinds of error, besides those of `decode`:
     unsupported    in a codec that this FFmpeg does not decode
 """
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trapline.decoding import clip_facts, containers, frame_times, frames, image_ops
+from trapline.decoding import clip_facts, container_dates, containers, frame_times, frames, image_ops
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
@@ -32,8 +33,13 @@ from trapline.errors import ImageError, in_one_line, is_out_of_memory
 if TYPE_CHECKING:
     import av
 
+_NO_PART = "truncated", "the file breaks off, and no part of it can be decoded"
 # Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
 _NEAR = 0.0015
+
+
+# What decoders say of damage to what stands beside the pictures of a clip, in their words.
+_BESIDE = re.compile(r"\b(?:EXIF|ICC|APP|SEI|VUI)")
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def decode(
         if isinstance(refusal, OSError) and not isinstance(refusal, av.FFmpegError):
             raise
         if containers.breaks_off(clip.path, container):
-            error = "truncated: the file breaks off, and no part of it can be decoded"
+            error = str(ImageError(*_NO_PART))
         error = error or f"corrupt: the container is damaged ({in_one_line(refusal)})"
     status: Any = "failed" if not pictures else "salvaged" if error else "ok"
     return torch.stack(pictures) if pictures else None, replace(facts, status=status, error=error)
@@ -160,16 +166,31 @@ class _Reading:
     def __init__(self, path: str, container: Container) -> None:
         self._path = path
         self._container = container
+        self._number = 0  # of the videos that the file holds
         self.damage: str | None = None
+        videos = self._scan()
+        lengths = [len(self.times.seconds)]
+        while lengths[-1] < 2 and len(lengths) < videos:  # a stream that was left empty, or a preview
+            self._number += 1
+            self._scan()
+            lengths.append(len(self.times.seconds))
+        if lengths[-1] < max(lengths):
+            self._number = lengths.index(max(lengths))
+            self._scan()
+
+    def _scan(self) -> int:
+        """Read tags, size and times; return how many videos the file holds."""
         with self._opened() as (opened, stream):
             codec = stream.codec_context
-            self._tags = clip_facts.read({**stream.metadata, **opened.metadata}, container.name)
+            written = container_dates.read(self._path, self._container.name)
+            self._tags = clip_facts.read({**stream.metadata, **opened.metadata, **written}, self._container.name)
             self._width, self._height = codec.width, codec.height
             if codec.width * codec.height > frames.MAX_PIXELS:
                 raise ImageError(
                     "too_large", f"frames of {codec.width} x {codec.height} pixels, the limit is {frames.MAX_PIXELS}"
                 )
             self.times = frame_times.scan(opened, stream, self._note)
+            return len(_videos(opened))
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -182,16 +203,10 @@ class _Reading:
             WatchedFile(self._path) as file,
             av.open(file, format=demuxer, options=options, metadata_errors="replace") as opened,
         ):
-            streams = [
-                each for each in opened.streams.video if not each.disposition & av.stream.Disposition.attached_pic
-            ]
-            if not streams:
-                raise ImageError(
-                    "no_video", "it holds no pictures that move" + (", but sound" if opened.streams.audio else "")
-                )
-            stream = streams[0]
-            if stream.codec_context is None:
-                raise ImageError("unsupported", "its codec is not known; convert it to H.264")
+            has_media = opened.streams.video or opened.streams.audio
+            if not has_media and containers.breaks_off(self._path, self._container):
+                raise ImageError(*_NO_PART)
+            stream = _videos(opened)[self._number]
             stream.codec_context.thread_count = 1  # decoding is parallel by task
             yield opened, stream
 
@@ -278,21 +293,39 @@ class _Reading:
         self.damage = self.damage or in_one_line(what if isinstance(what, Exception) else Exception(str(what)))
 
 
+def _videos(opened: Any) -> list[Any]:
+    """Return the videos of a container that FFmpeg knows the codec of, without the pictures on a cover."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    moving = [stream for stream in opened.streams.video if not stream.disposition & cover]
+    if not moving:
+        sound = ", but sound" if opened.streams.audio else ""
+        raise ImageError("no_video", f"it holds no pictures that move{sound}")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise ImageError("unsupported", "its codec is not known; convert it to H.264")
+    return known
+
+
 @contextmanager
 def _listening(codec: str) -> Iterator[Any]:
     """Take in what the decoder says of damage that it conceals; gives a function that returns what is new."""
     import av.logging
 
-    before = av.logging.get_level()
+    before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    # Or what two clips in a row say alike is kept from the second, and comes up while a third is decoded.
+    av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as logs:
 
             def said() -> list[str]:
-                new = [message.strip() for _, name, message in logs if name == codec]
+                new = [message.strip() for _, name, message in logs if name == codec and not _BESIDE.search(message)]
                 logs.clear()
                 return new
 
             yield said
     finally:
         av.logging.set_level(before)
+        av.logging.set_skip_repeated(skips)
