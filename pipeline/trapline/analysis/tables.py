@@ -1,4 +1,4 @@
-"""Tables made from results: each a Parquet file that says in its footer how it was made, and from what.
+"""Tables made from results: Parquet files whose footers say how they were made, and from which files.
 
 As with the results of `classify`, files appear whole and are the ledger. A table that was made in the same way (its
 fingerprint) from the same files (a digest of their names, sizes and etags) is done.
@@ -30,7 +30,7 @@ _TABLE_KEY = "trapline.table"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a table says of itself.
+    """What a table says about itself.
 
     Attributes:
         fingerprint: how it was made.

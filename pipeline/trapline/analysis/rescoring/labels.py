@@ -1,4 +1,4 @@
-"""Labels become examples: what people called some images, joined to what the model stored of them.
+"""Labels become examples: a user's labels of images, joined with what the results store of these images.
 
 Examples are split by camera, never by image: frames of one camera share background, light and individuals, and a split
 between them measures memory.
