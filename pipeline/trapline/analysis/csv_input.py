@@ -1,4 +1,4 @@
-"""CSV that people keep (deployments, labels, species lists, taxonomies), as columns of text."""
+"""Read CSV files that users write (deployments, labels, species lists, taxonomies), as columns of text."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ import pyarrow as pa
 from trapline.errors import UsageError, in_one_line
 from trapline.storage import store
 
-# Cells that say nothing: as R, pandas and the Frictionless standards write them.
+# Cells for missing values, as R, pandas and the Frictionless standards write them.
 MISSING = frozenset({"", "NA", "NaN", "nan"})
 
 # What spreadsheets put between cells: `;` where the comma is the decimal sign.

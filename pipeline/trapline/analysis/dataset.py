@@ -1,4 +1,4 @@
-"""What `classify` has written, as a table that DuckDB reads where it lies, counted against the ledger."""
+"""Results as a table that DuckDB reads in place, with its rows counted against the ledger."""
 
 import json
 from collections.abc import Iterable, Mapping

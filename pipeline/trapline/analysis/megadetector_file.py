@@ -9,6 +9,7 @@ Where events are given, the classes of an image are those of its event.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -205,7 +206,8 @@ def _named(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, float]:
     """Return the most probable classes of a row, or of its event, and the probability of the first."""
     if row["top_k"] is not None and row.get("event_top_k"):
         return row["event_top_k"], row["event_probability"]
-    return row["top_k"], row["probability"]
+    known = row["probability"] is not None and math.isfinite(row["probability"])  # JSON has no word for others
+    return row["top_k"] if known else None, row["probability"]
 
 
 def _box(row: dict[str, Any], numbers: dict[str, str], classes: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tables made from results: each a Parquet file that says in its footer how it was made, and from what.
+"""Tables made from results: Parquet files whose footers say how they were made, and from which files.
 
 As with the results of `classify`, files appear whole and are the ledger. A table that was made in the same way (its
 fingerprint) from the same files (a digest of their names, sizes and etags) is done.
@@ -6,6 +6,7 @@ fingerprint) from the same files (a digest of their names, sizes and etags) is d
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ _TABLE_KEY = "trapline.table"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a table says of itself.
+    """What a table says about itself.
 
     Attributes:
         fingerprint: how it was made.
@@ -79,8 +80,14 @@ def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, fol
 def refuse_nested(first: str, second: str) -> None:
     """Raise UsageError where one of two folders lies in the other: globs over one would find the other's files."""
     first, second = store.absolute(first), store.absolute(second)
-    if is_below(first, second) or is_below(second, first):
+    one, two = _followed(first), _followed(second)
+    if is_below(one, two) or is_below(two, one):
         raise UsageError(f"{second}: must be a folder of its own, neither in nor around {first}")
+
+
+def _followed(folder: str) -> str:
+    """Return where a folder lies that may be named through a symbolic link."""
+    return folder if store.remote(folder) else os.path.realpath(folder)
 
 
 def publish(

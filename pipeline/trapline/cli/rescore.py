@@ -35,6 +35,8 @@ EXIT_INCOMPLETE = 3
 _SHOWN = 20
 _TOP_SPECIES = 8
 _NAMED = 5
+# Below and above, float32 has no probabilities but 0 and 1, or none that differ.
+_COLDEST, _HOTTEST = 0.001, 1000
 # Species to list if the results do not say how many they list.
 _TOP_K = 5
 
@@ -96,8 +98,8 @@ def rescore_(
         raise UsageError("rescore: --labels fits a head and --head reads one; give one of them")
     if calibrate and temperature is not None:
         raise UsageError("rescore: --calibrate fits a temperature and --temperature gives one; give one of them")
-    if temperature is not None and not temperature > 0:
-        raise UsageError(f"--temperature {temperature}: must be above 0")
+    if temperature is not None and not _COLDEST <= temperature <= _HOTTEST:
+        raise UsageError(f"--temperature {temperature}: must be from {_COLDEST} to {_HOTTEST}")
     if not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold}: must be above 0 and at most 1")
     if not any((labels, head_, calibrate, temperature, species, taxonomy_)):

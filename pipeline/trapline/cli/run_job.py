@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from trapline.display_text import display_text
 from trapline.errors import TraplineError, redacted
 
+# What options take at most: times up to a year, and numbers that are written as int32.
+YEAR_S = 31_536_000
+INT32 = 2**31 - 1
 EXIT_FATAL = 2
 EXIT_INTERRUPTED = 130
 _EXIT_CODES = {

@@ -118,7 +118,10 @@ def _pool_whole(
 
 
 def _dense(batch: pa.RecordBatch, classes: Sequence[str]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return probabilities, float64 [N, C], 0 where none is stored; and which rows were predicted, bool [N]."""
+    """Return probabilities, float64 [N, C], 0 where none is stored; and which rows were predicted, bool [N].
+
+    A row that is not finite counts as not predicted, or its event would have no species.
+    """
     full = "probabilities" in batch.schema.names
     column = batch.column("probabilities" if full else "top_k")
     predicted = column.is_valid().to_numpy(zero_copy_only=False)
@@ -129,4 +132,6 @@ def _dense(batch: pa.RecordBatch, classes: Sequence[str]) -> tuple[Floats, npt.N
         listed = column.flatten()
         place = pc.index_in(listed.field("species"), pa.array(classes, pa.string())).to_numpy(zero_copy_only=False)
         values[pc.list_parent_indices(column).to_numpy(), place] = listed.field("probability").to_numpy()
-    return values, predicted
+    finite = np.isfinite(values).all(axis=1)
+    values[~finite] = 0
+    return values, predicted & finite

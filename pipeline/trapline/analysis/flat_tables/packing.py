@@ -1,4 +1,4 @@
-"""Which shard goes in which file, so that a night rewrites few of them, and no row is ever in two.
+"""Decide which shard goes into which file, so that a night rewrites few files, and no row is ever in two.
 
 A shard stays in the file that it is in. New shards fill the last file and then files of their own, in the order of
 their paths: the first run sorts the whole archive by place, and each later run adds its new shards as a block. So a

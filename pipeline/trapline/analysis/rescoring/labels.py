@@ -1,4 +1,4 @@
-"""Labels become examples: what people called some images, joined to what the model stored of them.
+"""Labels become examples: a user's labels of images, joined with what the results store of these images.
 
 Examples are split by camera, never by image: frames of one camera share background, light and individuals, and a split
 between them measures memory.
@@ -40,7 +40,7 @@ class Examples:
         cameras: which camera took it: from the labels, or `camera_serial`, or the shard's folder, in this order.
         vectors: float32 [N, D], embeddings or probabilities.
         given: how many labels there were.
-        unusable: labels of failed images, which have no vector.
+        unusable: labels of images without a vector, as failed ones are, or of one that is not finite.
         repeated: labels of images whose content another label had already; they count once.
         ambiguous: labels whose path is the end of several images' paths.
     """
@@ -96,7 +96,7 @@ def join(labels: Labels, results: Results, vector: str) -> Examples:
             f"{labels.column}; the first is {_shown(labels.keys[0])}, and an image there is {_example(labels, results)}"
         )
     table, ambiguous = _unambiguous(labels, pa.concat_tables(found))
-    usable = table.filter(table.column(vector).is_valid())
+    usable = table.filter(pc.and_(table.column(vector).is_valid(), _finite(table.column(vector))))
     unusable = len(set(table.column("label").to_pylist()) - set(usable.column("label").to_pylist()))
     if not usable:
         raise UsageError(f"{labels.url}: all {unusable:,} images that it labels and {results.output} holds are failed")
@@ -161,6 +161,13 @@ def _matches(result: Result, results: Results, labels: Labels, vector: str) -> p
                 rows = rows.take(matches.column("row"))
                 found.append(_facts(rows, matches, labels, vector, folder))
     return pa.concat_tables(found) if found else None
+
+
+def _finite(vectors: pa.ChunkedArray) -> pa.Array:
+    """Return which vectors have finite numbers only; those that are null are among them."""
+    lists = vectors.combine_chunks()
+    wrong = pc.list_parent_indices(lists).filter(pc.invert(pc.is_finite(lists.flatten().cast(pa.float32()))))
+    return pa.array(~np.isin(np.arange(len(lists)), wrong.to_numpy()))
 
 
 def _unambiguous(labels: Labels, found: pa.Table) -> tuple[pa.Table, int]:

@@ -1,4 +1,4 @@
-"""Labels give a head, a temperature, and figures for both from cameras that neither was trained on.
+"""Train a head and fit a temperature on labels, and evaluate both on cameras that neither was trained on.
 
 The temperature of a new head is fitted on predictions for cameras that the head, or that fold of its cross-validation,
 has not seen: a head is overconfident about its training data, and a temperature fitted there would be too high.

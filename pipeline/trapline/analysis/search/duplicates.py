@@ -88,7 +88,7 @@ def near(connection: duckdb.DuckDBPyConnection, results: Results, threshold: flo
     not fit its memory. What is held is one block, and the window before it.
 
     Args:
-        connection: of `results.connect`, with the view `images`.
+        connection: of `sql.connect`, with the view `images`.
         results: of that view.
         threshold: the least cosine.
         window: seconds.
