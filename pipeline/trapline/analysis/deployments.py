@@ -1,4 +1,4 @@
-"""Which deployment and which camera an image belongs to: what its path, its sidecar or its EXIF says, in SQL.
+"""Which deployment and which camera an image belongs to, in SQL, from its path, its sidecar or its EXIF.
 
 A source is one of
 
@@ -6,9 +6,9 @@ A source is one of
     metadata:FIELD             a field of the image's sidecar: `station`, `deployment.id`, `site/camera`
     serial                     the serial number of the camera in EXIF
 
-and of several, in order, the first that says something of an image holds for it. What is called `deployment` is the
-deployment's name, and what is called `camera` the camera's. Without a `deployment`, all values joined by `/` are the
-name; without a `camera`, each deployment is taken to have one.
+If there are several, the first one that an image has counts. The value `deployment` is the deployment's name, and
+`camera` is the camera's. Without a `deployment`, all values joined by `/` are the name; without a `camera`, each
+deployment has one camera.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Write the events of every deployment as Parquet: which images of a camera belong together, and what they show.
+"""Write the events of all deployments as Parquet: which images of a camera belong together, and what they show.
 
 OUTPUT gets three tables, each a folder: `events`, `images` and `unassigned`; see `event_dataset.py`.
 """

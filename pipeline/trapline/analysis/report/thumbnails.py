@@ -1,8 +1,8 @@
-"""A few pictures and frames of clips, read again from their shards and made small, for a page to show.
+"""Read a few pictures and frames of clips again from their shards, and make thumbnails of them.
 
-Archives change. A shard that is gone, or a picture that cannot be read or is another one now, is no error here: the
-thumbnail says why there is none. Rows may come from anyone: only shards that the ledger has are read, from the kinds of
-stores that archives lie in.
+Archives change: if a shard is gone, or a picture cannot be read or has changed, that is no error, and the thumbnail
+says why there is none. Results may come from untrusted sources: only shards in the ledger are read, and only from the
+kinds of stores that archives lie in.
 """
 
 import base64

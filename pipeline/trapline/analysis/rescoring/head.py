@@ -1,4 +1,4 @@
-"""A new head: a linear classifier of stored embeddings, trained on labels, in one small file.
+"""Train a new head on labels: a linear classifier of stored embeddings, in one small file.
 
 Logistic regression with a penalty, whose strength is chosen by cross-validation between cameras. All examples are in
 memory, twice: 50,000 of 768 numbers are 300 MB.

@@ -1,4 +1,4 @@
-"""Roll-up: where no species is probable enough, the lowest genus, family or class that is.
+"""Roll-up: if no species is probable enough, the lowest genus, family or class that is.
 
 The probability of a taxon is the sum over its species. A species that the taxonomy does not name counts for itself
 only.
