@@ -219,7 +219,7 @@ MUTATIONS = [
     Mutation("detector-nan-in-names", "detections/json_stream.py", "            if self._in_string:\n",
              "            if False:\n", "tests/detections/test_json_stream.py"),
     Mutation("detector-composed-names", "detections/shard_boxes.py",
-             "name = self._composed.get(composed, name)", "pass",
+             "name = self._composed.get(nfc, name)", "pass",
              "tests/detections/test_shard_boxes.py"),
     Mutation("clips-left-out", "results/footer.py", "or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys()", "",
              "tests/results/test_footer.py"),

@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import enumerate as enumerate_threads
-from time import sleep
+from time import monotonic, sleep
 
 import pytest
 import ray
@@ -66,7 +65,7 @@ ray.shutdown()
 @pytest.mark.slow
 def test_a_command_has_ray_started_meanwhile_and_its_processes_end_with_it() -> None:
     code = """
-import sys, time
+import os, sys, time
 from trapline.ray_session import connect, run_command, start_in_background
 def command():
     start_in_background()
@@ -80,24 +79,24 @@ def command():
     import ray.data  # which sets up a log of its own
     connect()
     ray.data.range(1).map(lambda row: row).materialize()
-    print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.get_runtime_context().gcs_address, count)
+    print(ray.get(ray.remote(lambda: 6 * 7).remote()), os.environ["RAY_AUTH_TOKEN"], count)
     return 3
 run_command(command)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    answer, gcs, count = done.stdout.split()
+    answer, token, count = done.stdout.split()
     assert (done.returncode, answer, done.stderr) == (3, "42", "while Ray starts\n" * int(count))
-    # Its agents look for their raylet every few seconds.
-    while any(gcs in path.read_text(errors="replace") for path in command_lines()):
-        sleep(0.5)
+    # Ray's agent by itself lives for a minute longer.
+    until = monotonic() + 30
+    while left := [path for path in Path("/proc").glob("[0-9]*/environ") if token in _text(path)]:
+        assert monotonic() < until, left
+        sleep(0.1)
 
 
-def command_lines() -> Iterator[Path]:
-    """Those of the processes that there are."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if path.read_bytes():
-                yield path
+def _text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""
 
 
 def test_a_command_that_fails_meanwhile_does_not_wait_for_ray() -> None:

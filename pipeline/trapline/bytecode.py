@@ -1,4 +1,4 @@
-"""Notice that Python has to compile torch again in each process, three or more in every run: 7 s each instead of 2 s.
+"""Warn where Python would compile torch again in each process, three or more in every run: 7 s each instead of 2 s.
 
 pip compiles what it installs, uv only with `--compile-bytecode`; Python itself keeps what it has
 compiled, but not under PYTHONDONTWRITEBYTECODE, nor where the user of a container may not write to the packages.
@@ -9,15 +9,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-# The largest of what every process of a run imports; where its modules are compiled, so are the others, as a rule.
+# The largest package that every process of a run imports; where it is compiled, the others usually are, too.
 _PACKAGE = "torch"
 
 
 def bytecode_warning(package: str = _PACKAGE) -> str | None:
-    """Return what to do, in one line, where a package is not compiled and stays so; None where all is well.
+    """Return a warning of one line if a package is not compiled and cannot be; None if it is.
 
     Args:
-        package: is looked at, and not imported.
+        package: its name; it is looked up, not imported.
     """
     spec = find_spec(package)
     if spec is None or spec.cached is None or Path(spec.cached).exists():

@@ -41,7 +41,7 @@ def _quotas(cgroups: Path, own_cgroup: Path) -> Iterator[float]:
 
 
 def _quota(values: list[str]) -> Iterator[float]:
-    """Yield microseconds of work by microseconds of time, where both are given: `max` and -1 are no limit."""
+    """Yield quota / period, both in microseconds; nothing where the quota is `max` or -1, which means no limit."""
     if len(values) == 2 and all(value.isdecimal() and int(value) for value in values):
         yield int(values[0]) / int(values[1])
 

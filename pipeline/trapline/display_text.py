@@ -1,14 +1,14 @@
-"""Text of others (names of files, cameras, species) as it is printed or drawn: no character of it may do harm there."""
+"""Make text from outside (names of files, cameras, species) safe to print on a terminal and to draw in a chart."""
 
 import re
 import unicodedata
 from typing import Any
 
-# Control characters, of which ESC begins a command to the terminal; and marks that turn the order of what follows.
+# Unicode categories of control characters (ESC begins a terminal command) and of marks that reverse the text direction.
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Of these, what only joins letters and emoji.
+# The two of these that only join letters and emoji.
 _HARMLESS = {"\u200c", "\u200d"}
-# XML has no such characters; what draws SVG ends the whole process where it meets one.
+# Characters that XML cannot contain; the SVG renderer aborts the process when it meets one.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -20,7 +20,7 @@ def display_text(text: str) -> str:
 
 
 def drawable(value: Any) -> Any:
-    """Return a structure of JSON in which characters that no SVG can have are escapes."""
+    """Return a JSON structure with the characters that SVG cannot contain as escapes."""
     if isinstance(value, str):
         return _NOT_IN_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from threading import Event, Thread, current_thread, main_thread
@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from trapline.cpu_count import usable_cpus
 from trapline.errors import ClusterError, in_one_line
 
-# Lines of Ray's C++ code below this level stay out of our standard error, such as "Actor ... has constructor arguments
-# in the object store": they would tear the progress bar, and stand as plain text among the lines of --log json.
+# Keeps log lines of Ray's C++ code below this level out of standard error, such as "Actor ... has constructor arguments
+# in the object store": they would break the progress bar, and be plain text among the lines of --log json.
 _CPP_LOG_LEVEL = ("RAY_BACKEND_LOG_LEVEL", "fatal")
 # A checkout's entry points name the package's folder here: on the nodes of a cluster it may be missing, or older.
 SOURCE_VARIABLE = "TRAPLINE_SOURCE"
@@ -33,7 +33,7 @@ class _Background:
         self._started = Event()
         self._error: BaseException | None = None
         self._silence = _silent_stderr()
-        # Here: in the other thread it could come between a line that this one prints and the line's end, and lose that.
+        # In this thread: in the other one it could come between a line that this one prints and its newline.
         self._silence.__enter__()
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         Thread(target=self._run, name="ray start", daemon=True).start()
@@ -48,7 +48,7 @@ class _Background:
     def _run(self) -> None:
         try:
             _connect()
-        except BaseException as error:  # noqa: BLE001 - it is the caller of `wait` who needs it
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it
             self._error = error
         finally:
             self._silence.__exit__(None, None, None)
@@ -84,7 +84,7 @@ def connect() -> None:
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
-    """Run a command that is all of this process, and end the process with the exit code that it returns."""
+    """Run a command that is all that this process does, and end the process with the exit code that it returns."""
     global _is_command
     _is_command = True
     leave(command())
@@ -106,9 +106,8 @@ def start_in_background() -> None:
 def leave(code: int) -> NoReturn:
     """End this process with this exit code.
 
-    Where the process has started Ray, at once: `ray.shutdown` ends Ray's processes one after another and gives each a
-    second, 3 s in all, and Linux ends them together when this one has ended. What Ray has spilled to disk is deleted
-    by `ray.shutdown` alone.
+    Where the process has started Ray, at once, and with Ray's processes: `ray.shutdown` ends them one after another and
+    gives each a second, 3 s in all. What Ray has spilled to disk is deleted by `ray.shutdown` alone.
     """
     own = _background or _session_folder
     spilled = _session_folder and any(_session_folder.glob("ray_spilled_objects*/*"))
@@ -116,7 +115,27 @@ def leave(code: int) -> NoReturn:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
+    for pid in _descendants():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     os._exit(code)
+
+
+def _descendants() -> list[int]:
+    """Return the ids of the processes that this one has started, and of those that they have.
+
+    Linux ends most of Ray's with this one. Its agent alone lives for a minute longer and keeps the port that each agent
+    wants: the next command's Ray would ask for it again and again for 3.4 s before it starts.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = [os.getpid()]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
 
 
 def _connect() -> None:
@@ -136,13 +155,13 @@ def _connect() -> None:
 
 
 def _quieten() -> None:
-    """Drop Ray's log: what is wrong comes back as rows, failures and exceptions; the rest is not for our readers."""
+    """Silence Ray's log: what goes wrong comes back as rows, failures and exceptions."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _handle_sigterm(handler: Any) -> None:
-    """Handle SIGTERM as before Ray has started: its own handler prints a stack and aborts. Only the main thread may."""
+    """Restore the handler of SIGTERM: Ray's own prints a stack and aborts. Only the main thread can set handlers."""
     if current_thread() is main_thread():
         signal.signal(signal.SIGTERM, handler)
 
@@ -159,11 +178,11 @@ def _join() -> None:
 
 def _start() -> None:
     os.environ.setdefault(*_CPP_LOG_LEVEL)
-    # A token of its own, known to the processes of this run alone: by itself Ray would write one to ~/.ray, and the
-    # next `ray start --head` of this user would ask for it.
+    # A token that only the processes of this run know. Without it Ray writes one to ~/.ray, and the next
+    # `ray start --head` of this user asks for it.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
-    # Two at least: a decode task and an actor must run at the same time, also on a single core.
+    # At least two: a decode task and an actor must run at the same time, even on a single core.
     _init(
         "Ray does not start on this machine",
         "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
@@ -172,7 +191,7 @@ def _start() -> None:
 
 
 def _init(problem: str, remedy: str, **options: Any) -> None:
-    """Call `ray.init`; a second time where it fails, as it does on a machine that is busy for half a minute."""
+    """Call `ray.init`, and once more if it fails, as it does on a machine that is busy for half a minute."""
     global _session_folder
     import ray
 
@@ -181,7 +200,7 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
             session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
             if options.get("address") == "local":
                 _session_folder = Path(session.address_info["session_dir"])
-        # Ray has no class of its own for it: RuntimeError, ConnectionError, ValueError, TimeoutError, Exception …
+        # Ray raises RuntimeError, ConnectionError, ValueError, TimeoutError, Exception … here, without a common class.
         except Exception as error:
             ray.shutdown()
             if attempt == 2:
@@ -192,12 +211,12 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Discard the process's standard error: Ray's C++ code reports there that it has read RAY_BACKEND_LOG_LEVEL.
+    """Discard what C++ code writes to standard error: Ray's reports there that it has read RAY_BACKEND_LOG_LEVEL.
 
-    What Python code prints there meanwhile, in another thread, arrives, also through the stream that stays after it.
+    What Python code of other threads prints to standard error meanwhile arrives.
     """
     sys.stderr.flush()
-    kept = os.dup(2)  # never closed: handlers of logging that are made meanwhile, in other threads, keep the stream
+    kept = os.dup(2)  # never closed: logging handlers that other threads create meanwhile keep the stream
     nowhere = os.open(os.devnull, os.O_WRONLY)
     before, sys.stderr = sys.stderr, (ours := os.fdopen(kept, "w", buffering=1, closefd=False))
     try:

@@ -1,3 +1,4 @@
+import gzip
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def test_says_which_encoding_helps(data: bytes, complaint: str, tmp_path: Path) 
         csv_input.read(str(tmp_path / "a.csv"), ["species"])
 
 
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"PK\x03\x04\x14\0\x08", r"is a workbook \(.xlsx, .ods\), or another zip, and no CSV; save the table as"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", r"is a workbook \(.xls\), and no CSV"),
+        (b"PAR1\x15\x04", "is a Parquet file, and no CSV"),
+        (gzip.compress(b"PK\x03\x04\x14"), "is a workbook"),
+        (gzip.compress(b"species\nowl\n" * 99)[:-9], r"damaged gzip \(.+\); give the CSV itself"),
+    ],
+)
+def test_what_is_no_text_is_named(data: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(UsageError, match=rf"^\S+a\.csv: {complaint}"):
+        csv_input.read(str(tmp_path / "a.csv"), ["species"])
+
+
+def test_a_table_may_be_packed_by_gzip(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress("\ufeffspecies\nBäume\n".encode()))
+    assert csv_input.read(str(tmp_path / "a.csv.gz"), ["species"]).to_pydict() == {"species": ["Bäume"]}
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=rf"^{tmp_path}: .*folder"):
+        csv_input.read(str(tmp_path), ["species"])
+
+
 def test_columns_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
     table = csv_input.read(write(tmp_path, "DEPLOYMENTID\nd1\n"), ["deploymentID"])
     assert table.to_pydict() == {"deploymentID": ["d1"]}
@@ -127,7 +154,7 @@ def test_a_time_is_read_with_the_year_first(text: str, want: datetime) -> None:
 @pytest.mark.parametrize(
     "text",
     ["01.05.2024", "5/1/2024 8:00", "2024-05/01", "2024-05-01 8:00 PM", "2024-05-01 08:00:00 UTC", "2024-02-30",
-     "45413", "epoch", "infinity", "1 May 2024", "2024年5月1日", "2024-05-01 24:00"],
+     "2024-05-01+02:00", "2024-05-01-08", "2024-05-01_08:00", "２０２４-05-01", "45413", "epoch", "infinity", "1 May 2024", "2024年5月1日", "2024-05-01 24:00"],
 )  # fmt: skip
 def test_what_could_be_another_time_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -1,3 +1,4 @@
+import unicodedata
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -181,3 +182,15 @@ def test_a_name_that_no_image_has_may_overlap() -> None:
     assert [each["name"] for each in deployment_periods.by_name(rows, {"one/c1"}, "d.csv")] == ["one", "one/c1", "two"]
     with pytest.raises(UsageError, match="are both of c1"):
         deployment_periods.by_name(rows, {"c1"}, "d.csv")
+
+
+@pytest.mark.parametrize("column", ["deploymentID", "locationName", "cameraID"])
+def test_a_name_in_another_unicode_form_is_that_of_the_folder(column: str, tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "Müritz") for form in ("NFC", "NFD"))
+    write(f"{tmp_path}/results", f"site={two}/c1/1.tar", [on("2024-05-01T12:00:00")])
+    write(f"{tmp_path}/results", f"site={one}/c2/1.tar", [on("2024-05-01T12:00:00")])
+    cells = {"deploymentID": "d1"} | {column: f"{one}/c1"}
+    (tmp_path / "deployments.csv").write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    account = periodic(tmp_path)
+    assert account.unassigned == {"deployment_not_in_table": 1}
+    assert table(str(tmp_path), select="deployment, camera") == [(cells["deploymentID"], "c1")]

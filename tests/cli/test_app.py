@@ -65,6 +65,23 @@ def test_a_misspelt_command_is_answered_with_the_nearest(capsys: pytest.CaptureF
     assert (shown.err.count("\n"), shown.out) == (1, "")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("events", "--gap"), ("events", "--max-frames"), ("report", "--independent-after"), ("report", "--silent-after"),
+     ("report", "--new-within"), ("report", "--pictures"), ("duplicates", "--window"), ("duplicates", "-k"), ("search", "-k")],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["inf", "1e300", "nan", "99999999999999999999"])
+def test_a_number_that_no_table_holds_is_refused(
+    command: str, option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    like = ["--like", "x"] if command == "search" else []
+    places = [str(tmp_path / "a"), *([str(tmp_path / "b")] if command in ("events", "report") else [])]
+    assert main([command, *places, *like, option, value]) == 2
+    said = capsys.readouterr().err
+    assert "nvalid value" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_help_page_names_the_exit_codes_and_only_defaults_that_say_something(
     command: str, capsys: pytest.CaptureFixture[str]

@@ -1,11 +1,25 @@
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.clips import KINDS, MODEL, as_png, clip, decoded, every_frame, sound_only
+from tests.support.clips import (
+    KINDS,
+    MODEL,
+    SIZE,
+    as_jpeg,
+    as_png,
+    clip,
+    decoded,
+    drawn,
+    every_frame,
+    motion_jpeg,
+    sound_only,
+)
+from trapline.decoding import frames
 from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
@@ -94,11 +108,46 @@ class TestTrouble:
         data = clip(frames=60)
         assert self.kind(data[: data.rindex(b"moov") - 4], tmp_path) == ("failed", "truncated")
 
+    def test_what_is_known_of_a_clip_that_cannot_be_decoded_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tags = {"creation_time": "2024-05-01T12:00:00Z"}
+        key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+        _, encrypted = decoded(clip(options=key, tags=tags), tmp_path)
+        _, unknown = decoded(clip(tags=tags).replace(b"avc1", b"zzzz"), tmp_path)
+        monkeypatch.setattr(frames, "MAX_PIXELS", 1000)
+        _, too_large = decoded(clip(tags=tags), tmp_path)
+        for facts in (encrypted, unknown, too_large):
+            assert (facts.status, facts.captured_at) == ("failed", datetime(2024, 5, 1, 12))
+        for facts in (encrypted, too_large):
+            assert (facts.width, facts.height) == SIZE
+
+    def test_an_index_that_breaks_off_says_so(self, tmp_path: Path) -> None:
+        data = clip(frames=60)
+        assert self.kind(data[: data.rindex(b"moov") + 200], tmp_path) == ("failed", "truncated")
+
     def test_damage_inside_is_salvaged(self, tmp_path: Path) -> None:
         data = bytearray(clip("mpeg4", muxer="avi", frames=60))
         middle = data.index(b"movi") + 3000
         data[middle : middle + 2000] = b"\xa5" * 2000
         assert self.kind(bytes(data), tmp_path) == ("salvaged", "corrupt")
+
+    @pytest.mark.parametrize(
+        "segment",
+        [
+            b"\xff\xe1\0\x12Exif\0\0XX*\0\x08\0\0\0ab",  # no TIFF
+            b"\xff\xe1\0\x10Exif\0\0II*\0\x08\0\0\0",  # a directory behind its end
+        ],
+    )
+    def test_damage_beside_the_pictures_is_none_of_the_clip(self, segment: bytes, tmp_path: Path) -> None:
+        data = motion_jpeg(as_jpeg(drawn(number), segment) for number in range(3))
+        assert self.kind(data, tmp_path) == ("ok", None)
+
+    def test_each_of_two_clips_with_the_same_damage_says_so(self, tmp_path: Path) -> None:
+        whole = [as_jpeg(drawn(number)) for number in range(3)]
+        data = motion_jpeg([whole[0], whole[1][:-1000], whole[2]], rate=1)
+        for _ in range(2):
+            assert self.kind(data, tmp_path) == ("salvaged", "corrupt")
 
 
 class TestCrops:

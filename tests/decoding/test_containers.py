@@ -53,7 +53,8 @@ def test_what_stands_behind_the_end_of_a_clip_is_no_break(tmp_path: Path) -> Non
     data = clip(frames=3)
     found = recognise(data)
     assert found is not None
-    for rest in (b"x", bytes(600), b"\xff" * 600, b"\0\0\0\x0cfree1234"):
+    texts = b"<?xml version='1.0'?>", b"SERIAL=AB12;TEMP=21C"
+    for rest in (b"x", bytes(600), b"\xff" * 600, b"\0\0\0\x0cfree1234", *texts):
         path.write_bytes(data + rest)
         assert not containers.breaks_off(str(path), found)
 
@@ -66,3 +67,18 @@ def test_a_camera_that_lost_its_power_leaves_a_length_of_zero(tmp_path: Path) ->
     found = recognise(bytes(data))
     assert found is not None
     assert containers.breaks_off(str(path), found)
+
+
+def test_a_camera_that_counts_the_header_of_avi_as_well_leaves_no_break(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    data = clip("mjpeg", "yuvj420p", "avi", frames=2)
+    path.write_bytes(data[:4] + len(data).to_bytes(4, "little") + data[8:])
+    found = recognise(data)
+    assert found is not None
+    assert not containers.breaks_off(str(path), found)
+
+
+@pytest.mark.parametrize(("main", "name"), [(b"mp42", "mp4"), (b"qt  ", "mov"), (b"mif1", None), (b"xxxx", None)])
+def test_the_main_brand_says_what_moves_and_others_where_it_says_nothing(main: bytes, name: str | None) -> None:
+    found = recognise(b"\0\0\0\x1cftyp" + main + b"\0\0\0\0mif1heic")
+    assert (found.name if found else None) == name

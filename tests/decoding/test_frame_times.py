@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.support.clips import SIZE, clip, decoded
+from trapline.decoding import frame_times
 from trapline.decoding.sampling import Sampling
 
 _BITS, _WIDTH = 6, 28
@@ -74,3 +75,19 @@ def test_frames_that_were_left_out_when_recording_are_no_frames(tmp_path: Path) 
         2.0: 1,
         3.0: 2,
     }
+
+
+@pytest.mark.parametrize(("codec", "muxer"), [("libx264", "mpegts"), ("mpeg2video", "mpeg"), ("mpeg2video", "mpegts")])
+def test_recordings_that_were_joined_follow_each_other(codec: str, muxer: str, tmp_path: Path) -> None:
+    parts = [
+        clip(codec, muxer=muxer, frames=20, draw=lambda each, first=first: numbered(each + first))
+        for first in (0, 20, 40)
+    ]
+    assert seen(b"".join(parts), tmp_path) == {float(each): each for each in range(60)}
+
+
+def test_a_time_that_is_damaged_moves_no_others() -> None:
+    stored = np.arange(10, dtype=np.float64)
+    for value in (-1000, 1000, np.nan):
+        stored[5] = value
+        assert not frame_times._shifts(stored).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.clips import MODEL, as_png, clip, decoded, every_frame
+from tests.support.clips import MODEL, as_jpeg, as_png, clip, decoded, drawn, every_frame, motion_jpeg
 from trapline.decoding import frames
 from trapline.decoding.decode import decode
 
@@ -29,6 +29,20 @@ def test_the_display_matrix_is_applied(rotation: int, turns: int, tmp_path: Path
     turned, _ = decoded(data, tmp_path)
     assert torch.equal(turned[0], expected)  # type: ignore[index, arg-type]
     assert (turns == 0) == torch.equal(turned, plain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turns", "mirrored"), [(1, 0, False), (2, 0, True), (6, 3, False), (8, 1, False)]
+)
+def test_motion_jpeg_with_exif_in_its_frames_is_decoded_and_shown_as_that_says(
+    orientation: int, turns: int, mirrored: bool, tmp_path: Path
+) -> None:
+    data = motion_jpeg(as_jpeg(drawn(number), orientation=orientation) for number in range(3))
+    found, facts = decoded(data, tmp_path)
+    assert (facts.status, facts.error) == ("ok", None)
+    stored = next(picture for _, picture in every_frame(tmp_path / "clip"))
+    expected, _ = decode(as_png(np.ascontiguousarray(np.rot90(stored, turns)[:, :: -1 if mirrored else 1])), MODEL)
+    assert torch.equal(found[0], expected)  # type: ignore[index, arg-type]
 
 
 def test_frames_that_no_decoder_could_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

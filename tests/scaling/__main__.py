@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from jobs.benchmark import Json, new_table, write_figures
+from jobs.benchmark.figures import Json, new_table, write_figures
 from tests.scaling import simulation
 from trapline.cli.run_job import run as run_app
 

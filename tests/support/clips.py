@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -105,6 +105,22 @@ def clip(
         return Path(file.name).read_bytes()
 
 
+def motion_jpeg(pictures: Iterable[bytes], muxer: str = "avi", rate: int = 10) -> bytes:
+    """A clip of these JPEGs."""
+    with NamedTemporaryFile() as file, av.open(file.name, "w", format=muxer) as container:
+        stream: Any = container.add_stream("mjpeg", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuvj420p"
+        container.start_encoding()
+        for number, picture in enumerate(pictures):
+            packet = av.Packet(picture)
+            packet.stream, packet.time_base = stream, Fraction(1, rate)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = True
+            container.mux(packet)
+        container.close()
+        return Path(file.name).read_bytes()
+
+
 def add_sound(container: Any, seconds: int = 1) -> None:
     stream = container.add_stream("aac", rate=44100)
     for _ in range(seconds * 43):
@@ -140,6 +156,16 @@ def decoded(
     path = tmp_path / "clip"
     path.write_bytes(data)
     return decode_media(ClipFile(str(path), hashlib.sha256(data).digest()), MODEL, crops=crops, sampling=sampling)
+
+
+def as_jpeg(picture: npt.NDArray[np.uint8], segment: bytes = b"", orientation: int | None = None) -> bytes:
+    """A JPEG, with a segment behind its first marker, or with EXIF that turns it."""
+    sink, exif = io.BytesIO(), Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(picture).save(sink, "JPEG", quality=95, exif=exif)
+    data = sink.getvalue()
+    return data[:2] + segment + data[2:]
 
 
 def as_png(picture: npt.NDArray[np.uint8]) -> bytes:

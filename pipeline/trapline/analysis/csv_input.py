@@ -1,9 +1,11 @@
-"""CSV that people keep (deployments, labels, species lists, taxonomies), as columns of text."""
+"""Read CSV files that users write (deployments, labels, species lists, taxonomies), as columns of text."""
 
 import codecs
 import csv
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -13,7 +15,7 @@ import pyarrow as pa
 from trapline.errors import UsageError, in_one_line
 from trapline.storage import store
 
-# Cells that say nothing: as R, pandas and the Frictionless standards write them.
+# Cells for missing values, as R, pandas and the Frictionless standards write them.
 MISSING = frozenset({"", "NA", "NaN", "nan"})
 
 # What spreadsheets put between cells: `;` where the comma is the decimal sign.
@@ -28,6 +30,16 @@ _MARKS = {
 }
 # As spreadsheets write a time: the year first, `/` or `-`, and no zeros before other numbers.
 _YEAR_FIRST = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})(?:[T ] *(\d{1,2})(:\d\d.*))?", re.IGNORECASE)
+# What Python takes between date and time may be anything: of `2024-05-01+02:00` it makes two o'clock.
+_ISO = re.compile(r"[\dW-]{7,10}(?:[T ].+)?", re.IGNORECASE | re.ASCII)
+# How files begin that are often taken for a CSV.
+_NO_TEXT = {
+    b"PK\x03\x04": "a workbook (.xlsx, .ods), or another zip",
+    b"\xd0\xcf\x11\xe0": "a workbook (.xls)",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF",
+}
+_GZIP = b"\x1f\x8b"
 # On which line each row begins, in the metadata of a table's schema.
 _LINES = b"lines"
 
@@ -36,8 +48,9 @@ def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.
     """Read the named columns of a CSV file as text without blanks around it; a cell that is in `MISSING` is null.
 
     Cells are separated by commas, semicolons or tabs, as the header shows or a line `sep=;` before it says. Text is
-    UTF-8, or what a byte order mark says. Names of columns count without regard to case, and the table has them as they
-    are given here; other columns do not count, nor do rows without any text. The file is read whole.
+    UTF-8, or what a byte order mark says, and may be packed by gzip. Names of columns count without regard to case, and
+    the table has them as they are given here; other columns do not count, nor do rows without any text. The file is
+    read whole.
 
     Args:
         url: of the file.
@@ -96,6 +109,8 @@ def moment(text: str) -> datetime:
     if found:
         year, _, month, day, hour, rest = found.groups()
         text = f"{year}-{month:0>2}-{day:0>2}" + (f"T{hour:0>2}{rest}" if hour else "")
+    if not _ISO.fullmatch(text):
+        raise ValueError(f"{text} is no time")
     return datetime.fromisoformat(text)
 
 
@@ -122,6 +137,13 @@ def _rows(text: str, separator: str, width: int) -> Iterator[tuple[int, list[str
 
 
 def _decode(url: str, data: bytes) -> str:
+    if data.startswith(_GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UsageError(f"{url}: damaged gzip ({in_one_line(error)}); give the CSV itself") from error
+    if what := next((what for mark, what in _NO_TEXT.items() if data.startswith(mark)), None):
+        raise UsageError(f"{url}: is {what}, and no CSV; save the table as `CSV UTF-8`")
     encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding).removeprefix("\ufeff")

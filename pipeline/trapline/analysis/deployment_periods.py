@@ -1,4 +1,4 @@
-"""Which deployment a camera, or a place, was in at which time: the rows of the CSV that a person keeps of them.
+"""Which deployment a camera or a place belonged to at which time, from a user's CSV.
 
     deploymentID     the deployment's name
     cameraID, locationID, locationName
@@ -8,8 +8,8 @@
     latitude, longitude
     timezone         of the camera's clock, for times with an offset from UTC
 
-The columns are those of Camtrap DP. An image belongs to the row that has its name and in whose period it lies, and to
-none where there is no such row.
+The columns are those of Camtrap DP. An image belongs to the row that has its name and in whose period it lies, if there
+is one.
 """
 
 from collections import Counter
@@ -22,8 +22,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import csv_input
-from trapline.analysis.sql import icu_name
+from trapline.analysis import csv_input, time_zones
+from trapline.analysis.spelling import respelled
 from trapline.errors import UsageError
 
 # Why an image belongs to no deployment of the table.
@@ -118,7 +118,7 @@ def read(url: str, timezone: str | None, connection: duckdb.DuckDBPyConnection) 
 def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> list[dict[str, Any]]:
     """Return the rows of a table of deployments by each name that they have and that is used, as `name`.
 
-    A name that is a deploymentID stands for that deployment only.
+    A name that is a deploymentID stands for that deployment only. Names are spelled as they are used.
 
     Args:
         rows: with deploymentID, cameraID, locationID, locationName, `starts` and `ends`; an end may be None, which is
@@ -129,10 +129,13 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
     Raises:
         UsageError: a deploymentID is repeated, or two rows of one name overlap in time.
     """
-    deployments = {row["deploymentID"] for row in rows}
     refuse_repeated((row["deploymentID"] for row in rows), url)
-    named = [row | {"name": row["deploymentID"]} for row in rows]
-    named += [row | {"name": name} for row in rows for name in _places(row) if name in used and name not in deployments]
+    as_used = respelled({name for row in rows for name in (row["deploymentID"], *_places(row))}, used)
+    named = [row | {"name": as_used.get(row["deploymentID"], row["deploymentID"])} for row in rows]
+    deployments = {row["name"] for row in named}
+    for row in rows:
+        names = {as_used.get(name, name) for name in _places(row)}
+        named += [row | {"name": name} for name in names if name in used and name not in deployments]
     named.sort(key=lambda row: (row["name"], row["starts"], row["deploymentID"]))
     for one, two in pairwise(named):
         same_start = one["starts"] == two["starts"]
@@ -146,7 +149,7 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
 
 
 def refuse_repeated(deployments: Iterable[str | None], url: str) -> None:
-    """Raise UsageError where rows of a table have the same deploymentID."""
+    """Raise UsageError if rows of a table have the same deploymentID."""
     for name, count in Counter(deployments).items():
         if name and count > 1:
             raise UsageError(
@@ -187,11 +190,9 @@ def _clock_time(
     except ValueError as error:
         raise ValueError(f"{column} {text!r} is no time; write 2024-05-01 or 2024-05-01T12:00:00") from error
     if moment.tzinfo and zone:
-        try:
-            question = "select timezone(?, ?::timestamptz)"
-            found = connection.execute(question, [icu_name(zone), moment.isoformat()]).fetchall()
-        except duckdb.Error as error:
-            raise ValueError(f"{zone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)") from error
+        time_zones.require_known(connection, zone)
+        question = "select timezone(?, ?::timestamptz)"
+        found = connection.execute(question, [time_zones.duckdb_name(zone), moment.isoformat()]).fetchall()
         local: datetime = found[0][0]
         return local
     if moment.utcoffset() == timedelta(0):

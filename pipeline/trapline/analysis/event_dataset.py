@@ -1,4 +1,4 @@
-"""Where `trapline events` writes its tables, and whether they are those of the results as they are now.
+"""Where `trapline events` writes its tables, and whether they belong to the results as they are now.
 
     EVENTS/events/NAME.parquet       one row per event
     EVENTS/images/NAME.parquet       one row per image that is in an event

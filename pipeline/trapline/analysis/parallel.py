@@ -1,6 +1,6 @@
-"""Call a function for many things, such as the files of an archive: on this machine, or on the cluster of RAY_ADDRESS.
+"""Call a function for many items, such as the files of an archive: on this machine, or on the cluster of RAY_ADDRESS.
 
-Ray moves the work, and is never believed: for a thing whose worker died, the caller supplies the answer.
+Ray only moves the work: if the worker of an item dies, the caller supplies the answer.
 """
 
 from collections.abc import Callable, Iterator, Sequence

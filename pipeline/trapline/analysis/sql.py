@@ -1,4 +1,4 @@
-"""DuckDB: a connection that reads any store, values and files as SQL, answers, and errors that name the place."""
+"""Use DuckDB: connections that read any store, values and files as SQL, answers, and errors that name the place."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,12 +21,12 @@ MOST_ROWS = 400
 
 @dataclass(frozen=True)
 class Table:
-    """What DuckDB answers.
+    """The answer to a query.
 
     Attributes:
         names: of the columns.
-        rows: as many as were asked for at most.
-        left_out: how many more there are.
+        rows: at most as many as were asked for.
+        left_out: number of further rows.
     """
 
     names: tuple[str, ...]
@@ -60,11 +60,6 @@ def connect(scratch: str | None = None, threads: int | None = None) -> duckdb.Du
 def literal(text: str) -> str:
     """Return a string in SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def icu_name(timezone: str) -> str:
-    """Return the name of a time zone in DuckDB: `Europe/Berlin` as it is, and of an offset `+01:00`."""
-    return f"GMT{timezone}" if timezone[:1] in ("+", "-") else timezone
 
 
 def read_parquet(urls: Iterable[str]) -> str:

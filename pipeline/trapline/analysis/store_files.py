@@ -1,7 +1,7 @@
-"""Files of any store for DuckDB, under names that mean nothing to it.
+"""Let DuckDB read files of any store, under names without special characters.
 
-DuckDB takes what it is given for a pattern, a URL or a path, whichever it looks like: `card[1].tar` reads `card1.tar`.
-It therefore gets `trapline://` and the file's URL percent-escaped, which has no character with a meaning.
+DuckDB treats a name as a pattern, a URL or a path, depending on its characters: `card[1].tar` reads `card1.tar`. So it
+gets `trapline://` and the file's URL, percent-escaped.
 """
 
 import io
@@ -32,7 +32,7 @@ def name_of(url: str) -> str:
 
 
 class StoreFiles(AbstractFileSystem):  # type: ignore[misc]
-    """The filesystem that DuckDB reads through: only what it asks for, and each file is asked for its size once."""
+    """The filesystem that DuckDB reads through; it fetches only what DuckDB asks for, and each file's size once."""
 
     protocol = "trapline"
     cachable = False

@@ -1,4 +1,4 @@
-"""Tables made from results: each a Parquet file that says in its footer how it was made, and from what.
+"""Tables made from results: Parquet files whose footers say how they were made, and from which files.
 
 As with the results of `classify`, files appear whole and are the ledger. A table that was made in the same way (its
 fingerprint) from the same files (a digest of their names, sizes and etags) is done.
@@ -6,6 +6,7 @@ fingerprint) from the same files (a digest of their names, sizes and etags) is d
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ _TABLE_KEY = "trapline.table"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a table says of itself.
+    """What a table says about itself.
 
     Attributes:
         fingerprint: how it was made.
@@ -55,7 +56,7 @@ def identity(files: Iterable[Result]) -> str:
 
 
 def survey(folder: str) -> dict[str, Origin | None]:
-    """List every Parquet file in a folder, which need not exist, by URL; None where it is not such a table.
+    """List every Parquet file in a folder, which need not exist, by URL; None if it is not such a table.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -65,7 +66,7 @@ def survey(folder: str) -> dict[str, Origin | None]:
 
 
 def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, folder: str) -> None:
-    """Raise OutputConflict where tables in the folder were made in another way, and says what differs."""
+    """Raise OutputConflict if tables in the folder were made in another way, and say what differs."""
     ours = [table for table in known.values() if table]
     others = [table for table in ours if table.fingerprint != fingerprint]
     if others:
@@ -77,10 +78,16 @@ def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, fol
 
 
 def refuse_nested(first: str, second: str) -> None:
-    """Raise UsageError where one of two folders lies in the other: globs over one would find the other's files."""
+    """Raise UsageError if one of two folders lies in the other: globs over one would find the other's files."""
     first, second = store.absolute(first), store.absolute(second)
-    if is_below(first, second) or is_below(second, first):
+    one, two = _followed(first), _followed(second)
+    if is_below(one, two) or is_below(two, one):
         raise UsageError(f"{second}: must be a folder of its own, neither in nor around {first}")
+
+
+def _followed(folder: str) -> str:
+    """Return where a folder lies that may be named through a symbolic link."""
+    return folder if store.remote(folder) else os.path.realpath(folder)
 
 
 def publish(
@@ -149,7 +156,7 @@ def _origin(file: Entry) -> Origin | None:
 
 
 def origin_of(said: pq.FileMetaData | None) -> Origin | None:
-    """Return what a footer says of a table; None where it is not of such a table, or there is none."""
+    """Return what a footer says of a table; None if it is not of such a table, or there is none."""
     try:
         metadata = {name.decode(): value.decode() for name, value in ((said and said.metadata) or {}).items()}
         table = json.loads(metadata[_TABLE_KEY])

@@ -1,5 +1,5 @@
 """The command line: one module per command. May import every room.
 
-Commands import what they run with inside their functions: `--help` and shell completion answer at once, and without the
-packages of the extra `analysis`. Importing torch, Ray and DuckDB takes seconds.
+Commands import the rooms inside their functions, so that `--help` and shell completion answer at once, and without the
+packages of the extra `analysis`: importing torch, Ray and DuckDB takes seconds.
 """

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
-from trapline.cli.run_job import command, run
+from trapline.cli.run_job import INT32, YEAR_S, command, run
 
 app = command("duplicates", __doc__)
 
@@ -27,9 +27,12 @@ def duplicates(
         float, Parameter(validator=Number(gt=-1, lte=1), help="Minimum cosine similarity of a pair, with --near.")
     ] = 0.98,
     window: Annotated[
-        float, Parameter(validator=Number(gte=0), help="Maximum time between the two, in seconds, with --near.")
+        float,
+        Parameter(validator=Number(gte=0, lte=YEAR_S), help="Maximum time between the two, in seconds, with --near."),
     ] = 60.0,
-    k: Annotated[int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of rows to print.")] = 20,
+    k: Annotated[
+        int, Parameter(name=("-k", "--count"), validator=Number(gte=1, lte=INT32), help="Number of rows to print.")
+    ] = 20,
     csv: Annotated[str | None, Parameter(help="Write all rows to this file as CSV; path or URL.")] = None,
     json: Annotated[str | None, Parameter(help="Also write the rows as JSON.")] = None,
     parquet: Annotated[str | None, Parameter(help="Also write the rows as Parquet.")] = None,

@@ -27,7 +27,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import track
 
-from trapline.cli.run_job import command, run
+from trapline.cli.run_job import INT32, YEAR_S, command, run
 
 app = command("events", __doc__)
 
@@ -50,11 +50,12 @@ def main_events(
     gap: Annotated[
         float,
         Parameter(
-            help="Longest time, in seconds, between two consecutive images of an event.", validator=Number(gte=0)
+            help="Longest time, in seconds, between two consecutive images of an event.",
+            validator=Number(gte=0, lte=YEAR_S),
         ),
     ] = 60.0,
     max_frames: Annotated[
-        int | None, Parameter(help="Most images in an event; default: no limit.", validator=Number(gte=1))
+        int | None, Parameter(help="Most images in an event; default: no limit.", validator=Number(gte=1, lte=INT32))
     ] = None,
     deployment_from: Annotated[
         tuple[str, ...],

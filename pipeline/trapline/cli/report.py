@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
-from trapline.cli.run_job import command, run
+from trapline.cli.run_job import INT32, YEAR_S, command, run
 
 app = command("report", __doc__)
 
@@ -44,7 +44,7 @@ def report(
         float,
         Parameter(
             help="Minutes that must lie between two independent events of one species at one camera.",
-            validator=Number(gte=0),
+            validator=Number(gte=0, lte=YEAR_S // 60),
         ),
     ] = 30,
     pictures: Annotated[
@@ -52,18 +52,24 @@ def report(
         Parameter(
             help="Maximum number of images to read from the shards, to show them and to find cameras that have gone "
             "dark; 0: none.",
-            validator=Number(gte=0),
+            validator=Number(gte=0, lte=INT32),
         ),
     ] = 150,
     probability: Annotated[
         float, Parameter(help="Count a species only from this probability.", validator=Number(gte=0, lte=1))
     ] = 0.5,
     silent_after: Annotated[
-        int, Parameter(help="Report a camera as silent after this many days without images.", validator=Number(gte=1))
+        int,
+        Parameter(
+            help="Report a camera as silent after this many days without images.", validator=Number(gte=1, lte=INT32)
+        ),
     ] = 3,
     new_within: Annotated[
         int,
-        Parameter(help="Report a species as new in the last this many days of the archive.", validator=Number(gte=1)),
+        Parameter(
+            help="Report a species as new in the last this many days of the archive.",
+            validator=Number(gte=1, lte=INT32),
+        ),
     ] = 7,
 ) -> int:
     """Write a page about results."""
@@ -84,12 +90,12 @@ def report(
         survey = built.survey
         counted = f"{survey.independent:,} independent of {survey.events:,}, in {survey.days:,.0f} camera-days"
         console.print(f"events    {counted}", highlight=False)
-    missing = f", {built.missing:,} not to be had" if built.missing else ""
+    missing = f", {built.missing:,} could not be read" if built.missing else ""
     console.print(f"pictures  {built.shown:,} fetched{missing}", highlight=False)
     if found := Counter(finding.rule for finding in built.findings):
         told = ", ".join(f"{count:,} {rule}" for rule, count in found.most_common())
         console.print(f"cameras   {told}", highlight=False)
-    # Names from outside: rich would take brackets in a plain string for its markup.
+    # Names come from outside: rich would take brackets in a plain string for its markup.
     console.print(Text(f"report    {output} ({len(data) / 1e6:.1f} MB)"), soft_wrap=True)
     return 0
 

@@ -35,7 +35,9 @@ EXIT_INCOMPLETE = 3
 _SHOWN = 20
 _TOP_SPECIES = 8
 _NAMED = 5
-# Where the results do not say how many species they list.
+# Below and above, float32 has no probabilities but 0 and 1, or none that differ.
+_COLDEST, _HOTTEST = 0.001, 1000
+# Species to list if the results do not say how many they list.
 _TOP_K = 5
 
 app = command("rescore", __doc__, {EXIT_INCOMPLETE: "some files failed; the next run tries them again."})
@@ -96,8 +98,8 @@ def rescore_(
         raise UsageError("rescore: --labels fits a head and --head reads one; give one of them")
     if calibrate and temperature is not None:
         raise UsageError("rescore: --calibrate fits a temperature and --temperature gives one; give one of them")
-    if temperature is not None and not temperature > 0:
-        raise UsageError(f"--temperature {temperature}: must be above 0")
+    if temperature is not None and not _COLDEST <= temperature <= _HOTTEST:
+        raise UsageError(f"--temperature {temperature}: must be from {_COLDEST} to {_HOTTEST}")
     if not 0 < threshold <= 1:
         raise UsageError(f"--threshold {threshold}: must be above 0 and at most 1")
     if not any((labels, head_, calibrate, temperature, species, taxonomy_)):
@@ -105,7 +107,7 @@ def rescore_(
     tables.refuse_nested(results_, output)
     console = Console()
     found = dataset.find(results_)
-    # All that a scorer reads, before anything is learned.
+    # Check all columns that a scorer reads before training anything.
     vector = "embedding" if labels or head_ else "probabilities"
     dataset.require_columns(found, [vector, "precision", *(field.name for field in IMAGE_FIELDS)])
     if labels or calibrate:
@@ -157,12 +159,15 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
         console.print(f"Nothing to do: all {len(plan.done):,} results are done.", highlight=False)
         return 0
     species, remarks, troubles, images = Counter[str](), Counter[str](), list[str](), 0
+    # Deployments of the species list; where a file was done before, it is not known which hold.
+    nowhere = set[str]() if plan.done or not scorer.prior else scorer.prior.masks.keys() - {""}
     outcomes = rescore.run(plan.todo, scorer, mark)
     shown = track(outcomes, "scoring", len(plan.todo), console=console, transient=True, disable=not console.is_terminal)
     for outcome in shown:
         images += outcome.images
         species += outcome.species
         remarks += outcome.remarks
+        nowhere = set() if outcome.patterns is None else nowhere - outcome.patterns
         if outcome.trouble:
             troubles.append(outcome.trouble)
     written = len(plan.todo) - len(troubles)
@@ -170,6 +175,9 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
     _say(console, f"{images:,} images in {written:,} files rescored{done}")
     for what, count in remarks.most_common():
         _say(console, f"  {count:,} images {what}")
+    if nowhere:
+        names = _names(sorted(nowhere))
+        _say(console, f"note: {len(nowhere):,} deployments of the species list are in no path of an image: {names}")
     for name, count in species.most_common(_TOP_SPECIES):
         _say(console, f"  {count / max(species.total(), 1):6.1%}  {name}")
     for trouble in troubles[:_SHOWN]:
@@ -227,7 +235,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    # Names from outside: rich would take brackets in a plain string for its markup.
+    # Names come from outside: rich would take brackets in a plain string for its markup.
     console.print(Text(display_text(text)), soft_wrap=True)
 
 

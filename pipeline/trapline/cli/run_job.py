@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from trapline.display_text import display_text
 from trapline.errors import TraplineError, redacted
 
+# What options take at most: times up to a year, and numbers that are written as int32.
+YEAR_S = 31_536_000
+INT32 = 2**31 - 1
 EXIT_FATAL = 2
 EXIT_INTERRUPTED = 130
 _EXIT_CODES = {
@@ -26,7 +29,7 @@ def command(name: str, description: str | None, exit_codes: Mapping[int, str] | 
     Args:
         name: of the command.
         description: its help page: a line that says what it does, and paragraphs that explain it.
-        exit_codes: what exit codes mean, where that differs from or adds to what all commands have.
+        exit_codes: meanings of exit codes that other commands do not have, or that differ for this one.
         settings: further arguments of cyclopts' App.
     """
     codes = dict(sorted({**_EXIT_CODES, **(exit_codes or {})}.items()))
@@ -75,7 +78,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _shown_default(value: Any) -> str | None:
-    """Return a default as one would type it; None for options that do nothing unless given."""
+    """Return a default as a user would type it; None for options that do nothing unless given."""
     if isinstance(value, tuple):
         value = " ".join(map(str, value))
     return None if value is None or value is False or value == "" else str(value)

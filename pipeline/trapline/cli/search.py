@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
-from trapline.cli.run_job import command, run
+from trapline.cli.run_job import INT32, command, run
 
 app = command("search", __doc__)
 
@@ -32,7 +32,10 @@ def search(
     ],
     model: Annotated[str | None, Parameter(help="Checkpoint of the results, for examples that are files.")] = None,
     k: Annotated[
-        int, Parameter(name=("-k", "--count"), validator=Number(gte=1), help="Number of images and clips to list.")
+        int,
+        Parameter(
+            name=("-k", "--count"), validator=Number(gte=1, lte=INT32), help="Number of images and clips to list."
+        ),
     ] = 20,
     where: Annotated[
         str | None,

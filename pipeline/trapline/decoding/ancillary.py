@@ -1,7 +1,7 @@
-"""What stands in a picture's file beside the picture, and can be left out where Pillow trips over it.
+"""Remove everything but the picture and its EXIF from a file, for files that Pillow refuses because of the rest.
 
-Pillow refuses a file for a damaged comment, for an XMP packet of more than 1 MB, for a JFIF segment that is too short:
-the pixels are there all the same, and every viewer shows them.
+Pillow refuses a file for a damaged comment, for an XMP packet of more than 1 MB, or for a JFIF segment that is too
+short, although its pixels are sound, and every viewer shows them.
 """
 
 import struct
@@ -14,14 +14,14 @@ _SOS = 0xDA
 # Segments of a JPEG that describe it: the applications', of which EXIF is kept, and comments.
 _DESCRIBING = frozenset({*range(0xE0, 0xF0), 0xFE})
 _EXIF = b"Exif\0\0"
-# A chunk of a PNG is ancillary where the first letter of its name is a small one.
-_SMALL_LETTER = 0x20
+# A chunk of a PNG is ancillary if the first letter of its name is lower case.
+_LOWER_CASE = 0x20
 # Chunks of a WebP. An animation's frame states place and size in as many bytes as its canvas does, before its chunks.
 _WEBP_CANVAS, _WEBP_FRAME, _WEBP_EXIF = b"VP8X", b"ANMF", b"EXIF"
 _WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L"})
 _WEBP_FRAME_HEADER = 16
 _WEBP_HAS_ALPHA, _WEBP_HAS_EXIF = 0x10, 0x08
-# Tags of a TIFF that make its pixels, its orientation among them, and those of EXIF.
+# Tags of a TIFF that its pixels depend on, including the orientation; and tags of EXIF.
 _TIFF_PIXELS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338}
     | {339, 347, 512, 513, 514, 515, 517, 519, 520, 521, 529, 530, 532}
@@ -30,7 +30,7 @@ _TIFF_EXIF = frozenset({271, 272, 306, 34665, 34853})
 
 
 def without(data: bytes, name: str) -> bytes | None:
-    """Return a file without what stands beside its picture, EXIF excepted; None where there is nothing of that.
+    """Return a file with its picture and EXIF only; None if it has nothing else.
 
     Args:
         data: the encoded picture.
@@ -62,7 +62,7 @@ def _png(data: bytes) -> Iterator[bytes]:
     while at + 8 <= len(data):
         kind = data[at + 4 : at + 8]
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if not kind[0] & _SMALL_LETTER or (kind == b"eXIf" and _is_sound(data[at:end])):
+        if not kind[0] & _LOWER_CASE or (kind == b"eXIf" and _is_sound(data[at:end])):
             yield data[at:end]
         at = end
 
@@ -72,7 +72,7 @@ def _is_sound(chunk: bytes) -> bool:
 
 
 def _webp(data: bytes) -> Iterator[bytes]:
-    """Give the first picture that is whole, where a later one, or what comes behind, is cut, or the sizes are wrong."""
+    """Yield the file with its first whole picture only: later ones may be cut, or the stated sizes wrong."""
     canvas = exif = b""
     picture: list[tuple[bytes, bytes]] = []
     for kind, content in _webp_chunks(data, 12):
@@ -97,7 +97,7 @@ def _webp(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the chunks that are whole."""
+    """Yield kind and content of each chunk that is whole."""
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if at + 8 + size > len(data):
@@ -111,7 +111,7 @@ def _webp_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _tiff(data: bytes) -> Iterator[bytes]:
-    """Give the file with another first directory behind it."""
+    """Yield the file with a new first directory appended."""
     found = list(tiff.first_entries(data))
     entries = [entry for tag, entry, is_there in found if tag in _TIFF_PIXELS or (is_there and tag in _TIFF_EXIF)]
     if len(entries) == len(found):

@@ -1,4 +1,4 @@
-"""Whether a file ends before its picture does, told from its structure and not from a decoder's words."""
+"""Decide from a file's structure, and not from a decoder's messages, whether it ends before its picture does."""
 
 import zlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from trapline.decoding import jpeg, tiff
 
 
 def breaks_off(data: bytes, name: str) -> bool:
-    """Whether the file lacks its end.
+    """Return whether the file lacks its end.
 
     Args:
         data: the encoded picture.
@@ -18,10 +18,10 @@ def breaks_off(data: bytes, name: str) -> bool:
 
 
 def has_sound_checksums(png: bytes) -> bool:
-    """Return whether the pixels of a PNG have their checksums.
+    """Return whether the pixels of a PNG match their checksums.
 
-    Pillow does not look at them, and zlib's own stands behind the last pixel: zeros in the place of a file's end, as a
-    card leaves them, are codes of pixels to it.
+    Pillow does not check them, and zlib's own checksum comes after the last pixel: zeros in place of a file's end, as
+    cards leave them, would decode as pixels.
     """
     at = 8
     while at + 12 <= len(png):
@@ -34,12 +34,12 @@ def has_sound_checksums(png: bytes) -> bool:
 
 
 def flaw(broken_off: bool, reason: str | None, missing: int, height: int) -> str:
-    """Return what is wrong with a picture that was decoded in part, as rows have it.
+    """Return the `error` of a picture that was decoded in part.
 
     Args:
         broken_off: whether the file lacks its end.
-        reason: what the decoder said.
-        missing: number of rows of pixels that are not there.
+        reason: the decoder's message.
+        missing: number of missing rows of pixels.
         height: of the picture, in rows.
     """
     rows = f"{missing} of {height} rows are missing"

@@ -1,4 +1,4 @@
-"""Containers of clips: which one a file is by its first bytes, and whether it lacks its end by its structure."""
+"""Recognise containers of clips by their first bytes, and decide from their structure whether they lack their end."""
 
 import re
 from collections.abc import Callable
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import IO, Final
 
 HEAD_BYTES: Final = 4096
-"""How much of a file is looked at to recognise it."""
+"""How much of a file to read to recognise it."""
 
 # Brands of ISO base media files that are no clips: pictures, and a camera's RAW photographs.
 _STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx "}
+# Main brands of clips, whatever else a file says that it is compatible with.
+_MOVING_BRANDS = {b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"avc1", b"mp41", b"mp42", b"M4V ", b"MSNV", b"qt  "}
 _QUICKTIME_BRAND = b"qt  "
 # What QuickTime files without `ftyp`, and parts of fragmented ones, begin with.
 _FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
@@ -18,6 +20,11 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _TS_PACKETS = re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL)
 _BOX_NAME = re.compile(rb"[ -~\xa9]{4}")
+# Boxes at the top whose end a whole file has.
+_TOP_BOXES = {
+    *(b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta", b"udta", b"styp"),
+    *(b"sidx", b"pnot"),
+}
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _UNKNOWN_SIZES = {2 ** (7 * length) - 1 for length in range(1, 9)}
 
@@ -67,7 +74,8 @@ def breaks_off(path: str, container: Container) -> bool:
 def _iso(head: bytes) -> Container | None:
     end = min(int.from_bytes(head[:4], "big"), len(head), 512)
     main = head[8:12]
-    if {main, *(head[at : at + 4] for at in range(16, end - 3, 4))} & _STILL_BRANDS:
+    brands = {main, *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if brands & _STILL_BRANDS and main not in _MOVING_BRANDS:
         return None
     name = "mov" if main == _QUICKTIME_BRAND else "3gp" if main[:2] == b"3g" else "mp4"
     return Container(name, "mov", _boxes)
@@ -88,7 +96,7 @@ def _boxes(file: IO[bytes], size: int) -> bool:
         if length == 0:  # to the end of the file
             break
         if at + length > size:
-            return True
+            return not has_index or header[4:8] in _TOP_BOXES  # or it is a text of the camera's behind the end
         at += max(length, 8)
     return not has_index
 
@@ -102,7 +110,8 @@ def _riff(file: IO[bytes], size: int) -> bool:
         if header[:4] != b"RIFF":
             return False
         length = int.from_bytes(header[4:8], "little")
-        if length == 0 or at + 8 + length > size:  # a camera writes the length last
+        # A camera writes the length last; some count these 8 bytes as well.
+        if length == 0 or at + length > size:
             return True
         at += 8 + length + length % 2
     return False

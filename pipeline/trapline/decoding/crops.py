@@ -1,4 +1,4 @@
-"""Boxes become regions of a picture: what a detector found, and what is cut out around it for the model."""
+"""Boxes of a detector become regions of a picture, which are cut out for the model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-# EXIF orientations that detectors of the MegaDetector family apply before they look: upside down, and the two sides.
+# EXIF orientations that MegaDetector and its relatives apply before detection: upside down, and quarter turns.
 _UPSIDE_DOWN, _CLOCKWISE, _COUNTERCLOCKWISE = 3, 6, 8
 
 FARTHEST_FRAME: Final = 0.5
-"""How far a frame may be from one that the detector processed, to have its boxes, in seconds.
+"""Seconds that a frame may be away from a frame that the detector processed, to get its boxes.
 
-Detectors process a frame a second at the least, so that each moment of a clip is within half a second of one.
+Detectors process at least one frame per second, so that each moment of a clip is within half a second of one.
 """
 
 
@@ -26,8 +26,8 @@ class Box:
     Attributes:
         category: such as "animal".
         confidence: from 0 to 1.
-        bounds: left, top, width, height, as fractions of the picture's sides; all of it lies in the picture.
-        frame: of a clip, the frame's number in the order in which frames are shown, from 0; None in an image.
+        bounds: left, top, width, height, as fractions of the picture's sides; within the picture.
+        frame: number of the frame in a clip, in the order in which frames are shown, from 0; None in an image.
     """
 
     category: str
@@ -39,7 +39,7 @@ class Box:
     def clipped(
         cls, category: str, confidence: float, bounds: tuple[float, float, float, float], frame: int | None = None
     ) -> "Box | None":
-        """Return the part of a box that lies in the picture; None where nothing does, or where a number is NaN."""
+        """Return the part of a box that lies in the picture; None if there is none, or if a number is not finite."""
         if not all(map(isfinite, (confidence, *bounds))):
             return None
         left, top, width, height = bounds
@@ -47,7 +47,7 @@ class Box:
         (left, right), (top, bottom) = spans
         if right <= left or bottom <= top:
             return None
-        if spans == [(left, left + width), (top, top + height)]:  # or a difference would round what was given
+        if spans == [(left, left + width), (top, top + height)]:  # keep the numbers: a difference would round them
             return cls(category, confidence, bounds, frame)
         return cls(category, confidence, (left, top, right - left, bottom - top), frame)
 
@@ -57,9 +57,9 @@ class Cropping:
     """How boxes become what the model sees.
 
     Attributes:
-        padding: added on each side of a box, as a fraction of its longer side; nothing is added beyond the picture.
-        square: grow the shorter side to the longer about the middle, moved as far as the picture's edge asks; where
-            the picture is too small for it, to all of the picture.
+        padding: margin on each side of a box, as a fraction of its longer side; it ends at the edge of the picture.
+        square: extend the shorter side to the longer one, evenly to both sides, or moved inwards at the edge of the
+            picture; if the picture is too small, to all of it.
         whole: whether an image without boxes is classified whole, or not at all.
     """
 
@@ -68,13 +68,13 @@ class Cropping:
     whole: bool
 
     def region(self, box: Box, width: int, height: int, orientation: int = 1) -> tuple[int, int, int, int]:
-        """Return top, left, height and width of the crop, in pixels: at least one pixel, and all of it in the picture.
+        """Return top, left, height and width of the crop, in pixels: at least one pixel, and within the picture.
 
         Args:
             box: what to cut out.
             width: of the picture as stored, in pixels.
             height: of the picture as stored, in pixels.
-            orientation: EXIF's, which the detector applied before it looked, and which the stored picture is without.
+            orientation: EXIF's, which the detector applied, but which is not applied to the stored picture.
         """
         left, top, across, down = _as_stored(box.bounds, orientation)
         padding = self.padding * max(across * width, down * height)
@@ -94,7 +94,7 @@ class Crops:
     Attributes:
         boxes: in the detector's order.
         cropping: how they become crops.
-        processed: of a clip, numbers of the frames in which the detector looked for boxes, as far as it says.
+        processed: numbers of the frames of a clip that the detector processed, if it says so.
     """
 
     boxes: tuple[Box, ...]
@@ -113,7 +113,7 @@ class Crops:
             times: when each frame of the clip is shown, float64 [N], in seconds and in order.
 
         Returns:
-            None where that frame has no boxes, or is farther than `FARTHEST_FRAME`.
+            None if that frame has no boxes, or is farther away than `FARTHEST_FRAME`.
         """
         numbers = self._looked_at[: np.searchsorted(self._looked_at, len(times))]
         if not len(numbers):
@@ -134,7 +134,7 @@ class Crops:
 
 
 def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:
-    """Convert a box from the picture as the detector turned it to the picture as it is stored."""
+    """Convert a box from the picture that the detector saw, turned by EXIF, to the picture as stored."""
     left, top, width, height = bounds
     turned = {
         _UPSIDE_DOWN: (1 - left - width, 1 - top - height, width, height),
@@ -145,7 +145,7 @@ def _as_stored(bounds: tuple[float, float, float, float], orientation: int) -> t
 
 
 def _span(start: float, end: float, extent: int) -> tuple[int, int]:
-    """Return the first pixel and the number of pixels, to the nearest edges between pixels."""
+    """Return the first pixel and the number of pixels, rounded to the nearest edges between pixels."""
     first = min(max(round(start), 0), extent - 1)
     return first, max(1, min(round(end), extent) - first)
 

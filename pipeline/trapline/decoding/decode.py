@@ -3,15 +3,15 @@
 Failures are data: the first word of `Facts.error` is one of
 
     empty          there are no bytes
-    not_an_image   the first bytes belong to no format that is known here
+    not_an_image   the first bytes belong to no known format
     too_large      more pixels or more scans are declared than the limits below allow
     unsupported    the samples have no defined conversion to 8 bits
-    corrupt        damaged: `salvaged` with the pixels that are there, `failed` when there are none
+    corrupt        damaged: `salvaged` with the pixels that are there, `failed` if there are none
     truncated      the file breaks off: `salvaged` or `failed`, as above
     jpeg_xl ...    the file is something else, which is named; see `formats.py` for all of these
 
-A JPEG counts as damaged where libjpeg reports an error or warns that pixels are lost; bytes that were changed in a way
-that the decoder cannot notice pass as `ok` with blemishes.
+A JPEG counts as damaged if libjpeg reports an error or warns that pixels are lost; if bytes were changed in a way that
+the decoder cannot notice, the picture is `ok`, with blemishes.
 """
 
 import hashlib
@@ -49,18 +49,18 @@ PREPROCESSING: Final[dict[str, str | int | bool]] = {
 }
 """What is done to a picture before the model sees it, for the fingerprint."""
 
-# How large a JPEG stays, at least, in units of the model's size, when its decoder shrinks it. Of 119 photographs of
-# camera traps at 384 pixels: 1.31 times as fast at a mean difference of 0.41 of 255, 1.49 at 0.61, 1.73 at 1.29.
+# The smallest size to which a JPEG's decoder may shrink it, in units of the model's size. For 119 photographs of camera
+# traps at 384 pixels: 1.31 times as fast at a mean difference of 0.41 of 255, 1.49 at 0.61, 1.73 at 1.29.
 _REDUCED: Final[dict[str, float]] = {"close": 2, "fast": 1.5, "fastest": 1}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about one image, whatever became of it; the fields are columns of the output row."""
+    """What is known about one image, decoded or not; the fields are columns of the output row."""
 
     status: Literal["ok", "salvaged", "failed"]
     error: str | None  # "kind: message" unless ok
-    content_sha256: bytes | None = None  # 32 bytes, of the encoded bytes; None where there was no image to read
+    content_sha256: bytes | None = None  # 32 bytes, of the encoded bytes; None if there are none
     width: int | None = None  # as stored, before orientation; None when the header cannot be read
     height: int | None = None
     format: str | None = None  # "jpeg", "png", "webp", "tiff", "gif", "bmp", "avif" or "heic"; of a clip its container
@@ -84,23 +84,23 @@ def decode(
     """Decode one image and resize it to the model's size: birder's inference transform, up to its uint8 stage.
 
     The bytes are those of birder's default loader ("tv"). Its Pillow loader decodes to the same pixels and resizes them
-    with other rounding: at most 1 of 255 apart. EXIF orientation is not applied, as birder does not: trail cameras hang
-    upright. (In TIFF and HEIC orientation is a part of the pixel layout, and applied.) Alpha is dropped, not blended.
-    Of an animation the first frame counts, of a multi-page TIFF the first page.
+    with other rounding: at most 1 of 255 apart. EXIF orientation is not applied, because birder does not apply it, and
+    trail cameras hang upright. (In TIFF and HEIC, orientation is part of the pixel layout, and is applied.) Alpha is
+    dropped, not blended. The first frame of an animation and the first page of a TIFF count.
 
-    Not for several threads of one process: Pillow's leniency, Python's warnings and stderr are global, and switched.
+    Not for several threads of one process: it changes Pillow's leniency, Python's warnings and stderr, all global.
 
     Args:
         data: the encoded image.
         size: height and width of the result.
-        mode: exact, or how far the JPEG decoder may shrink the picture, in eighths, which averages where the exact way
-            filters: close stays at twice `size` or larger, fast at 1.5 times, fastest at `size`. `benchmark decode`
-            measures speed and difference.
+        mode: exact, or how far the JPEG decoder may shrink the picture, in eighths, by averaging instead of filtering:
+            close to twice `size`, fast to 1.5 times, fastest to `size`. `benchmark decode` measures speed and
+            difference.
         crops: what to resize in place of the whole picture, which is then decoded at its full size.
 
     Returns:
-        `uint8 [3, *size]`, contiguous, RGB, or with `crops` `uint8 [n, 3, *size]`; None when nothing could be decoded.
-        And the facts, in each case.
+        `uint8 [3, *size]`, contiguous, RGB, or with `crops` `uint8 [n, 3, *size]`; None if nothing could be decoded.
+        And the facts, in any case.
 
     Raises:
         MemoryError: there is not enough.
@@ -128,7 +128,7 @@ def decode(
                 resized = image_ops.resize(picture, size)
         except ImageError as refusal:
             error = str(refusal)
-        except Exception as refusal:  # Pillow's plugins raise whatever their parsing trips over
+        except Exception as refusal:  # Pillow's plugins raise anything on damaged files
             if is_out_of_memory(refusal):
                 raise MemoryError from refusal  # perhaps this machine's fault, and not the image's
             error = f"corrupt: {type(refusal).__name__}: {in_one_line(refusal)}"
@@ -153,7 +153,7 @@ def _at_least(size: tuple[int, int], mode: str) -> tuple[int, int]:
 def _captured_stderr() -> Iterator[Callable[[], str]]:
     """Keep Pillow's warnings and what C libraries write to file descriptor 2 out of the user's log.
 
-    Gives a function that returns what was written since it was last called: libjpeg has no other way to warn.
+    Yields a function that returns what was written since it was last called: libjpeg has no other way to warn.
     """
     before, capture = os.dup(2), _CAPTURE.fileno()
 
@@ -181,16 +181,16 @@ _CAPTURE = TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the proc
 def _from_jpeg(
     data: bytes, at_least: tuple[int, int] | None, stderr: Callable[[], str]
 ) -> tuple[torch.Tensor, str | None]:
-    """Decode at full size, or at what the decoder easily shrinks it to, but no smaller than `at_least`.
+    """Decode at full size, or shrunk by the decoder, but no smaller than `at_least`.
 
     Returns:
-        `uint8 [3, height, width]`, and what is wrong with it; None where nothing is.
+        `uint8 [3, height, width]`, and what is wrong with it, or None.
     """
     header = jpeg.read_header(data)
     jpeg.refuse_endless_scans(data, header)
     reason = jpeg.blank_stretch(data, header)
     broken_off = jpeg.breaks_off(data, header)
-    if not broken_off and not reason:  # to decode it first, only to be told so, would take as long as to salvage it
+    if not broken_off and not reason:  # else decoding it would only take as long again as salvaging it
         try:
             picture = jpeg.decode_reduced(data, header, at_least) if at_least else None
             if picture is None:

@@ -1,7 +1,7 @@
-"""What a photograph says about itself in EXIF: when, where, with which camera.
+"""Read what EXIF says about a photograph: when, where, with which camera.
 
-A fact that is absent, malformed or a camera's placeholder is None; nothing is guessed from elsewhere. Tags and formats:
-CIPA DC-008 (EXIF 2.32), sections 4.6.4 to 4.6.6.
+A fact that is absent, malformed or a camera's placeholder is None; nothing is guessed. Tags and formats: CIPA DC-008
+(EXIF 2.32), sections 4.6.4 to 4.6.6.
 """
 
 import re
@@ -14,7 +14,7 @@ from PIL import ExifTags
 from PIL.Image import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-# Reconyx cameras keep the serial number in their MakerNote alone: up to 15 characters of UTF-16LE. Offsets in bytes, by
+# Reconyx cameras have the serial number only in their MakerNote: up to 15 characters of UTF-16LE. Offsets in bytes, by
 # the note's first bytes, as ExifTool documents them (tags "Reconyx HyperFire" and "Reconyx HyperFire 2").
 _RECONYX_SERIAL_AT = {b"\x01\xf1": 0x2A, b"RECONYXH2\0": 0x7E}
 _RECONYX_SERIAL = re.compile("[A-Z0-9]{8,15}")
@@ -24,16 +24,16 @@ _CLOCKS = (
     (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
     (ExifTags.Base.DateTime, ExifTags.Base.SubsecTime, ExifTags.Base.OffsetTime),
 )
-# As EXIF has it, and as ISO 8601; with the year first, there is no doubt about day and month.
+# EXIF's format, and ISO 8601; with the year first, day and month are unambiguous.
 _MOMENT = re.compile(
     r"(\d{4}[:/-]\d{2}[:/-]\d{2})[ T](\d{2}:\d{2}:\d{2})(?:[.,](\d+))? ?(Z|[+-]\d{2}:?\d{2})?", re.ASCII
 )
 _OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})", re.ASCII)
 _LARGEST_OFFSET = 14  # hours: Kiritimati
-# Characters. A driver holds the rows of a shard, and values of 60 KB in each of its pictures pack into next to nothing.
+# Characters. The driver holds the rows of a shard, and values of 60 KB in each of its pictures compress to very little.
 _LONGEST_TEXT = 1000
 
-# EXIF 3.0 has a type for UTF-8, which Pillow does not know: it is read as ASCII is.
+# EXIF 3.0 has a type for UTF-8, which Pillow does not know: read it as ASCII is read.
 ImageFileDirectory_v2._load_dispatch.setdefault(129, ImageFileDirectory_v2._load_dispatch[2])
 
 
@@ -41,7 +41,7 @@ ImageFileDirectory_v2._load_dispatch.setdefault(129, ImageFileDirectory_v2._load
 class Exif:
     """The facts of one photograph; the fields are columns of the output row."""
 
-    captured_at: datetime | None = None  # the camera's clock, without zone; to the millisecond where the camera says so
+    captured_at: datetime | None = None  # the camera's clock, without zone; to the millisecond if the camera says so
     captured_at_tag: str | None = None  # "DateTimeOriginal", "DateTimeDigitized" or "DateTime"
     captured_at_offset: str | None = None  # of that clock from UTC, "+02:00"
     latitude: float | None = None  # degrees north
@@ -52,7 +52,7 @@ class Exif:
 
 
 def read(image: Image) -> Exif:
-    """Read the facts from an opened image of any format; need no pixels, and never raise for what is in the file."""
+    """Read the facts from an opened image of any format; its pixels are not needed. Never raise for damaged EXIF."""
     root = _directory(image)
     details = _directory(image, ExifTags.IFD.Exif)
     clock = _clock(root, details)
@@ -70,7 +70,7 @@ def read(image: Image) -> Exif:
 
 
 def orientation(image: Image) -> int:
-    """How to turn the picture, 1 to 8; 1 where it does not say, and where Pillow has turned it already."""
+    """Return how to turn the picture, 1 to 8; 1 if it does not say, or if Pillow has turned it already."""
     value = _directory(image).get(ExifTags.Base.Orientation)
     return value if isinstance(value, int) and image.format != "TIFF" else 1
 
@@ -79,14 +79,14 @@ def _directory(image: Image, tag: int | None = None) -> dict[int, Any]:
     try:
         exif = image.getexif()
         return dict(exif) if tag is None else exif.get_ifd(tag)
-    except Exception:  # noqa: BLE001 - whatever Pillow trips over in a broken directory costs facts, never the picture
+    except Exception:  # noqa: BLE001 - Pillow raises anything on a damaged directory, which must not cost the picture
         return {}
 
 
 def _text(value: object) -> str | None:
-    """Return text up to the first NUL, as ASCII values end there; what cameras leave behind it is not text.
+    """Return text up to the first NUL, where ASCII values end; what some cameras leave after it is not text.
 
-    EXIF means ASCII; cameras write UTF-8 and Latin-1 too, and give the type as bytes (1), anything (7) or UTF-8 (129).
+    EXIF specifies ASCII. Cameras write UTF-8 and Latin-1, too, with the type bytes (1), undefined (7) or UTF-8 (129).
     """
     if isinstance(value, str):
         value = value.encode("latin-1", "replace")  # as Pillow decoded it
@@ -110,10 +110,10 @@ class _Clock:
 
 
 def _clock(root: dict[int, Any], details: dict[int, Any]) -> _Clock | None:
-    """Read the first of three tags that is there, be it malformed: a later one would be another moment.
+    """Read the first of three tags that is present, even if it is malformed: a later one would be another moment.
 
-    DateTime is when the file was changed, which a camera that writes nothing else does not do; the tag is therefore
-    told. "0000:00:00 00:00:00" is a clock never set.
+    DateTime is when the file was last changed, so the row says which tag the time is from. "0000:00:00 00:00:00" is a
+    clock that was never set.
     """
     values = {**root, **details}
     tags = next((tags for tags in _CLOCKS if _text(values.get(tags[0]))), None)
@@ -134,7 +134,7 @@ def _clock(root: dict[int, Any], details: dict[int, Any]) -> _Clock | None:
 
 
 def _offset(text: str | None) -> str | None:
-    """Return an offset from UTC as "+02:00"; None where the text is none."""
+    """Return an offset from UTC as "+02:00"; None if the text is none."""
     if text in ("Z", "z"):
         return "+00:00"
     match = _OFFSET.fullmatch(text or "")
@@ -154,8 +154,8 @@ def _position(gps: dict[int, Any]) -> tuple[float, float] | tuple[None, None]:
 def _degrees(value: object, reference: object, positive: str, negative: str, limit: int) -> float | None:
     """Return degrees, minutes and seconds as one number.
 
-    Cameras without a receiver leave the hemisphere empty. Those that count in fractions of minutes may write 0/0 for
-    the seconds: an undefined part adds nothing, except that without degrees there is no position.
+    Cameras without a receiver leave the hemisphere empty. Cameras that write fractions of minutes may write 0/0 for the
+    seconds: an undefined part adds nothing, but without degrees there is no position.
     """
     hemisphere = _text(reference)
     if hemisphere not in (positive, negative) or not isinstance(value, tuple) or len(value) != 3:
@@ -165,7 +165,7 @@ def _degrees(value: object, reference: object, positive: str, negative: str, lim
     except (TypeError, ValueError):
         return None
     angle = degrees + sum(part / unit for part, unit in ((minutes, 60), (seconds, 3600)) if not isnan(part))
-    if not 0 <= angle <= limit:  # also refuses NaN, which is what a zero denominator becomes
+    if not 0 <= angle <= limit:  # NaN, from a zero denominator, is refused, too
         return None
     return angle if hemisphere == positive else -angle
 

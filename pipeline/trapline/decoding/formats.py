@@ -1,4 +1,4 @@
-"""What the bytes of a file are: one of the formats that Trapline reads, or something else, which is named."""
+"""Recognise by its bytes what a file is: one of the formats that Trapline reads, or something else, which is named."""
 
 import re
 from typing import Final
@@ -7,7 +7,7 @@ from trapline.decoding import tiff
 from trapline.errors import ImageError
 
 PILLOW_NAMES: Final = {name: name for name in ("jpeg", "png", "webp", "tiff", "gif", "bmp", "avif")} | {"heic": "heif"}
-"""Formats that are read, with the names of Pillow's plugins. Only the plugin that is named gets to see the bytes."""
+"""Formats that are read -> names of Pillow's plugins. Only the named plugin sees the bytes."""
 
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)"
@@ -89,16 +89,16 @@ _OTHERS: Final = [
 ]
 _OTHER = [(re.compile(pattern, re.DOTALL), kind, message) for pattern, kind, message in _OTHERS]
 OTHER_KINDS: Final = frozenset(kind for _, kind, _ in _OTHERS)
-"""Kinds of errors that say what a file is that Trapline does not read."""
+"""Kinds of errors that name what a file is, if Trapline does not read it."""
 
-# How much of a text is looked at.
+# How much of a text to look at.
 _TEXT_BYTES = 4096
 
 _RAW_MAKERS = {"Canon": "CR2", "NIKON": "NEF", "SONY": "ARW", "PENTAX": "PEF", "SAMSUNG": "SRW", "Hasselblad": "3FR"}
 
 
 def of(data: bytes) -> str | None:
-    """Return the name of the file's format where Trapline reads it: a key of `PILLOW_NAMES`."""
+    """Return the name of the file's format, a key of `PILLOW_NAMES`; None if Trapline does not read it."""
     if data[4:8] == b"ftyp":
         brands = _brands(data)
         if brands & _AVIF:
@@ -112,7 +112,7 @@ def name(data: bytes) -> str:
     """Return the name of the file's format.
 
     Raises:
-        ImageError: Trapline does not read it; the kind says what it is, `not_an_image` where that is not known.
+        ImageError: Trapline does not read it; the kind says what it is, `not_an_image` if that is unknown.
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
@@ -135,7 +135,7 @@ def name(data: bytes) -> str:
 
 
 def _utf8(data: bytes) -> bytes:
-    """Return the data, of text with a byte-order mark the beginning, without the mark and in UTF-8."""
+    """Return the data; if it is text with a byte order mark, its beginning in UTF-8, without the mark."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data[:_TEXT_BYTES].decode("utf-16", "replace").encode()
     return data.removeprefix(b"\xef\xbb\xbf")

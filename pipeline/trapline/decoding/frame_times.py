@@ -1,14 +1,14 @@
-"""When the frames of a clip are shown: by its packets, and of each decoded frame by these.
+"""Find out when the frames of a clip are shown: from its packets, and from these for each decoded frame.
 
-A frame says itself when it is shown, but in two kinds of clips. AVI and ASF have one time for each packet, in the order
-in which packets are stored: where frames refer to later ones (H.264 with B-frames), they come with the time of another,
-up to two frames away. And in MPEG program streams some packets have no time. A decoder gives frames in the order in
-which they are shown, so that there the place of a frame among the others says its time.
+A frame has the time at which it is shown, except in two kinds of clips. AVI and ASF have one time for each packet, in
+the order in which packets are stored: if frames refer to later ones (H.264 with B-frames), they come with the time of
+another frame, up to two frames away. And in MPEG program streams some packets have no time. A decoder returns frames in
+the order in which they are shown, so in these clips the position of a frame among the others gives its time.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from trapline.errors import ImageError
 
 # A day at 120 frames a second.
 _MOST_PACKETS = 10_000_000
+# Seconds by which times of storage, which only grow within a recording, may fall back.
+_NOT_BACK = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class FrameTimes:
     keys_in_step: bool = True
 
 
+NONE: Final = FrameTimes(np.array([], np.float64), 0.0, 0.0, None, independent=False)
+"""Of a clip without frames, or that was not scanned."""
+
+
 def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTimes:
     """Read all packets of a video without decoding them.
 
@@ -57,7 +63,7 @@ def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTi
 
     shown: list[float] = []
     decoded: list[float] = []  # what is there of times in the order of storage
-    end = float("-inf")
+    lengths: list[float] = []
     independent = True
     try:
         for packet in opened.demux(stream):
@@ -68,17 +74,20 @@ def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTi
             seconds = said(packet, stream.time_base)
             shown.append(np.nan if seconds is None else seconds)
             decoded.append(np.nan if packet.dts is None else float(packet.dts * stream.time_base))
-            if seconds is not None:
-                end = max(end, seconds + float((packet.duration or 0) * stream.time_base))
+            lengths.append(float((packet.duration or 0) * stream.time_base))
             independent &= packet.is_keyframe
             if len(shown) > _MOST_PACKETS:
                 raise ImageError("too_large", f"more than {_MOST_PACKETS:,} frames")
     except av.FFmpegError as error:
         note(error)
-    times = np.array(shown, np.float64)
+    stored = np.array(decoded, np.float64)
+    shifts = _shifts(stored)
+    times, stored = np.array(shown, np.float64) + shifts, stored + shifts
+    joined = bool(shifts.any())
     unsaid = bool(np.isnan(times).any())
+    end = float("-inf") if unsaid or not len(times) else float((times + np.array(lengths, np.float64)).max())
     if unsaid:
-        times, end = _interpolated(np.array(decoded, np.float64), stream), float("-inf")
+        times = _interpolated(stored, stream)
     as_stored = bool((np.diff(times) > 0).all()) and bool(stream.codec_context.has_b_frames)
     times = np.unique(times)
     if not len(times):
@@ -89,8 +98,34 @@ def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTi
     duration = round(max(end, last) - start, 6)
     rate = round(len(times) / duration, 6) if duration else None
     return FrameTimes(
-        times - start, start, duration, rate, independent and not unsaid, unsaid or as_stored, keys_in_step=not unsaid
+        times - start,
+        start,
+        duration,
+        rate,
+        independent and not unsaid and not joined,
+        unsaid or as_stored or joined,
+        keys_in_step=not unsaid and not joined,
     )
+
+
+def _shifts(stored: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return by how much each time is to be moved where a file is several recordings, one behind the other.
+
+    MPEG streams may be joined as they are; the times of each recording begin where those of the first did. A single
+    time that differs from those on both sides of it is damaged, and no recording.
+
+    Args:
+        stored: times in the order of storage, float64 [N], NaN where they are not known.
+    """
+    known = np.flatnonzero(~np.isnan(stored))
+    around = np.concatenate([[np.inf], stored[known], [-np.inf]])
+    before, last, first, behind = around[:-3], around[1:-2], around[2:-1], around[3:]
+    falls = (first < np.minimum(before, last) - _NOT_BACK) & (behind < last - _NOT_BACK)
+    shifts = np.zeros(len(stored))
+    if falls.any() and not falls.all():
+        step = np.median((first - last)[~falls])
+        shifts[known[1:][falls]] = (last - first)[falls] + step
+    return shifts.cumsum()
 
 
 class FrameClock:

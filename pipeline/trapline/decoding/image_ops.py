@@ -1,7 +1,7 @@
-"""Resize pictures, or what is cut out of them, as torchvision does it, without the rest of torchvision.
+"""Resize pictures and crops as torchvision does, without importing torchvision.
 
-`import torchvision` takes 1.5 s of CPU, as much as torch itself, because its operators bring `torch._dynamo`; every
-worker of a run would pay that before its first image.
+`import torchvision` takes 1.5 s of CPU, as much as torch itself, because its operators import `torch._dynamo`; every
+worker of a run would spend that before its first image.
 """
 
 import torch
@@ -22,7 +22,7 @@ def resize(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     if picture.shape[1:] == size:
         return picture.contiguous()
-    # With the outer stride that `picture[None]` may lack, torch sees how the picture lies in memory, and keeps to it.
+    # `picture[None]` may have another outer stride, by which torch would not recognise the memory layout, and keep it.
     batch = picture.as_strided((1, *picture.shape), (picture.numel(), *picture.stride()))
     return interpolate(batch, size, mode="bicubic", align_corners=False, antialias=True)[0].contiguous()
 
@@ -33,8 +33,8 @@ def cut(picture: torch.Tensor, size: tuple[int, int], crops: Crops, orientation:
     Args:
         picture: `uint8 [3, height, width]`, as stored.
         size: height and width of the results.
-        crops: where they lie.
-        orientation: EXIF's, which `picture` is without.
+        crops: what to cut out.
+        orientation: EXIF's, which is not applied to `picture`.
 
     Returns:
         For each box `uint8 [3, *size]`.

@@ -1,7 +1,7 @@
-"""JPEG: pixels at full or at reduced size, the damage that the decoder met, and what is left of a damaged picture.
+"""Decode JPEGs at full or reduced size, find damage, and salvage what is left of a damaged picture.
 
-Exact pixels come from torchcodec, which shares libjpeg-turbo and its results with Pillow; reduced ones from simplejpeg,
-which lets libjpeg-turbo scale by eighths while it decodes.
+Exact pixels come from torchcodec, which uses libjpeg-turbo like Pillow, with the same results; reduced ones come from
+simplejpeg, which lets libjpeg-turbo scale by eighths while it decodes.
 """
 
 import re
@@ -24,30 +24,30 @@ MAX_SCANS: Final = 100
 END_OF_IMAGE = b"\xff\xd9"
 _START_OF_SCAN, _BEGINNING = b"\xff\xda", b"\xff\xd8\xff"
 _SOS, _EOI, _SOI, _APP1, _APP2, _DHT = 0xDA, 0xD9, 0xD8, 0xE1, 0xE2, 0xC4
-# Of a segment of Huffman tables: what stands before the first one for AC coefficients, how many bytes stand before the
-# meanings of its codes, and the meaning that ends a block.
+# In a segment of Huffman tables: the byte before the first table for AC coefficients, the number of bytes before the
+# symbols of its codes, and the symbol that ends a block.
 _FIRST_AC_TABLE, _COUNTS, _END_OF_BLOCK = 0x10, 17, 0x00
-# With the tables that cameras use, two blocks and a half.
+# Zeros of this length are two and a half blocks with the tables that cameras use.
 _BLANK = bytes(64)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15; the three are DHT, JPG and DAC
 _HIERARCHICAL = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
 _PROGRESSIVE, _LOSSLESS = frozenset({0xC2, 0xC6, 0xCA, 0xCE}), frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 # Grey, YCbCr or RGB, CMYK.
 _COMPONENTS = frozenset({1, 3, 4})
-# What may stand between two scans: tables, comments, applications' segments, the next scan.
+# Markers that are allowed between two scans: tables, comments, applications' segments, the next scan.
 _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _MARKER = re.compile(rb"\xff+[^\0\xff]")
-# Codes without a segment: they stand alone, TEM and the restart markers.
+# Markers without a segment: TEM and the restart markers.
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
-# The colour of blocks that no data came for, once converted to RGB: of YCbCr and grey, and of CMYK.
+# The colour of blocks without data, after conversion to RGB: in YCbCr and grey, and in CMYK.
 _FILL, _FILL_CMYK = 128, 64
-# A row of blocks takes at least two bits a block: a byte for ten pixels of its width.
+# A row of blocks takes at least two bits per block: a byte for ten pixels of its width.
 _PIXELS_PER_BYTE = 10
 # Cuts to try in a progressive JPEG whose damage looks like a further scan.
 _CUTS = 5
 
-# libjpeg's warnings that pixels are lost, and those that say nothing of pixels.
+# libjpeg's warnings that pixels are lost, and those that are not about pixels.
 _DAMAGE = re.compile(r"Corrupt JPEG data: .*|Premature end of JPEG file|Inconsistent progression sequence.*")
 _OF_THE_HEADER = re.compile(r"Warning: |Unknown Adobe color transform code")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
@@ -57,20 +57,20 @@ _HARMLESS_BYTES = 4
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the first scan.
+    """What the segments before the first scan say.
 
     Attributes:
-        width, height: of the picture, in pixels; 0 where no frame is declared.
+        width, height: of the picture, in pixels; 0 if no frame is declared.
         components: colour channels as stored: 1, 3 or 4.
-        precision: bits of a sample.
-        lossless: whether it is one of the lossless kinds, as medical devices and RAW files have them.
+        precision: bits per sample.
+        lossless: whether it is one of the lossless kinds, which medical devices and RAW files use.
         hierarchical: whether it is a sequence of frames of growing size.
         progressive: whether coefficients come in several passes.
-        scan: where the first scan's data begins; None where the file has none.
-        channels_in_scan: how many of the components the first scan holds.
-        ended: whether the file ends, by its length, before the first scan does.
-        zeros_end_blocks: whether nothing but zeros can be picture, as the code for the end of a block is all zeros.
-        applications: positions of the APP1 markers' second bytes; EXIF stands in one of them.
+        scan: where the first scan's data begins; None if the file has no scan.
+        channels_in_scan: number of components in the first scan.
+        ended: whether the file ends before its first scan begins.
+        zeros_end_blocks: whether a run of zeros can be picture, because the code for the end of a block is all zeros.
+        applications: positions of the APP1 markers' second bytes; EXIF is in one of these segments.
     """
 
     width: int = 0
@@ -88,12 +88,12 @@ class Header:
 
     @property
     def has_one_scan(self) -> bool:
-        """Whether no further scan may follow: a sequential scan of all components is the only one."""
+        """Whether no other scan may follow: a sequential scan of all components is the only one."""
         return self.scan is not None and not self.progressive and self.channels_in_scan == self.components
 
 
 def read_header(data: bytes) -> Header:
-    """Return what the segments before the first scan say; never raises, however damaged they are."""
+    """Return what the segments before the first scan say; never raise, however damaged they are."""
     header = Header()
     applications: list[int] = []
     at = 2
@@ -131,10 +131,10 @@ def read_header(data: bytes) -> Header:
 
 
 def _first_symbol(tables: bytes) -> int | None:
-    """Return what the code of zeros alone means in the first table for the AC coefficients; None without such a table.
+    """Return the symbol of the code of all zeros in the first table for AC coefficients; None without such a table.
 
     Args:
-        tables: a segment's Huffman tables: class and number, how many codes have 1 ... 16 bits, the codes' meanings.
+        tables: a segment's Huffman tables: class and number, how many codes have 1 ... 16 bits, the codes' symbols.
     """
     while len(tables) > _COUNTS:
         if tables[0] == _FIRST_AC_TABLE:
@@ -144,10 +144,11 @@ def _first_symbol(tables: bytes) -> int | None:
 
 
 def blank_stretch(data: bytes, header: Header) -> str | None:
-    """Return what is wrong where a part of the only scan is zeros, as a card gives for a sector that it has lost.
+    """Return what is wrong if a part of the only scan is zeros, which a card gives for a sector that it has lost.
 
-    libjpeg takes them for coefficients, mostly without a warning: all 63 of a block are -1, as in no picture. None
-    where there are no such zeros, or where they may be picture: the shortest code of optimized tables may end a block.
+    libjpeg decodes them as coefficients, mostly without a warning: all 63 of a block are -1, as in no real picture.
+    Return None if there are no such zeros, or if they may be picture: the shortest code of optimized tables may end a
+    block.
     """
     if not header.has_one_scan or header.zeros_end_blocks:
         return None
@@ -157,12 +158,12 @@ def blank_stretch(data: bytes, header: Header) -> str | None:
 
 
 def breaks_off(data: bytes, header: Header) -> bool:
-    """Return whether the file ends before its picture: within the header, or without an end marker behind the scan."""
+    """Return whether the file ends before its picture: in the header, or without an end marker after the scan."""
     return header.ended or (header.scan is not None and data.find(END_OF_IMAGE, header.scan) < 0)
 
 
 def runs_on(data: bytes, header: Header) -> bool:
-    """Return whether another JPEG begins before the picture ends, as where a card lost track of its clusters."""
+    """Return whether another JPEG begins before the picture ends, as when a card has mixed up its clusters."""
     _, end = _further_scans(data, header)
     return header.scan is not None and data.startswith(_BEGINNING, end)
 
@@ -182,23 +183,23 @@ def refuse_unsupported(header: Header) -> None:
 
 
 def refuse_endless_scans(data: bytes, header: Header) -> None:
-    """Raise ImageError where there are more scans than an encoder writes.
+    """Raise ImageError if there are more scans than an encoder writes.
 
-    Counting takes as long as the SHA-256; a picture that may have one scan only is spared it.
+    Counting takes as long as the SHA-256, and is left out for pictures that can have only one scan.
     """
     if not header.has_one_scan and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise ImageError("too_large", f"the JPEG has more than {MAX_SCANS} scans")
 
 
 def decode(data: bytes, header: Header) -> torch.Tensor:
-    """Return Pillow's pixels, those of CMYK included, at 1.5 times its speed: uint8 [3, height, width], RGB.
+    """Return the same pixels as Pillow, also of CMYK, at 1.5 times its speed: uint8 [3, height, width], RGB.
 
     libjpeg's warnings go to file descriptor 2, see `damage`.
 
     Raises:
         OSError: the decoder refuses the file, in libjpeg's words.
     """
-    if header.applications:  # torchcodec turns the picture as EXIF says, and Trapline takes it as it is stored
+    if header.applications:  # rename EXIF's segment: torchcodec would turn the picture, and Trapline takes it as stored
         unnamed = bytearray(data)
         for at in header.applications:
             unnamed[at] = _APP2
@@ -208,7 +209,7 @@ def decode(data: bytes, header: Header) -> torch.Tensor:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        raise OSError(str(error).partition("\n")[0].rpartition(", ")[2]) from error  # without the place in its source
+        raise OSError(str(error).partition("\n")[0].rpartition(", ")[2]) from error  # without torchcodec's source line
 
 
 def decode_reduced(data: bytes, header: Header, at_least: tuple[int, int]) -> torch.Tensor | None:
@@ -233,14 +234,14 @@ def decode_reduced(data: bytes, header: Header, at_least: tuple[int, int]) -> to
     except ValueError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        if _is_harmless(str(error), data):  # of which simplejpeg, lenient or not, makes an error
+        if _is_harmless(str(error), data):  # simplejpeg raises for harmless warnings, too
             return None
         raise OSError(str(error)) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def damage(data: bytes, header: Header, said: str) -> str | None:
-    """Return what libjpeg warned of where pixels are lost; None where none are.
+    """Return libjpeg's warning if pixels are lost; None if none are.
 
     Args:
         data: the encoded picture, which was decoded without an error.
@@ -254,7 +255,7 @@ def damage(data: bytes, header: Header, said: str) -> str | None:
         except ValueError as error:  # with the last warning
             warnings.append(str(error))
         else:
-            return None  # the text was of something else
+            return None  # the text was about something else
     found = (match.group() for warning in warnings for match in [_DAMAGE.search(warning)] if match)
     return next((warning for warning in found if not _is_harmless(warning, data)), None)
 
@@ -267,12 +268,12 @@ def salvage(data: bytes, header: Header) -> tuple[torch.Tensor, int]:
         header: its header.
 
     Returns:
-        Pixels as those of `decode`, grey where data is missing, and the number of rows at the lower edge without data.
+        Pixels like those of `decode`, grey where data is missing, and the number of rows at the bottom without data.
 
     Raises:
-        ImageError: `truncated`, not a single row is there; `corrupt`, the decoder refuses the header.
+        ImageError: `truncated`: there is not a single row; `corrupt`: the decoder refuses the header.
     """
-    # A write that was cut off can leave zeros up to the size that the file should have had.
+    # An interrupted write can leave zeros up to the size that the file should have had.
     data = data.rstrip(b"\0")
     if header.scan is None or len(data) - header.scan < header.width / _PIXELS_PER_BYTE:
         raise ImageError("truncated", "the file breaks off before its first row of pixels")
@@ -289,7 +290,7 @@ def salvage(data: bytes, header: Header) -> tuple[torch.Tensor, int]:
             return picture, missing
     if picture is None:
         raise ImageError("corrupt", f"the decoder refuses it: {refusal}")
-    return picture, 0  # a picture of just that grey
+    return picture, 0  # the picture itself has the colour of missing data
 
 
 def _is_harmless(warning: str, data: bytes) -> bool:
@@ -306,11 +307,11 @@ def _cuts(data: bytes, header: Header) -> Iterator[int]:
     """Yield where the sound part of the file may end, the best guess first."""
     scans, end = _further_scans(data, header)
     yield end
-    yield from reversed(scans[:_CUTS])  # what looks like a further scan may be damage itself
+    yield from reversed(scans[:_CUTS])  # what looks like another scan may be damage
 
 
 def _further_scans(data: bytes, header: Header) -> tuple[list[int], int]:
-    """Return the positions of further scans, and of the first marker that cannot stand in a picture, or of the end."""
+    """Return the positions of further scans, and of the first marker that cannot be part of the picture, or the end."""
     scans: list[int] = []
     at = header.scan or 0
     while found := _MARKER.search(data, at):

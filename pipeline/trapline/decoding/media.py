@@ -1,4 +1,4 @@
-"""A file becomes pixels and facts, be it an image or a clip: its bytes say which, and not its name."""
+"""Decode a file, image or clip, to pixels and facts; its bytes decide which it is, not its name."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from trapline.decoding.decode import Facts, decode
 from trapline.decoding.sampling import Sampling
 from trapline.errors import ImageError
 
-# As `sources` allows an image to be.
+# The same limit as `sources.limits.MAX_IMAGE_BYTES`, which this room may not import.
 _MAX_IMAGE_BYTES = 256 * 2**20
 
 
@@ -28,12 +28,12 @@ def decode_media(
     Args:
         data: an encoded image, or a file that may be a clip.
         size: height and width of the result.
-        mode: of images, as `decode` takes it.
-        crops: what to cut out, as `decode` takes it, and `clips.decode`.
-        sampling: of clips; the default is that of the command line.
+        mode: for images, see `decode`.
+        crops: what to cut out, see `decode` and `clips.decode`.
+        sampling: for clips; the default is that of the command line.
 
     Returns:
-        As `decode` of an image, and as `clips.decode` of a clip.
+        What `decode` returns for an image, and `clips.decode` for a clip.
 
     Raises:
         MemoryError: there is not enough.

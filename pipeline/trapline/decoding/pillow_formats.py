@@ -1,4 +1,4 @@
-"""Read headers of all formats by Pillow, and the pixels of all but JPEG."""
+"""Read the headers of all formats with Pillow, and the pixels of all formats except JPEG."""
 
 import io
 import logging
@@ -13,19 +13,19 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from trapline.decoding import ancillary, completeness, formats, jpeg, tiff
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
 
-# What a picture that breaks off has where its data is missing: any value, so long as few pictures end in it.
+# The value of pixels whose data is missing: any value with which few pictures end.
 _FILL = 127
 
-# libtiff goes on after some errors, and says so; its warnings are about tags.
+# libtiff continues after some errors, and reports them; its warnings are about tags.
 _LIBTIFF_ERROR = re.compile(r"^[\w.]+: (?!Warning, )(.+)", re.MULTILINE)
 _ABSENT_CODEC = re.compile(r"^[\w.]+: (.+ is not (?:configured|implemented))", re.MULTILINE)
 
-# Of bitmaps, beyond what Pillow reads: those of Windows CE and of GDI+; a JPEG or a PNG inside, 6 and CMYK.
+# Bitmaps that Pillow does not read: those of Windows CE and of GDI+; with a JPEG or PNG inside, compression 6, CMYK.
 _BITMAP_DEPTHS, _BITMAP_COMPRESSIONS = frozenset({2, 48, 64}), frozenset({4, 5, 6, 11, 12, 13})
 
 _SHORT, _WRONG_CHECKSUM = "its compressed data ends early", "the checksum of its pixels is wrong"
 
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs belong to no user's log
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its remarks on odd TIFFs are not for users
 
 
 def open_header(data: bytes, name: str) -> ImageFile.ImageFile:
@@ -45,7 +45,7 @@ def open_header(data: bytes, name: str) -> ImageFile.ImageFile:
     if name == "tiff":
         tiff.refuse_unsupported(data)
     if name == "heic":
-        import pi_heif  # 0.1 s, and of use for phones' pictures only
+        import pi_heif  # 0.1 s, needed for phones' pictures only
 
         pi_heif.register_heif_opener()
     try:
@@ -68,7 +68,7 @@ def open_header(data: bytes, name: str) -> ImageFile.ImageFile:
 
 
 def _refuse_unknown_bitmap(data: bytes) -> None:
-    """Raise ImageError for a whole bitmap of a kind that Pillow does not read."""
+    """Raise ImageError for a bitmap of a kind that Pillow does not read."""
     bits, compression = int.from_bytes(data[28:30], "little"), int.from_bytes(data[30:34], "little")
     if bits in _BITMAP_DEPTHS or compression in _BITMAP_COMPRESSIONS:
         raise ImageError(
@@ -79,7 +79,7 @@ def _refuse_unknown_bitmap(data: bytes) -> None:
 def decode(
     image: ImageFile.ImageFile, data: bytes, name: str, stderr: Callable[[], str]
 ) -> tuple[torch.Tensor, str | None]:
-    """Decode the pixels, those of a part where there are no more.
+    """Decode the pixels, or those that are left of a damaged picture.
 
     Args:
         image: with its header read.
@@ -88,11 +88,11 @@ def decode(
         stderr: returns what C libraries have written to file descriptor 2 since it was last called.
 
     Returns:
-        `uint8 [3, height, width]`, and what is wrong with it; None where nothing is.
+        `uint8 [3, height, width]`, and what is wrong with it, or None.
 
     Raises:
-        ImageError: there are no pixels, or none with a defined conversion.
-        Exception: of any kind, where the file is damaged and gives no pixels.
+        ImageError: there are no pixels, or their conversion is not defined.
+        Exception: of any kind, if the file is damaged and gives no pixels.
     """
     try:
         if name == "png":
@@ -126,7 +126,7 @@ def decode(
 
 
 def _salvage(data: bytes, name: str) -> tuple[torch.Tensor, int]:
-    """Decode the rows that are there; gives them, grey elsewhere, and the number of those that are missing."""
+    """Decode the rows that are there; return the picture, grey elsewhere, and the number of missing rows."""
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         image = open_header(data, name)
@@ -137,9 +137,9 @@ def _salvage(data: bytes, name: str) -> tuple[torch.Tensor, int]:
 
 
 def _load_png(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Decode a PNG; return how many rows it has no data for, where its compressed data ends early, which zlib allows.
+    """Decode a PNG; return how many rows have no data because its compressed data ends early, which zlib allows.
 
-    Such rows keep what stood there before. The last two tell, also of an interlaced picture.
+    Such rows keep the fill. The last two rows show it, also in an interlaced picture.
     """
     _load_into(image, _FILL)
     if image.mode == "1" or not _rows_of(image, _FILL)[-2:].any():
@@ -150,7 +150,7 @@ def _load_png(image: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def _load_into(image: ImageFile.ImageFile, fill: int) -> None:
-    """Decode into a picture of one value, which stays where data is missing."""
+    """Decode into a picture that is filled with one value, which stays where data is missing."""
     image.im = Image.new(image.mode, image.size, (fill,) * len(image.getbands())).im
     image.load()
 
@@ -164,7 +164,7 @@ def _rows_of(image: Image.Image, fill: int) -> npt.NDArray[np.bool_]:
 def _pixels(image: Image.Image, data: bytes) -> torch.Tensor:
     if image.mode in ("I", "F"):
         raise ImageError("unsupported", f"samples of 32 bits (mode {image.mode}) have no defined white")
-    if image.mode.startswith("I;16"):  # Pillow would clip at 255; of 16-bit colour it takes the high byte itself
+    if image.mode.startswith("I;16"):  # Pillow clips grey at 255; for 16-bit colour, it takes the high byte itself
         bits, is_inverted = tiff.grey_levels(data) if image.format == "TIFF" else (16, False)
         grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
         image = Image.fromarray(255 - grey if is_inverted else grey)

@@ -1,9 +1,9 @@
 """Decode under limits: an image that crashes its decoder, hangs it or exhausts memory becomes a `failed` row.
 
-Decoders are C libraries, and one bad file in a million crashes the process or never returns. A worker decodes in its
-own process, which costs nothing, with a timeout that ends the process and a limit on its memory. Shards whose worker
-died or ran out of memory are read again with each image decoded in a child process, whose death identifies the image.
-Kinds of image error made here: `crashed`, `timeout`, `out_of_memory`.
+Decoders are C libraries, and one bad file in a million crashes the process or never returns. At first a worker decodes
+in its own process, which costs nothing, with a timeout that ends the process and a limit on its memory. If it dies or
+runs out of memory, the shard is read again with each image decoded in a child process, whose death identifies the
+image. Kinds of image error raised here: `crashed`, `timeout`, `out_of_memory`.
 """
 
 import faulthandler
@@ -38,13 +38,13 @@ class Decode(Protocol):
         """Decode one image or clip, as `decode_media` does."""
 
 
-# Seconds for one image. The slowest that we accept, 128 megapixels of WebP, takes 10 on an idle core.
+# Seconds for one image. The slowest that is accepted, a WebP of 128 megapixels, takes 10 on an idle core.
 DECODE_TIMEOUT = 120.0
 # How much longer a clip may take. A minute of 4K H.265 takes 60 to 90 s on one core.
 CLIP_TIMES = 5
-# Bytes for one image, beside what its process has already. The largest that we accept take 3 GB (`decode.MAX_PIXELS`).
+# Bytes for one image, in addition to those of its process. The largest images take 3 GB (`decode.MAX_PIXELS`).
 MEMORY = 4 * 2**30
-# A child imports torch: 4 s, and more where all cores are busy.
+# Seconds for a child to start: importing torch takes 4, and more if all cores are busy.
 _START = 120.0
 _EXIT_TIMEOUT = 1.0
 _STATM = Path("/proc/self/statm")
@@ -58,14 +58,14 @@ def decode_with_limits(
     crops: Crops | None = None,
     sampling: Sampling | None = None,
 ) -> Decoded:
-    """Decode in this process, and end it with exit code 1 when that takes longer than `timeout`, in seconds.
+    """Decode in this process, and end it with exit code 1 if that takes longer than `timeout`, in seconds.
 
     A clip may take `CLIP_TIMES` as long.
 
     Raises:
-        MemoryError: the image takes more than `MEMORY`, or the machine has no more.
+        MemoryError: the image takes more than `MEMORY`, or the machine's memory is full.
     """
-    # A watchdog thread of the interpreter's, in C: it needs no lock that a decoder may hold.
+    # The interpreter's watchdog thread, in C: it needs no lock that a decoder may hold.
     faulthandler.dump_traceback_later(timeout * (1 if isinstance(data, bytes) else CLIP_TIMES), exit=True)
     try:
         with _bounded_memory():
@@ -76,7 +76,7 @@ def decode_with_limits(
 
 @contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Make allocations fail once the process has taken `MEMORY` more than now; on Linux only."""
+    """Make allocations fail once the process uses `MEMORY` bytes more than now; on Linux only."""
     if not _STATM.exists():
         yield
         return
@@ -125,7 +125,7 @@ class Sandbox:
         """Decode one image or clip, as `decode_media` does; with `sampling`, other frames of this clip."""
         error = ""
         timeout = self._timeout * (1 if isinstance(data, bytes) else CLIP_TIMES)
-        # Twice, since a child may also be killed for want of memory, when it is not the image's fault.
+        # Twice, because a child may also be killed when memory runs out, which may not be the image's fault.
         for _ in range(2):
             if not (self._child and self._child.is_alive()):
                 self.close()
@@ -151,7 +151,7 @@ class Sandbox:
         if not self._child:
             return 0
         self._pipe.close()
-        self._child.join(_EXIT_TIMEOUT)  # it ends by itself, unless it hangs
+        self._child.join(_EXIT_TIMEOUT)  # it ends when the pipe is closed, unless it hangs
         self._child.kill()
         self._child.join()
         code: int = self._child.exitcode
@@ -159,12 +159,12 @@ class Sandbox:
         return code
 
     def _start(self) -> None:
-        # A fresh interpreter: a fork would take over the locks that other threads of this process hold.
+        # Not a fork, which would copy the locks that other threads of this process hold.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._child = context.Process(target=_serve, args=(theirs, self._mode, 2 * self._timeout), daemon=True)
         self._child.start()
-        theirs.close()  # so that its death is the end of the pipe
+        theirs.close()  # so that the pipe ends when the child dies
         try:
             if not self._pipe.poll(_START):
                 raise EOFError
@@ -175,7 +175,7 @@ class Sandbox:
 
 
 def _serve(pipe: Connection, mode: DecodeMode, timeout: float) -> None:
-    """Decode what comes through the pipe; end when the parent is gone, even during an image that does not finish."""
+    """Decode what comes through the pipe; end when the parent is gone, even while decoding an image that hangs."""
     torch.set_num_threads(1)
     pipe.send("ready")
     while True:

@@ -1,4 +1,4 @@
-"""The directories of a TIFF or BigTIFF: whether it is a RAW photograph, where its bytes end, what its samples are."""
+"""Read the directories of a TIFF or BigTIFF: whether it is a RAW file, whether it is complete, what its samples are."""
 
 import struct
 from collections.abc import Iterator
@@ -9,24 +9,24 @@ from trapline.errors import ImageError
 
 BIG_ENDIAN_BIG: Final = b"MM\0+"
 _SIGNATURES = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), BIG_ENDIAN_BIG: (">", True)}
-# Bytes of a value, by type; 0 where this module needs no such value.
+# Bytes of a value, by type; 0 for types that this module does not need.
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FORMATS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 258, 259, 262, 271, 330, 50706
 _SAMPLE_FORMAT, _WIDTH, _HEIGHT = 339, 256, 257
-# Kinds of samples that have no defined white; a kind that is left undefined (4) is in practice that of whole numbers.
+# Kinds of samples without a defined white; the kind "undefined" (4) is in practice used for whole numbers.
 _KINDS_WITHOUT_WHITE = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 _WHITE_IS_ZERO = 0
 _OFFSETS_AND_LENGTHS = ((273, 279), (324, 325))  # of strips, of tiles
 _CFA, _LINEAR_RAW = 32803, 34892  # photometric interpretations that no viewer shows
-# A broken file may point in circles, or to thousands of directories.
+# Limits, because a damaged file may point in circles, or to thousands of directories.
 _MOST_DIRECTORIES, _MOST_VALUES, _MOST_ENTRIES = 16, 2**17, 2**16
 
 
 @dataclass(frozen=True)
 class Directory:
-    """Values by tag, those of whole numbers and of text, as far as the file holds them."""
+    """Values by tag, of whole numbers and of text, as far as the file holds them."""
 
     numbers: dict[int, tuple[int, ...]]
     texts: dict[int, bytes]
@@ -34,7 +34,7 @@ class Directory:
 
 
 def directories(data: bytes) -> Iterator[Directory]:
-    """Yield the directories that the file holds, the first page's first; one that is not whole where the file ends."""
+    """Yield the directories of a file, the first page's first; the last may not be whole if the file breaks off."""
     order, big = layout(data)
     waiting = [_first_offset(data)]
     seen: set[int] = set()
@@ -71,7 +71,7 @@ def first_entries(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def refuse_unsupported(data: bytes) -> None:
-    """Raise ImageError where the samples have no defined conversion to 8 bits."""
+    """Raise ImageError if the samples have no defined conversion to 8 bits."""
     numbers = _first(data).numbers
     kinds = [kind for kind in numbers.get(_SAMPLE_FORMAT, ()) if kind in _KINDS_WITHOUT_WHITE]
     bits = max(numbers.get(_BITS, (1,)))
@@ -81,7 +81,7 @@ def refuse_unsupported(data: bytes) -> None:
 
 
 def refuse_unknown(data: bytes) -> None:
-    """Raise ImageError where a file that Pillow does not open is whole, and so of a kind that is not read."""
+    """Raise ImageError if a file that Pillow does not open is whole, and so of a kind that is not read."""
     numbers = _first(data).numbers
     if breaks_off(data) or not all(any(numbers.get(tag, ())) for tag in (_WIDTH, _HEIGHT)):
         return
@@ -96,7 +96,7 @@ def refuse_unknown(data: bytes) -> None:
 
 
 def grey_levels(data: bytes) -> tuple[int, bool]:
-    """Return the bits of a grey sample, and whether 0 is white."""
+    """Return the number of bits of a grey sample, and whether 0 is white."""
     numbers = _first(data).numbers
     return numbers.get(_BITS, (16,))[0], numbers.get(_PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO
 
@@ -106,14 +106,14 @@ def _first(data: bytes) -> Directory:
 
 
 def _first_offset(data: bytes) -> int:
-    """Return where the first directory is; the end of the file, where it is too short to say."""
+    """Return where the first directory is; the end of the file if it is too short to say."""
     order, big = layout(data)
     offset, start = struct.Struct(f"{order}{'Q' if big else 'I'}"), 8 if big else 4
     return int(offset.unpack_from(data, start)[0]) if len(data) >= start + offset.size else len(data)
 
 
 def is_raw(data: bytes) -> bool:
-    """Whether this is a camera's RAW file (CR2, NEF, ARW, DNG, PEF ...), whose first page is a mere thumbnail."""
+    """Return whether this is a camera's RAW file (CR2, NEF, ARW, DNG, PEF ...), whose first page is a thumbnail."""
     if data[8:10] == b"CR":
         return True
     for directory in directories(data):
@@ -123,12 +123,12 @@ def is_raw(data: bytes) -> bool:
 
 
 def maker(data: bytes) -> str:
-    """Return the camera's make as the first directory has it; empty where it has none."""
+    """Return the camera's make in the first directory; empty if there is none."""
     return _first(data).texts.get(_MAKE, b"").partition(b"\0")[0].decode("utf-8", "replace").strip()
 
 
 def breaks_off(data: bytes) -> bool:
-    """Whether the file ends before its first directory does, or before that directory's strips or tiles do."""
+    """Return whether the file ends before its first directory, or before that directory's strips or tiles."""
     first = _first(data)
     if not first.is_whole:
         return True
@@ -140,7 +140,7 @@ def breaks_off(data: bytes) -> bool:
 
 
 def _directory(data: bytes, at: int, order: str, big: bool) -> tuple[Directory, int]:
-    """Read the directory at a position; gives it, and the position of the next, 0 where there is none."""
+    """Read the directory at a position; return it, and the position of the next, 0 if there is none."""
     entry = struct.Struct(f"{order}{'HHQ' if big else 'HHI'}")
     offset = struct.Struct(f"{order}{'Q' if big else 'I'}")
     count = struct.Struct(f"{order}{'Q' if big else 'H'}")

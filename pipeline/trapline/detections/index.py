@@ -1,7 +1,7 @@
 """Write all boxes into an index, from which a worker loads those of its shard.
 
-No process holds all of them: they go into a database on this machine's disk, ordered by shard and key, and from there,
-shard by shard, into one file beside the results. A worker reads its own part of that.
+No process holds all boxes in memory: they go into a database on local disk, ordered by shard and key, and from there,
+shard by shard, into one file in OUTPUT. A worker reads its part of that file.
 """
 
 import json
@@ -26,7 +26,7 @@ from trapline.sources.shards import Shard
 from trapline.storage import store
 from trapline.storage.retry import translated_errors
 
-# Of names that are of no image: enough to see what is wrong with them.
+# How many unmatched names to show: enough to see what is wrong with them.
 EXAMPLES = 5
 
 _SCHEMA = """
@@ -36,7 +36,8 @@ _SCHEMA = """
     create table members (key text, shard int);
     create table lost (file text primary key) without rowid;
 """
-# Of two names for one image the more specific holds. Rows of a Parquet file add up; in JSON an image is one entry.
+# Of two names for one image, the more specific one counts. Rows of a Parquet file add up; in JSON each image is one
+# entry.
 # `boxes` has a line of JSON for each box, and one for the frames of a clip that were processed.
 _INSERT = """
     insert into entries values (?, ?, ?, ?) on conflict do update set
@@ -53,8 +54,8 @@ class Slice:
     """The part of an index that one shard needs.
 
     Attributes:
-        url, identity: of the file that all of it stands in.
-        offset, length: of the part, in bytes.
+        url, identity: of the file with the whole index.
+        offset, length: of this part, in bytes.
     """
 
     url: str
@@ -63,7 +64,7 @@ class Slice:
     length: int
 
     def load(self) -> dict[str, Seen]:
-        """Return what was found by key, also in images without any box; raises StorageError or TransientError."""
+        """Return what was found, by key, including images without a box; raises StorageError or TransientError."""
         with store.open_unchanged(self.url, self.identity) as stream:
             stream.seek(self.offset)
             plainly = json.loads(zlib.decompress(stream.read(self.length)))
@@ -75,13 +76,13 @@ class Index:
     """The slices of a detector's file, and its counts.
 
     Attributes:
-        slices: by URI of the shard; none for a shard of which the file knows nothing.
-        counts: `images` that it names and a shard of the input may hold, and names of these that are `repeated`;
-            `failures` of the detector's; `boxes`, and of them `below_threshold`, `other_category` and `invalid`
-            (empty, no number, or outside of the picture) or `without_frame`, of a clip; and `unmatched`, which are of
-            no shard.
+        slices: by URI of the shard; none for a shard that the file does not mention.
+        counts: `images`: names that match a shard of the input; `repeated`: names of an image that was named before;
+            `failures` of the detector; `boxes`; how many of them are `below_threshold`, of an `other_category`,
+            `invalid` (empty, not a number, or outside of the picture) or `without_frame` (of a clip); and `unmatched`:
+            names that match no shard.
         examples: some unmatched names.
-        failed: some names of what the detector could not read.
+        failed: some names of files that the detector could not read.
     """
 
     slices: dict[str, Slice] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Index:
     failed: list[str] = field(default_factory=list)
 
     def unread(self, file: str) -> str | None:
-        """Return what the detector could not read, in one line; None where it read all."""
+        """Return in one line what the detector could not read; None if it read everything."""
         count = self.counts["failures"]
         total = self.counts["images"] + self.counts["unmatched"]
         names = ", ".join(self.failed)
@@ -99,7 +100,7 @@ class Index:
         )
 
     def unmatched(self, file: str) -> str | None:
-        """Return which share of the names in the detector's file is of no image, in one line; None where all match."""
+        """Return in one line how many names in the detector's file match no image; None if all match."""
         count = self.counts["unmatched"]
         if not count:
             return None
@@ -116,13 +117,14 @@ def indexed(
 
     Args:
         detections: what a detector found.
-        shards: all that the input holds: what a file name means depends on them.
-        todo: those of them that are to be read.
+        shards: all shards of the input: what a file name means depends on them.
+        todo: the shards that are to be read.
         output: where results go.
         url: where the index goes.
 
     Raises:
-        UsageError, StorageError, TransientError: as reading raises them, or as the other store says.
+        UsageError: the detector's file is not what it should be.
+        StorageError, TransientError: one of the two stores refuses, or does not answer.
     """
     with TemporaryDirectory(prefix="trapline-") as scratch, _disk_errors(scratch):
         with _matched(detections, shards, output, scratch) as (database, index):
@@ -133,12 +135,12 @@ def indexed(
     try:
         yield index
     finally:
-        with suppress(TraplineError):  # a file that stays is of no use, and does no harm
+        with suppress(TraplineError):  # a file that is left behind does no harm
             store.remove(url)
 
 
 def counted(detections: Detections, shards: Sequence[Shard], output: str) -> Index:
-    """Return the counts alone, of an index that is not kept; arguments and errors as for `indexed`."""
+    """Return an index with its counts only; arguments and errors as for `indexed`."""
     with (
         TemporaryDirectory(prefix="trapline-") as scratch,
         _disk_errors(scratch),
@@ -151,7 +153,7 @@ def counted(detections: Detections, shards: Sequence[Shard], output: str) -> Ind
 def _matched(
     detections: Detections, shards: Sequence[Shard], output: str, scratch: str
 ) -> Iterator[tuple[sqlite3.Connection, Index]]:
-    """Yield the database of all boxes by shard and key, and what was counted on the way."""
+    """Yield the database of all boxes by shard and key, and an index with the counts."""
     with closing(sqlite3.connect(Path(scratch, "index.sqlite"), isolation_level=None)) as database:
         database.executescript(_SCHEMA)
         index = Index()
@@ -169,7 +171,7 @@ def _matched(
 def _disk_errors(scratch: str) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:  # of what SQLite trips over here, all is about the disk
+    except sqlite3.Error as error:  # any error of SQLite here is about the disk
         raise StorageError(f"{scratch}: {error}; set TMPDIR to a disk with room for the index of boxes") from error
 
 
@@ -209,10 +211,11 @@ def _fill(database: sqlite3.Connection, detections: Detections, matcher: ImageMa
 
 
 def _place_loose(database: sqlite3.Connection, shards: Sequence[Shard]) -> None:
-    """Match names that are keys alone: each belongs to the one archive of the input that has such a key.
+    """Match names that are only a key: each belongs to the one archive of the input that has this key.
 
-    A detector that ran on a tree of folders, before it was packed into numbered shards, knows no archive. Finding where
-    each key is means reading every archive a second time, which is done only where such names are.
+    A detector that ran on a tree of folders, before it was packed into numbered shards, does not know the archives.
+    Finding the archive of each key means reading every archive a second time, which is done only if there are such
+    names.
     """
     if not database.execute("select exists (select * from loose)").fetchone()[0]:
         return

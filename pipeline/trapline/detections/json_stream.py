@@ -1,4 +1,4 @@
-"""A detector's JSON as one stream of UTF-8, in whatever encoding it was written."""
+"""Read a detector's JSON, in any Unicode encoding, as a stream of UTF-8."""
 
 import codecs
 import gzip
@@ -7,7 +7,7 @@ import string
 from typing import IO, cast
 
 _GZIP = b"\x1f\x8b"
-# Python writes numbers that JSON does not have.
+# Numbers that Python writes, but JSON does not have.
 _NO_NUMBER = re.compile(rb"-?(?:NaN|Infinity)")
 _IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _LETTERS = b"-" + string.ascii_letters.encode()
@@ -32,12 +32,12 @@ class JsonStream:
         self._in_string = False
 
     def read(self, size: int) -> bytes:
-        """Return some bytes; none at the end."""
+        """Return some bytes, at least one before the end."""
         head = b""
         while size and not head:
             more = self._stream.read(size)
             data = self._rest + more
-            # Neither a word nor what stands behind a backslash is cut in two.
+            # Cut neither a word nor an escape sequence in two.
             head = data.rstrip(_LETTERS).rstrip(b"\\") if more else data
             self._rest = data[len(head) :]
             if not more:
@@ -45,8 +45,8 @@ class JsonStream:
         return self._with_numbers(head)
 
     def _with_numbers(self, data: bytes) -> bytes:
-        """Write null for what is no number of JSON, outside of strings; `data` may begin and end within one."""
-        if b"NaN" not in data and b"Infinity" not in data:  # most files: a tenth of the time
+        """Replace NaN and Infinity outside of strings by null; `data` may begin and end inside a string."""
+        if b"NaN" not in data and b"Infinity" not in data:  # true of most files, and takes a tenth of the time
             quotes = data.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
             self._in_string ^= bool(quotes % 2)
             return data
@@ -73,7 +73,7 @@ def _beginning(stream: IO[bytes]) -> bytes:
 
 
 def _encoding(head: bytes) -> str:
-    """Tell the encoding from the first bytes: JSON begins with a character of ASCII."""
+    """Return the encoding, by the first bytes: JSON begins with an ASCII character."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if head[1:2] == b"\0":

@@ -1,35 +1,35 @@
 """Find the image that a name in a detector's file means: its shard, and its key in the shard."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from trapline.detections.shard_boxes import frame_of
+from trapline.detections.shard_boxes import composed, frame_of
 from trapline.errors import TraplineError
 from trapline.sources.file_types import shard_format
 from trapline.sources.records import read
 from trapline.sources.shards import FOLDER_OUTPUT, Shard
 from trapline.storage import store
 
-# A detector may have seen an archive unpacked, as a folder of its name.
 _BOUNDARY = re.compile("[/#]")
+# A detector may have seen an archive unpacked, as a folder of its name.
 _ARCHIVE_SUFFIX = re.compile(r"\.(?:tar\.gz|tgz|tar|zip|parquet)$", re.IGNORECASE)
 
 
 class ImageMatcher:
-    """Finds the shard and the key that a name means.
+    """Find the shard and the key that a name means.
 
-    A name is a shard's, then `/` or `#`, then the key. Of several shards the first of these is meant, whose name is
-    compared exactly, and if none is found, composed (NFC), as macOS writes decomposed names that others compose:
+    A name consists of a shard's name, `/` or `#`, and the key. Names are compared exactly, and if that finds no shard,
+    in composed form (NFC), because macOS decomposes names that others compose. The first of these ranks that fits
+    counts:
 
-    0. whose URI the name begins with;
-    1. whose path below INPUT it begins with, as that of its result below OUTPUT;
-    2. of whose URI it begins with the last few segments, where no other shard's URI ends so;
-    3. that begins with such segments of an archive without its suffix: `x/DCIM/1.JPG` of `x.tar`, once unpacked;
-    4. that has such segments anywhere, the longest first: an absolute path of another machine, `C:/data/x/DCIM/1.JPG`;
-    5. (`BY_KEY`) that alone has the whole name as a key, which this class cannot know unless there is one shard.
+    0. the name begins with the shard's URI;
+    1. it begins with the shard's path below INPUT, which is that of its result below OUTPUT;
+    2. it begins with the last few segments of the shard's URI, and no other shard's URI ends in them;
+    3. it begins with such segments of an archive without its suffix: `x/DCIM/1.JPG` of `x.tar`, once unpacked;
+    4. it has such segments anywhere, the longest first: an absolute path of another machine, `C:/data/x/DCIM/1.JPG`;
+    5. (`BY_KEY`) the whole name is a key of this shard only, which this class cannot know unless there is one shard.
 
     Args:
         shards: of the input.
@@ -55,7 +55,7 @@ class ImageMatcher:
         self._composed = _unambiguous(self._named)
 
     def find(self, name: str) -> tuple[int, str, int] | None:
-        """Return the shard's position, the key and the rank; None where no shard is named."""
+        """Return the shard's position, the key and the rank; None if the name names no shard."""
         found = self._beginning(name, self._named) or self._beginning(composed(name), self._composed)
         found = found or self._inside(name)
         return found or ((0, name, self.BY_KEY) if self._alone else None)
@@ -70,7 +70,7 @@ class ImageMatcher:
         return best
 
     def _inside(self, name: str) -> tuple[int, str, int] | None:
-        """Find the longest run of segments, not at the name's beginning, that ends one shard's URI and no other's."""
+        """Find the longest run of segments, not at the name's beginning, in which only one shard's URI ends."""
         name = composed(name)
         bounds = [found.start() for found in _BOUNDARY.finditer(name)]
         pairs = [(start, end) for start in range(len(bounds)) for end in range(start + 1, len(bounds))]
@@ -82,12 +82,12 @@ class ImageMatcher:
         return None
 
     def _may_hold(self, index: int, key: str) -> bool:
-        """Whether the shard may have such a key, or the clip of such a frame: a folder's files lie directly in it."""
+        """Return whether the shard may have this key, or the clip of this frame: a folder has no keys with a slash."""
         frame = frame_of(key)
         return not (self._folders[index] and "/" in (frame[0] if frame else key))
 
     def may_be_a_key(self, name: str) -> bool:
-        """Whether an archive may have the whole name as a key: there are archives, and the name names none itself."""
+        """Return whether the whole name may be a key of an archive: there are archives, and the name names none."""
         named = any(shard_format(segment) for segment in _BOUNDARY.split(name)[:-1])
         return not all(self._folders) and not named
 
@@ -97,17 +97,12 @@ def keys(shard: Shard) -> Iterator[str]:
     try:
         for record in read(shard, Counter()):
             yield record.key
-    except TraplineError:  # which is reported when the shard is classified
+    except TraplineError:  # it is reported when the shard is classified
         return
 
 
-def composed(name: str) -> str:
-    """Return a name in Unicode's composed form, NFC."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _unambiguous(named: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Return what composed names lead to, but for those that are of two shards."""
+    """Return the matches of composed names, except names that match two shards."""
     found: dict[str, set[tuple[int, int]]] = {}
     for name, match in named.items():
         found.setdefault(composed(name), set()).add(match)
@@ -115,7 +110,7 @@ def _unambiguous(named: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]
 
 
 def _unpacked(shard: Shard) -> str:
-    """Return what an archive's URI is called once it is unpacked: without its suffixes."""
+    """Return the URI of an archive's folder once it is unpacked: without its suffixes."""
     if shard.format == "folder":
         return shard.uri
     folder, _, name = shard.uri.rpartition("/")

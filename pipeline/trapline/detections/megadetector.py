@@ -1,8 +1,8 @@
-"""A detector's output, streamed: which boxes it found in which file, and which of these count.
+"""Read a detector's output as a stream: which boxes it found in which file, and which of these count.
 
 Three forms of JSON are read: MegaDetector's batch output, format 1.x; its `images` alone, as a list; and SpeciesNet's
 `predictions`. Or Parquet, with one row per box and the columns file, category, conf and bbox. The entry of a clip has
-`frames_processed`, and each of its boxes a `frame_number`. Both count frames as OpenCV decodes them, from 0, also where
+`frames_processed`, and each of its boxes a `frame_number`. Both count frames as OpenCV decodes them, from 0, even if
 they are shown at uneven times, so that `frame_rate` is not needed.
 """
 
@@ -30,7 +30,7 @@ from trapline.sources.file_types import is_clip
 from trapline.storage import store
 from trapline.storage.store import Entry
 
-# What the detectors of this family mean where the file does not say, as Parquet does not.
+# Categories of these detectors, for files that do not name them, such as Parquet.
 _STANDARD = {"1": "animal", "2": "person", "3": "vehicle"}
 _COLUMNS = ("file", "category", "conf", "bbox")
 _RUN_AGAIN = "convert it to format 1.x, or run MegaDetector 5 or later again"
@@ -41,7 +41,7 @@ class _Layout:
     """One form of JSON.
 
     Attributes:
-        images: where the images stand, as ijson writes a path.
+        images: where the images are, as a path of ijson.
         file, failure: keys of an image.
     """
 
@@ -56,12 +56,12 @@ _Found = tuple[str, float, tuple[float, float, float, float], int | None]
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a detector's file says of one image or clip.
+    """What a detector's file says about one image or clip.
 
     Attributes:
         file: its name.
-        boxes: all of them.
-        processed: of a clip, numbers of the frames in which the detector looked, as far as it says.
+        boxes: all of its boxes.
+        processed: numbers of the frames of a clip that the detector looked at, if the file says so.
         failed: whether the detector could not read it.
     """
 
@@ -104,16 +104,16 @@ class Detections:
 
     @property
     def is_parquet(self) -> bool:
-        """Whether boxes of one file may stand apart from each other."""
+        """Whether the file is Parquet, where the boxes of an image may be in rows that do not follow each other."""
         return self.entry.url.lower().endswith(".parquet")
 
     def files(self, counts: Counter[str]) -> Iterator[tuple[str, Seen]]:
         """Yield each file that the detector looked at, with the boxes that count, in their order.
 
         Args:
-            counts: to which are added the detector's `failures`; `boxes`, and those of them that are `below_threshold`,
-                of an `other_category`, `invalid` (empty, not finite, or outside of the picture), or `without_frame`: of
-                a clip, and it is not known of which of its frames.
+            counts: the counter to which to add the detector's `failures`; `boxes`; and how many of them are
+                `below_threshold`, of an `other_category`, `invalid` (empty, not finite, or outside of the picture), or
+                `without_frame` (of an unknown frame of a clip).
 
         Raises:
             UsageError: the file is not what it should be; the message says where.
@@ -163,7 +163,7 @@ class Detections:
         return _BATCH
 
     def _categories(self, layout: _Layout) -> dict[str, str]:
-        """Return names by number, as the file has them."""
+        """Return the names of the file's categories by number."""
         if layout is not _BATCH:
             names: Any = _STANDARD
         else:
@@ -245,7 +245,7 @@ class Detections:
                 for name, boxes in groupby(rows, key=itemgetter("file")):
                     if not isinstance(name, str):
                         raise self._malformed("a row names no `file`")
-                    # A row without a box says that the image was seen.
+                    # A row without a box means that the detector has seen the image.
                     yield _Entry(name, [self._box(box, name) for box in boxes if box["bbox"] is not None])
             except (pa.ArrowException, OSError) as error:
                 raise self._malformed(f"no sound Parquet ({in_one_line(error)})") from error

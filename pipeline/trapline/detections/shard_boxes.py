@@ -9,7 +9,7 @@ from functools import cached_property
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.sources.file_types import is_clip
 
-# A frame of a clip, as MegaDetector names it where clips were split into pictures first.
+# A frame of a clip, as MegaDetector names it if clips were split into pictures first.
 _FRAME = re.compile(r"(.+)/frame(\d{1,9})\.jpg", re.DOTALL)
 
 
@@ -18,9 +18,9 @@ class Seen:
     """What a detector found in one image or clip.
 
     Attributes:
-        boxes: that count, in its order.
-        processed: of a clip, numbers of the frames in which it looked, as far as it says.
-        failed: whether it could not read it.
+        boxes: the boxes that count, in the detector's order.
+        processed: numbers of the frames of a clip that the detector looked at, if it says so.
+        failed: whether the detector could not read the file.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -45,24 +45,24 @@ class ShardBoxes:
     found: set[str] = field(default_factory=set)
 
     def crops(self, key: str) -> Crops | None:
-        """Return what to cut out of an image or a clip; None where it has no box."""
+        """Return what to cut out of an image or a clip; None if it has no box."""
         name = normalize_path(key)
-        composed = unicodedata.normalize("NFC", name)
+        nfc = composed(name)
         if name not in self.seen:
-            name = self._composed.get(composed, name)
+            name = self._composed.get(nfc, name)
         if name in self.seen:
             self.found.add(name)
-        seen = self.seen.get(name) or self._frames_of(composed)
+        seen = self.seen.get(name) or self._frames_of(nfc)
         return Crops(seen.boxes, self.cropping, seen.processed) if seen and seen.boxes else None
 
     @cached_property
     def _composed(self) -> dict[str, str]:
-        """Keys by their composed form, NFC: macOS decomposes names that others compose."""
-        return {unicodedata.normalize("NFC", key): key for key in reversed([*self.seen])}
+        """Keys of `seen` by their composed form."""
+        return {composed(key): key for key in reversed([*self.seen])}
 
-    def _frames_of(self, composed: str) -> Seen | None:
-        """Return what was found in the frames of a clip, where they are named one by one."""
-        frames = self._frames.get(composed)
+    def _frames_of(self, clip: str) -> Seen | None:
+        """Return what was found in the frames of a clip, given its composed name, if they are named one by one."""
+        frames = self._frames.get(clip)
         if not frames:
             return None
         self.found.update(frames.values())
@@ -71,16 +71,16 @@ class ShardBoxes:
 
     @cached_property
     def _frames(self) -> dict[str, dict[int, str]]:
-        """By the composed name of a clip the keys of its frames, by number."""
+        """Composed name of a clip -> number of a frame -> its key in `seen`."""
         clips: dict[str, dict[int, str]] = {}
         for name in sorted(self.seen):
             if frame := frame_of(name):
-                clips.setdefault(unicodedata.normalize("NFC", frame[0]), {})[frame[1]] = name
+                clips.setdefault(composed(frame[0]), {})[frame[1]] = name
         return clips
 
     @property
     def unmatched(self) -> list[str]:
-        """Keys that the detector saw and the shard, read to its end, does not hold."""
+        """Keys that the detector saw, but the shard, once read to its end, does not hold."""
         return sorted(self.seen.keys() - self.found)
 
 
@@ -92,7 +92,12 @@ def normalize_path(path: str) -> str:
     return path
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form, NFC: macOS decomposes names that other systems compose."""
+    return unicodedata.normalize("NFC", name)
+
+
 def frame_of(name: str) -> tuple[str, int] | None:
-    """Return the clip and the number of a frame, `clip.mp4/frame000012.jpg`; None where a name is no frame's."""
+    """Return the clip and the number of a frame such as `clip.mp4/frame000012.jpg`; None if it is no frame's name."""
     match = _FRAME.fullmatch(name)
     return (match[1], int(match[2])) if match and is_clip(match[1]) else None

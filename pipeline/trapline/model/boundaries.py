@@ -1,4 +1,4 @@
-"""How far an embedding is from where the model would name another class, and so what rounding can do to the class."""
+"""How far an embedding is from the boundaries between classes, and so whether rounding can change its class."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +10,16 @@ Floats = npt.NDArray[np.float64]
 
 
 class Boundaries:
-    """The boundaries between the classes of a network, which are planes in what its last linear layer sees.
+    """The boundaries between the classes of a network: planes in the input space of its last linear layer.
 
-    Two logits are equal on a plane across the difference of their two rows of weights. Rounding moves the layer's input
-    about as far in one direction as in another: as distances, one bound holds for all pairs of classes, and as
-    differences of logits it would have to be that of the pair whose rows are furthest apart. (A trained network of 43
-    classes: the kurtosis of its errors was 4.4 as distances and 14 as differences, where a normal distribution has 3.
-    Six times their root mean square left 6.6 % and 12.9 % of the photographs in doubt.)
+    Two logits are equal on a plane that is normal to the difference of their two rows of weights. Rounding moves the
+    layer's input about equally far in all directions. So one bound on the distance holds for all pairs of classes; a
+    bound on the difference of logits would have to be that of the pair whose rows differ most. (In a trained network
+    of 43 classes, the kurtosis of the errors was 4.4 as distances and 14 as differences, where a normal distribution
+    has 3. Six times their root mean square left 6.6 % and 12.9 % of the photographs in doubt.)
 
     Args:
-        network: with at least two classes; a copy of its weights is kept.
+        network: has at least two classes; its weights are copied.
     """
 
     def __init__(self, network: Hiera) -> None:
@@ -28,18 +28,18 @@ class Boundaries:
         self._squares = np.square(self._rows).sum(axis=1)
 
     def shifts(self, differences: Floats, best: npt.NDArray[np.intp]) -> Floats:
-        """Return how far the layer's input moves for each logit to move so far relative to the best one's.
+        """Convert differences of logits to distances of the layer's input.
 
         Args:
-            differences: of each class's logit, or log-probability, to that of the best one, [N, C].
+            differences: of each class's logit, or log-probability, from that of the best class, [N, C].
             best: the best class of each image, [N].
 
         Returns:
-            Distances [N, C]; inf for the best class itself, and for one that always has the best one's logit.
+            Distances [N, C]; inf for the best class itself, and for a class with the same weights.
         """
         squares = self._squares[best, None] + self._squares
         apart = squares - 2 * self._rows[best] @ self._rows.T
-        different = apart > 1e-12 * squares  # less is rounding, of equal rows
+        different = apart > 1e-12 * squares  # smaller values come from rounding, and the rows are equal
         different[np.arange(len(best)), best] = False
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(different, np.abs(differences) / np.sqrt(apart), np.inf)

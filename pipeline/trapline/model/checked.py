@@ -1,7 +1,7 @@
-"""bfloat16's speed with float32's classes: what bfloat16 leaves in doubt is computed again in float32.
+"""Most of bfloat16's speed with float32's classes: images whose class is in doubt are computed again in float32.
 
-The class can differ from float32's only where rounding carries the image over the boundary between two classes. So an
-image is in doubt that lies closer to a boundary than rounding carries any: than a bound, which `rounding` measures.
+The class differs from float32's only if rounding moves the image across the boundary between two classes. So an image
+is in doubt if it is closer to a boundary than rounding moves any image. `rounding` measures this bound.
 """
 
 import copy
@@ -19,11 +19,11 @@ from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
-# Images of a pass in float32 on a GPU: there are few in a batch, and shorter passes would leave most of it idle.
+# Images of a float32 pass on a GPU: few images of a batch are in doubt, and larger passes would be mostly padding.
 _GPU_PASS = 16
 
 
-def predictor(
+def make_predictor(
     model: Model,
     device: Literal["cpu", "cuda"],
     precision: Literal["fp32", "bf16", "checked"],
@@ -33,7 +33,7 @@ def predictor(
     *,
     bound: float | None = None,
 ) -> "Predictor | CheckedPredictor":
-    """Return what predicts in a precision; arguments and errors as of the two classes."""
+    """Return the predictor for a precision; arguments and errors as of the two classes."""
     if precision != "checked":
         return Predictor(model, device, precision, batch_size, stages, note)
     assert bound is not None, "precision checked needs the bound of the model"
@@ -41,13 +41,13 @@ def predictor(
 
 
 class CheckedPredictor:
-    """A model on a device in both precisions, for chunk after chunk, callable from several threads.
+    """A model on a device in both precisions; several threads may call it.
 
     Args:
         model: the checkpoint, with at least two classes; its network is moved and cast.
         device: "cpu" or "cuda".
-        bound: distance to the nearest boundary below which an image is computed again, see `Boundaries`.
-        batch_size: most images in one pass; halved for good when the device runs out of memory.
+        bound: images closer to a boundary than this are computed again; see `Boundaries`.
+        batch_size: the most images in one pass; halved permanently when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
 
@@ -83,8 +83,8 @@ class CheckedPredictor:
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
         """Predict for pixels uint8 [N, 3, H, W], N at least 1.
 
-        The images that are computed again show how far bfloat16 is off, on the very images of the archive: where that
-        is further than the bound, the bound is widened for them and all later ones.
+        Images that are computed again show how far bfloat16 moves images of this archive. If that is further than the
+        bound, the bound is raised for this and all later batches.
 
         Raises:
             FatalError: the device has no memory for even one image.
@@ -96,7 +96,7 @@ class CheckedPredictor:
         distances = self.distances(found.probabilities).min(axis=1)
         in_bf16 = np.full(len(distances), True)
         whole = replace(copy.deepcopy(found), in_bf16=in_bf16)
-        # What is no number is in doubt too.
+        # Not `distances < bound`: NaN is in doubt, too.
         while len(doubtful := np.flatnonzero(in_bf16 & ~(distances >= self.bound))):
             again = self.exact(pixels[doubtful])
             self._learn(found.probabilities[doubtful], again.probabilities)
@@ -104,7 +104,7 @@ class CheckedPredictor:
         return whole
 
     def _learn(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> None:
-        """Widen the bound to where bfloat16 carried images that were computed in both ways."""
+        """Raise the bound to the distance by which bfloat16 moved images that were computed in both precisions."""
         needed = self._moved(fast, exact)
         with self._learning:
             if needed <= self.bound:
@@ -118,14 +118,14 @@ class CheckedPredictor:
             )
 
     def distances(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return how far images are from the boundary to each other class, float64 [N, C], by their probabilities."""
+        """Return how far images with these probabilities are from the boundary to each other class, float64 [N, C]."""
         best = probabilities.argmax(axis=1)
         return self._boundaries.shifts(log_ratios(probabilities, best), best)
 
     def _moved(self, fast: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:
-        """Return how far bfloat16 carried images towards the boundary that is nearest by `fast`, at most."""
+        """Return the furthest that bfloat16 moved an image relative to the boundary that is nearest by `fast`."""
         best, nearest = fast.argmax(axis=1), self.distances(fast).argmin(axis=1)
-        with np.errstate(invalid="ignore"):  # between classes whose probability is 0 in both
+        with np.errstate(invalid="ignore"):  # inf - inf, for classes whose probability is 0 in both
             shifts = self._boundaries.shifts(log_ratios(exact, best) - log_ratios(fast, best), best)
         return float(shifts[np.arange(len(best)), nearest].max())
 

@@ -2,7 +2,7 @@
 
 birder writes two formats, and both are read here: `.pt`, a dictionary saved by torch in a zip archive (`state`,
 `class_to_idx`, `signature`, `rgb_stats`, perhaps `config` and `task`), and `.safetensors`, with the same as JSON
-strings in its header. The first bytes tell which one a file is. No code in either is ever run.
+strings in its header. The first bytes decide which one a file is. Code in a file is never run.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ PUBLISHED_SHA256 = {
     ),
 }
 
-# What else a birder `config` may hold: settings of training, and settings of which one value is supported.
+# Other keys of a birder `config`: settings of training, and settings of which only one value is supported.
 _WITHOUT_EFFECT = {"drop_path_rate", "drop_path_uniform"}
 _ONLY = {"attn_pool_type": "MultiHeadAttentionPool", "attn_pool_act_layer_type": "gelu"}
 
@@ -43,7 +43,7 @@ class Model:
 
     Attributes:
         network: in eval mode, float32, on the CPU, without gradients.
-        variant: one of `VARIANTS`, or `custom` where the file's config makes it another.
+        variant: one of `VARIANTS`, or `custom` if the file's config makes it another.
         architecture: of the network.
         classes: names in the order of the logits; none if the network was trained without labels.
         size: height and width in pixels that the network takes.
@@ -100,12 +100,12 @@ class _Metadata:
 def load(
     source: str, *, size: tuple[int, int] | None = None, architecture: str | None = None, sha256: str | None = None
 ) -> Model:
-    """Fetch a checkpoint where necessary, check it and build its network.
+    """Fetch a checkpoint if necessary, check it and build its network.
 
     Args:
         source: as `fetch` takes it.
-        size: height and width of the images, multiples of 32, if not those of the training.
-        architecture: one of `VARIANTS`; needed only where tensors and config leave it open.
+        size: height and width of the images, multiples of 32, if they differ from the training's.
+        architecture: one of `VARIANTS`; needed only if tensors and config do not determine it.
         sha256: the digest that the file must have, instead of the published one.
 
     Raises:
@@ -176,13 +176,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], _Metadata]:
     try:
         if head.startswith(b"PK"):
             contents = torch.load(path, map_location="cpu", weights_only=True)
-        elif head[8:] == b"{":  # after the eight bytes of its length, a JSON header
+        elif head[8:] == b"{":  # safetensors: eight bytes of length, then a JSON header
             contents = _read_safetensors(path)
-        else:  # also a bare pickle, which torch would still take
+        else:  # including a bare pickle, which torch would accept
             raise CheckpointError(f"{path}: is no birder checkpoint: neither a .pt archive nor a .safetensors file")
     except CheckpointError:
         raise
-    except Exception as error:  # torch, safetensors and JSON fail in many ways on damaged files
+    except Exception as error:  # torch, safetensors and JSON raise many kinds of errors on damaged files
         if objects := _foreign_objects(path):
             raise CheckpointError(f"{path}: refused: asks to run {objects}, where tensors should be") from None
         raise CheckpointError(f"{path}: damaged or cut short ({_brief(error)}): fetch it again") from error
@@ -217,7 +217,7 @@ def _foreign_objects(path: Path) -> str:
 
 
 def _architecture(path: Path, state: dict[str, Tensor], config: dict[str, Any], name: str | None) -> Architecture:
-    """Return the named variant, or the one that the tensors show, with what the file's config overrides."""
+    """Return the named variant, or the one that fits the tensors, with the overrides of the file's config."""
     config = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT and value != _ONLY.get(key)}
     if unsupported := config.keys() - {field.name for field in fields(Architecture)}:
         raise CheckpointError(f"{path}: its config asks for {', '.join(sorted(unsupported))}, which is not supported")
@@ -264,7 +264,7 @@ def _network(
     if channels != 3:
         raise CheckpointError(f"{path}: takes {channels} channels, and images have 3")
     try:
-        with torch.device("meta"):  # weights that are replaced at once need no memory and no random numbers
+        with torch.device("meta"):  # the weights are replaced below, and need neither memory nor random numbers
             network = Hiera(architecture, classes, (height, width))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -17,7 +17,7 @@ from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model import checkpoint as checkpoints
 from trapline.model.architecture import STAGES
-from trapline.model.checked import predictor
+from trapline.model.checked import make_predictor
 from trapline.model.precision import resolve_precision
 from trapline.model.predict import DEFAULT_BATCH
 from trapline.model.predictions import Predictions, joined
@@ -40,8 +40,8 @@ class Classifier:
 
     Args:
         checkpoint: path, URL or name on the Hugging Face hub, as `trapline classify --model` takes it.
-        device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        precision: "fp32"; "bf16"; "checked" for bf16, and again in fp32 where that leaves the class in doubt; or
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        precision: "fp32"; "bf16"; "checked" for bf16, and again in fp32 where bf16 leaves the class in doubt; or
             "auto" for bf16 on a GPU and fp32 on a CPU.
         size: height and width that images are resized to, multiples of 32; default: the checkpoint's.
         stages: feature maps to return, among "stage1" to "stage4".
@@ -76,7 +76,7 @@ class Classifier:
         self._batch_size = batch_size or DEFAULT_BATCH[device]
         computed = resolve_precision(precision, device, model)
         bound = measure_bound(model) if computed == "checked" else None
-        self._predictor = predictor(model, device, computed, self._batch_size, stages, bound=bound)
+        self._predictor = make_predictor(model, device, computed, self._batch_size, stages, bound=bound)
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Return the probability of each class, float32 [N, classes]; arguments and errors as of `predict`."""
@@ -93,7 +93,7 @@ class Classifier:
     def predict(self, images: Picture | Sequence[Picture]) -> Predictions:
         """Return probabilities, energies, embeddings and the feature maps of the chosen stages, from one pass.
 
-        One call at a time: decoding changes settings of Pillow's that all threads share.
+        Call it from one thread at a time: decoding changes settings of Pillow that all threads share.
 
         Args:
             images: one picture or several, also as one array uint8 [N, H, W, 3]; N is 1 for a single picture.

@@ -1,8 +1,8 @@
 """A faster Hiera for CPUs, with the same answers up to rounding.
 
-What costs time beside the products are passes over memory: a GELU, a residual. oneDNN does both while the product is
-still in registers (in float32, also where the weights are bfloat16), and takes weights in a blocked layout of its own.
-torch by itself gives float32 products to MKL, which keeps to half the vector width on processors that are not Intel's.
+Apart from the matrix products, passes over memory cost the most time: a GELU, a residual. oneDNN does both while the
+product is still in registers (in float32, even if the weights are bfloat16), and takes weights in a blocked layout of
+its own. By default torch gives float32 products to MKL, which uses half the vector width on processors not from Intel.
 """
 
 import copy
@@ -25,10 +25,10 @@ def available() -> bool:
 
 
 def fuse(network: Hiera) -> Hiera:
-    """Return a network for inference on a CPU only, which shares everything but the blocks with the given one.
+    """Return a network for inference on a CPU only, which shares everything except the blocks with the given one.
 
     Args:
-        network: in eval mode, of one dtype in its body.
+        network: in eval mode, with one dtype in its body.
     """
     stages = {
         name: nn.Sequential(*(FusedBlock(cast(Block, block)) for block in stage.children()))
@@ -40,7 +40,7 @@ def fuse(network: Hiera) -> Hiera:
 
 
 class FusedBlock(nn.Module):
-    """`Block`, in seven passes over memory."""
+    """`Block` with seven passes over memory."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class FusedBlock(nn.Module):
     def _attend(self, qkv: Tensor) -> Tensor:
         """Compute `blocks.attend` by plain products, head by head.
 
-        In bfloat16 torch's fused kernel reaches a third of the machine's rate (128 against 229 GFLOP/s over 576
-        tokens); in both precisions it is slower over the few tokens of a window.
+        In bfloat16 torch's fused kernel is slower (128 against 229 GFLOP/s over 576 tokens, a third of the machine's
+        rate); over the few tokens of a window it is slower in both precisions.
         """
         q, k, v = sequences(qkv, pool=self.pool, windowed=self.windowed)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
@@ -74,7 +74,7 @@ class FusedBlock(nn.Module):
             head = slice(start, start + width)
             keys = k[..., head]
             if keys.dtype == torch.bfloat16:
-                keys = keys.contiguous()  # oneDNN would copy their transpose: 25 ms against 19 in the first stage
+                keys = keys.contiguous()  # else oneDNN copies their transpose: 25 ms against 19 in the first stage
             scores = torch.baddbmm(nothing, q[..., head], keys.mT, beta=0, alpha=width**-0.5)
             out[..., head] = torch.bmm(scores.softmax(dim=-1), v[..., head])
         return out.view(*qkv.shape[:2], -1, q.shape[-1])

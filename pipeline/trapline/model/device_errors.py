@@ -1,8 +1,8 @@
-"""What a device's errors mean: a smaller batch helps, or only a new process does.
+"""Tell apart errors of a device after which a smaller batch helps, and those after which only a new process does.
 
-After an illegal access, an ECC error or the like, a process can do nothing with its GPU any more: each later call fails
-with the same error. torch raises an `AcceleratorError` for what the CUDA runtime reports, and plain RuntimeErrors for
-cuBLAS, cuDNN and Triton.
+After an illegal access, an ECC error or the like, a process cannot use its GPU any more: each later call fails with the
+same error. torch raises an `AcceleratorError` for errors of the CUDA runtime, and plain RuntimeErrors for cuBLAS, cuDNN
+and Triton.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 
 from trapline.errors import TraplineError, is_out_of_memory
 
-# cuBLAS has no memory for a handle of its own where it is "not initialized".
+# cuBLAS is "not initialized" if there was no memory for its handle.
 _NO_MEMORY = (
     "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED",
     "ALLOCATION_FAILED",
@@ -30,7 +30,7 @@ def is_device_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Return whether the device reports an error that is no lack of memory; this process cannot use it any more."""
+    """Return whether the device reports an error other than a lack of memory, so that this process cannot use it."""
     if isinstance(error, TraplineError) or is_device_out_of_memory(error):
         return False
     return any(
@@ -41,7 +41,7 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it wraps: torch.compile's errors have the one that ended the compilation inside."""
+    """Yield the error and those inside it: an error of torch.compile wraps the one that ended the compilation."""
     inner: BaseException | None = error
     while inner is not None:
         yield inner

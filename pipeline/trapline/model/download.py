@@ -19,7 +19,7 @@ from trapline.storage.watched_loop import UNKNOWN
 
 _HUB_NAME = re.compile(r"(?P<repository>[\w.-]+/(?P<name>[\w.-]+))(@(?P<revision>[\w./-]+))?")
 _SUFFIXES = (".pt", ".safetensors")
-# The hub's client gives a silent server up after 10 s, but not one that sends a byte now and then.
+# The hub's client gives up a silent server after 10 s, but not one that sends a byte now and then.
 _HUB_SECONDS = UNKNOWN
 
 
@@ -42,7 +42,7 @@ def fetch(source: str) -> Path:
             return _fetch_from_hub(hub_name["repository"], hub_name["name"], hub_name["revision"])
     except CheckpointError:
         raise
-    except Exception as error:  # each store, and the hub too, raises the errors of its own client library
+    except Exception as error:  # each store, and the hub, raises the errors of its own client library
         cause = f"{type(error).__name__}: {in_one_line(error)}"
         raise CheckpointError(
             f"{source}: cannot be fetched ({cause}): check the name, the network and your access to it"
@@ -53,7 +53,7 @@ def fetch(source: str) -> Path:
 
 
 def _fetch_url(url: str) -> Path:
-    """Download into a cache that is keyed by the URL and the version that the store says the file has."""
+    """Download into a cache, under a key of the URL, the size and the version that the store reports."""
     filesystem, remote = resolve(url)
     if filesystem is LOCAL:
         return fetch(remote)
@@ -62,7 +62,7 @@ def _fetch_url(url: str) -> Path:
     key = hashlib.sha256(f"{url}\n{info['size']}\n{version}".encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trapline" / "checkpoints"
     path = cache / key[:16] / Path(remote.partition("?")[0]).name
-    # Without a version, other weights of the same size would go unnoticed.
+    # Only with a version: without one, other weights of the same size would go unnoticed.
     if version and path.exists():
         return path
 
@@ -80,10 +80,10 @@ def _fetch_url(url: str) -> Path:
 
 
 def _fetch_from_hub(repository: str, name: str, revision: str | None) -> Path:
-    """Download through the hub's own client, which brings its cache, resuming, mirrors and offline mode."""
+    """Download through the hub's own client, for its cache, resuming, mirrors and offline mode."""
     reachable = True
-    # birder always publishes the first and sometimes the second: in this order, a repository that gains a file still
-    # gives the one that it gave before.
+    # birder always publishes the first suffix, and sometimes the second, too: in this order, the file stays the same
+    # when a repository gains the second.
     for file in (name + suffix for suffix in _SUFFIXES):
         try:
             fetch_file = partial(hf_hub_download, repository, file, revision=revision, local_files_only=not reachable)

@@ -4,9 +4,9 @@ Hiera (Ryali et al. 2023, arXiv:2306.00989) is a vision transformer whose stages
 width, with nothing added but max-pooling and attention inside windows. AbsWin (Bolya et al. 2023, arXiv:2311.05613)
 corrects its position embedding: one that repeats in every window, plus one for the whole image.
 
-Tokens are kept by window from the stem on, as [B, windows, tokens, C]. Inside a window they stand in *unrolled* order:
-which of the four tokens that a max-pooling merges is the slowest index, so that pooling is a view and a maximum, and
-knows nothing of rows and columns.
+Tokens are kept by window from the stem on, as [B, windows, tokens, C]. Inside a window they are in *unrolled* order:
+the slowest index says which of the four tokens that a max-pooling merges this is, so that pooling is a view and a
+maximum, without rows and columns.
 
 Parameters are named as birder names them, so that its checkpoints load as they are.
 """
@@ -122,7 +122,7 @@ class Hiera(nn.Module):
         """
         if not set(stages) <= set(STAGES):
             raise ValueError(f"no such stage in {list(stages)}: choose from {', '.join(STAGES)}")
-        # The stem and the head may be kept in a finer precision than the body; each takes its input in its own.
+        # The stem and the head may have a higher precision than the body: convert between them.
         tokens = tokens.to(next(self.body.parameters()).dtype)
         features = {}
         for name, stage in self.body.named_children():
@@ -158,7 +158,7 @@ class Hiera(nn.Module):
     def _position(self) -> Tensor:
         """Return what is added to the tokens of the stem, [1, windows, 64, C]: constant while the weights are.
 
-        It is kept in eval mode without gradients only, and forgotten whenever the weights may have changed: by
+        It is cached only in eval mode without gradients, and dropped whenever the weights may have changed: by
         gradients, `train()` or `eval()`, `to()`, `load_state_dict()` or `adjust_size()`.
         """
         if self.training or torch.is_grad_enabled():
@@ -182,7 +182,7 @@ class Hiera(nn.Module):
         return self.pos_embed.transpose(1, 2).reshape(1, -1, height // PATCH, width // PATCH)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all modules, and forget the position that was kept."""
+        """Set the mode of all modules, and drop the cached position."""
         self._constant_position = None
         return super().train(mode)
 
@@ -217,7 +217,7 @@ def _body(architecture: Architecture) -> nn.Sequential:
     for stage, (name, depth) in enumerate(zip(STAGES, architecture.depths, strict=True)):
         dim = architecture.embed_dim << stage
         heads = architecture.num_heads << stage
-        # The first block still attends as the stage before did, so that attention becomes global only after pooling.
+        # The first block attends like those of the stage before, so that attention becomes global only after pooling.
         border = stage > 0
         first = Block(
             dim // 2 if border else dim, dim, heads, pool=border and stage <= architecture.q_pool, windowed=stage <= 2
@@ -247,8 +247,8 @@ def _classifier(architecture: Architecture, num_classes: int) -> nn.Module:
 def _unroll(x: Tensor) -> Tensor:
     """Reorder rows and columns to windows in unrolled order, [B, C, h, w] -> [B, windows, 64, C]."""
     batch, channels, height, width = x.shape
-    # A row or a column inside a window is three bits, the coarsest first. A pooling merges what differs in the finest
-    # bits only, so those become the slowest index.
+    # A row or a column inside a window has three bits, the coarsest first. A pooling merges tokens that differ only in
+    # the finest bits, so these become the slowest index.
     x = x.view(batch, channels, height // WINDOW, 2, 2, 2, width // WINDOW, 2, 2, 2)
     return x.permute(0, 2, 6, 5, 9, 4, 8, 3, 7, 1).reshape(batch, -1, WINDOW * WINDOW, channels)
 

@@ -1,4 +1,4 @@
-"""In which precision a model computes: what is asked for, or what the processor is best at."""
+"""Decide the precision in which a model computes: the one asked for, or the best for the processor."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from trapline.model import cpu_kernels
 from trapline.model.checkpoint import Model
 
 Computed = Literal["fp32", "bf16", "checked"]
-"""A precision that is decided; `checked` is bf16, and fp32 where bf16 leaves the class in doubt."""
+"""A precision once `auto` is resolved; `checked` is bf16, and fp32 where bf16 leaves the class in doubt."""
 
 
 def resolve_precision(
@@ -18,16 +18,16 @@ def resolve_precision(
 ) -> Computed:
     """Return the precision that `auto` means for a model on a device, or the one that was asked for.
 
-    On a GPU it is bf16. On a CPU it is `checked` for an archive, where that is faster; else fp32.
+    `auto` is bf16 on a GPU. On a CPU it is `checked` for an archive, if that is faster; else fp32.
 
     Args:
-        precision: that was asked for.
+        precision: the one asked for.
         device: where inference runs.
         model: the checkpoint.
-        archive: whether so many images are to come that to measure a bound pays: it takes as long as some 30 images.
+        archive: whether there are enough images for a bound to pay; measuring it takes as long as some 30 images.
 
     Raises:
-        UsageError: `checked`, and the model has not two classes between which there could be doubt.
+        UsageError: `checked` was asked for, and the model has fewer than two classes.
     """
     comparable = len(model.classes) >= 2
     if precision == "checked" and not comparable:
@@ -40,9 +40,9 @@ def resolve_precision(
 
 
 def multiplies_in_bf16(device: Literal["cpu", "cuda"]) -> bool:
-    """Return whether the hardware multiplies in bf16, as every GPU since 2020; emulated, it is far slower than fp32.
+    """Return whether the hardware multiplies in bf16; if bf16 is emulated, it is far slower than fp32.
 
-    Of CPUs, those with AVX512-BF16 or AMX, whose tiles all take bf16; torch's build must have oneDNN to use them.
+    GPUs do since 2020. CPUs do with AVX512-BF16 or AMX, if torch is built with oneDNN.
     """
     if device == "cuda":
         return True

@@ -1,4 +1,4 @@
-"""Tensors become predictions: one model on one device, fed with uint8 pixels."""
+"""Tensors become predictions: one model on one device, which takes uint8 pixels."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,25 +19,25 @@ from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
 
-# Images per batch by default. A batch of 8 keeps two cores busy and its activations in some 200 MB. What the host does
-# for a chunk (copies, Python, Ray) takes 16 ms for 64 images and 39 for 256: as long as a fast GPU takes for 64.
+# Images per batch by default. A batch of 8 keeps two cores busy, and its activations take some 200 MB. The host's work
+# for a chunk (copies, Python, Ray) takes 16 ms for 64 images, as long as a fast GPU takes for them, but 39 for 256.
 DEFAULT_BATCH = {"cuda": 256, "cpu": 8}
 
-# Images that a CPU passes at once. The allocator returns blocks over 32 MB to the system after each pass, which clears
-# them again: 4 at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
+# Images in one pass on a CPU. The allocator returns blocks over 32 MB to the system after each pass, which must clear
+# them again: 4 images at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
 _CPU_PASS = 4
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Predictor:
-    """A model on a device, for chunk after chunk, callable from several threads.
+    """A model on a device; several threads may call it.
 
     Args:
         model: the checkpoint; its network is moved and cast.
         device: "cpu" or "cuda".
         precision: "fp32", or "bf16" for weights and activations of the blocks, and on a GPU of the stem.
-        batch_size: most images in one pass; halved for good when the device runs out of memory.
+        batch_size: the most images in one pass; halved permanently when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
 
@@ -65,7 +65,7 @@ class Predictor:
         torch.backends.cudnn.allow_tf32 = False
         self.network: Hiera = model.network.to(self.device).eval()
         self._cast()
-        # Which of its attention kernels comes first is torch's choice, by GPU and version.
+        # By default torch's choice of the attention kernel depends on the GPU and on the version.
         if has_flash(self.device, self.dtype):
             choose_kernels(self.network, "flash", "flash")
         if device == "cpu" and cpu_kernels.available():
@@ -115,12 +115,12 @@ class Predictor:
         return self.network.tokens(images.to(self.network.get_parameter("stem.proj.weight").dtype))
 
     def _cast(self) -> None:
-        """Cast the blocks to the precision, and the stem where it costs; the last norm and the classifier never.
+        """Cast the blocks to the precision, and on a GPU the stem; never the last norm and the classifier.
 
-        A stem in fp32 takes a CPU 0.2 % of a pass more than one in bf16 (Hiera-Base at 384 pixels, Zen 4). In bf16 it
-        would round the most of all: the pixels, which have as many levels as bf16 has, and its weights. With both, and
-        a classifier that is not rounded either, logits are off by 0.64 to 0.81 of what they were (four small trained
-        networks).
+        On a CPU, a stem in fp32 takes 0.2 % of a pass more than one in bf16 (Hiera-Base at 384 pixels, Zen 4). In bf16,
+        the stem rounds more than any other layer: the pixels, which have as many levels as bf16, and its weights. With
+        stem and classifier in fp32, the errors of the logits are 0.64 to 0.81 of what they are with both in bf16 (four
+        small trained networks).
         """
         self.network.body.to(self.dtype)
         self._layout = torch.preserve_format
@@ -145,9 +145,9 @@ class Predictor:
                         f"device {self.device}: out of memory with a single image; free some or use another"
                     ) from error
                 output = None
-            # Not in the `except`: its traceback holds on to the activations, which could not be given back.
+            # Not in the `except`: its traceback would keep the activations in memory.
             if output is None:
-                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it too
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it, too
                 if self.gpu:
                     torch.cuda.empty_cache()
             else:
@@ -161,10 +161,10 @@ class Predictor:
         return self.gpu(pixels, size)
 
     def _pass_size(self, left: int) -> int:
-        """Return the images of the next pass.
+        """Return the number of images of the next pass.
 
-        A GPU's passes are padded to two sizes, the batch and a quarter of it: each size is compiled by itself, and
-        torch compiles eight at most. At 64 images a pass is hardly slower per image than at 256.
+        A GPU's passes are padded to one of two sizes, the batch and a quarter of it, because each size is compiled
+        separately, and torch compiles at most eight. A pass of 64 images is hardly slower per image than one of 256.
         """
         quarter = max(1, self.batch_size // 4)
         return quarter if self.gpu and left <= 3 * quarter else self.batch_size

@@ -17,7 +17,7 @@ class Predictions:
             arXiv:2010.03759, with the sign turned); -inf for a model without classifier.
         embedding: float32 [N, D].
         features: stage name -> float16 [N, channels, rows, columns].
-        in_bf16: bool [N], which images were computed in bfloat16, the others in float32; None where none was.
+        in_bf16: bool [N], which images were computed in bfloat16, the others in float32; None if all in float32.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -28,7 +28,7 @@ class Predictions:
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of several batches as one, in their order; at least one."""
+    """Return the predictions of several batches, at least one, in their order."""
     in_bf16 = [np.zeros(len(part.energy), bool) if part.in_bf16 is None else part.in_bf16 for part in parts]
     return Predictions(
         probabilities=np.concatenate([part.probabilities for part in parts]),

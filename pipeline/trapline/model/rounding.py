@@ -1,4 +1,4 @@
-"""How far bfloat16 moves a model's answers: the bound for `checked`, measured on pictures that are made up."""
+"""Measure how far bfloat16 moves a model's answers, on synthetic pictures: the bound for `checked`."""
 
 import copy
 from dataclasses import replace
@@ -11,30 +11,30 @@ from trapline.model.boundaries import Boundaries
 from trapline.model.checkpoint import Model
 from trapline.model.predict import Predictor
 
-# Pictures to measure on: the larger they are, the fewer show what is typical, and the longer each takes.
+# Numbers of pictures: the larger the pictures, the fewer are needed for a typical value, and the longer each takes.
 _MOST, _LEAST = 32, 8
 _PIXELS = _MOST * 128 * 128
 
-# Blocks of so many pixels on a side get a random shade each, on top of each other, the larger the blocks the more.
+# Side of blocks in pixels -> largest random shade of a block; the layers are added.
 _BLOCKS = {32: 48, 16: 36, 8: 24, 4: 16, 2: 10, 1: 6}
 
-# Pictures have all these contrasts, in tenths, with each brightness: the last layers stretch what is dark or flat, and
-# its rounding with it, up to twice as far.
+# Contrasts, in tenths, and brightnesses, in all combinations: the last layers amplify what is dark or flat, and with it
+# the rounding, up to twice.
 _CONTRASTS = (2, 5, 10, 16)
 _BRIGHTNESSES = (48, 88, 128, 178)
 
-# Times the typical rounding. Of 100,000 drawings and photographs in four trained networks, bf16 changed 247 classes, of
-# pictures up to 6.4 times the typical rounding away from the boundary. What is typical of pictures like those of the
-# training was 0.7 to 1.6 times what is of made-up ones, and of others up to twice.
+# The bound is this many times the typical rounding. Of 100,000 drawings and photographs in four trained networks, bf16
+# changed the class of 247, which were up to 6.4 times the typical rounding away from the boundary. The typical rounding
+# of pictures like those of the training was 0.7 to 1.6 times that of synthetic ones, and of other pictures up to twice.
 FACTOR = 8.0
 _STEPS_PER_DOUBLING = 4
 
 
 def measure_bound(model: Model) -> float:
-    """Return the bound of a model for `CheckedPredictor`; it takes 8 to 32 pictures in each precision, on the CPU.
+    """Return the bound of a model for `CheckedPredictor`, from 8 to 32 pictures in each precision, on the CPU.
 
     Args:
-        model: with at least two classes; it is left as it is.
+        model: has at least two classes; it is not changed.
     """
     return rounded_up(FACTOR * typical_rounding(model, made_up_pictures(_pictures(model.size), model.size)))
 
@@ -44,9 +44,9 @@ def _pictures(size: tuple[int, int]) -> int:
 
 
 def typical_rounding(model: Model, pixels: npt.NDArray[np.uint8]) -> float:
-    """Return how far bfloat16 carries pictures towards the boundary of another class.
+    """Return how far bfloat16 moves pictures relative to the boundaries of other classes.
 
-    It is the root mean square over pictures and classes, which hardly varies with the pictures or the processor.
+    The result is the root mean square over pictures and classes, which hardly depends on the pictures or the processor.
 
     Args:
         model: with at least two classes.
@@ -67,7 +67,7 @@ def logits(model: Model, precision: str, pixels: npt.NDArray[np.uint8]) -> npt.N
 
 
 def rounded_up(bound: float) -> float:
-    """Return the next larger power of the fourth root of two: processors round alike, and mostly agree on it."""
+    """Return the next larger power of the fourth root of two, on which different processors mostly agree."""
     return float(2 ** (ceil(_STEPS_PER_DOUBLING * log2(bound)) / _STEPS_PER_DOUBLING)) if bound else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress on a terminal, sparse plain lines elsewhere, and a closing summary.
+"""Show a run to a person: a progress bar on a terminal, plain lines now and then elsewhere, and a closing summary.
 
 Names from outside are printed as `Text`: rich would take the brackets in a plain string for its markup.
 """
@@ -18,10 +18,10 @@ from trapline.display_text import display_text
 from trapline.run.manifest import Manifest
 from trapline.run.progress import Progress as RunProgress
 
-# Logs of a night stay short: at most this often, in seconds.
+# Seconds between lines, so that the log of a night stays short.
 LINE_EVERY = 30
 _TOP_SPECIES = 8
-# Failures by name are for looking at; a long list stands in the manifest.
+# Shards to name; the manifest has all of them.
 _NAMED_SHARDS = 5
 
 _BOUND = {
@@ -170,7 +170,7 @@ def _bound_by(manifest: Manifest) -> str:
 
 
 def _decode_workers(needed: float, workers: Mapping[str, int]) -> str:
-    """Return what a person needs to know to choose machines."""
+    """Return how many decode workers a predictor needs, for the choice of machines."""
     return f"per predictor: {needed:.1f} needed, {workers['decode'] / workers['predict']:.1f} used"
 
 
@@ -232,7 +232,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _bytes(size: float) -> str:
     for unit in ("B", "KB", "MB", "GB", "TB"):
-        if size < 999.5:  # what rounds to 1000 is 1 of the next
+        if size < 999.5:  # from there on it would be shown as 1e+03
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} PB"

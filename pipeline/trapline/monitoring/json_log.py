@@ -1,4 +1,4 @@
-"""What a log collector sees of a run: JSON, an object a line, each with the time and the run's id."""
+"""Log a run for log collectors: one JSON object per line, each with the time and the run's id."""
 
 import json
 from dataclasses import asdict
@@ -58,6 +58,6 @@ class JsonLog:
             "event": event,
             **values,
         }
-        # As it is: rich would wrap it, and take brackets for its markup.
+        # Not `print`: rich would wrap the line, and take brackets for its markup.
         self._console.file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._console.file.flush()

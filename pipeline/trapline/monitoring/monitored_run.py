@@ -1,4 +1,4 @@
-"""A run with all that watches it: an observer, Prometheus, and the command of --notify."""
+"""A run with everything that monitors it: an observer, Prometheus, and the command of --notify."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""--notify: a command that runs when the run ends, with the manifest on its standard input."""
+"""Run the command of --notify when a run ends, with the manifest on its standard input."""
 
 import json
 import os
@@ -17,10 +17,10 @@ _TIMEOUT = 60
 
 
 class EndOfRunHook:
-    """Run the --notify command when the run ends: once, however the run in the context ends, also without a manifest.
+    """Run the --notify command once, however the run in the context ends, even without a manifest.
 
-    The command finds the manifest's JSON on its standard input, and in its environment TRAPLINE_STATUS and
-    TRAPLINE_MANIFEST, the URL (empty where the run ended before it had one). If it fails, the run does not.
+    The command gets the manifest's JSON on its standard input, and in its environment TRAPLINE_STATUS and
+    TRAPLINE_MANIFEST, the URL (empty if the run ended before it had one). If the command fails, the run does not.
 
     Args:
         command: for the shell; None for none.

@@ -1,6 +1,6 @@
-"""The totals of a run as Prometheus sees them: gauges at the metrics endpoint of every Ray node, `ray_trapline_…`.
+"""Export the totals of a run to Prometheus: gauges `ray_trapline_…` at the metrics endpoint of every Ray node.
 
-For `docs/grafana.json`. The values of a run that has ended are gone from there, and stand in its manifest.
+`docs/grafana.json` shows them. When a run has ended, they are gone from there; its manifest has them.
 """
 
 from types import TracebackType
@@ -15,9 +15,9 @@ _EVERY = 5.0
 
 
 class Metrics(Periodic):
-    """Set the gauges, from a thread, as long as the context lasts; Ray must be connected.
+    """Set the gauges from a thread, as long as the context lasts; Ray must be connected.
 
-    Each has a tag `run`, the run's id; all are totals since the run began, but shares and shards left.
+    Each has a tag `run`, the run's id. All are totals since the run began, except `busy` and the shards left.
     """
 
     def __init__(self, progress: Progress) -> None:

@@ -1,12 +1,12 @@
-"""The prediction of a clip: the mean over its frames, or where a detector found something over the crops of its frames.
+"""The prediction of a clip: the mean over its frames, or over the crops of its frames if a detector found any.
 
-A frame without boxes says nothing of the animal in the others, and does not count beside crops. Each crop has the same
-weight, as in events.
+If there are crops, frames without boxes do not count: they say nothing about the animal in the other frames. Each crop
+has the same weight, as in events.
 
-Where a chunk is predicted, the predictions of its frames are summed for each clip, and those of their crops apart. The
-sums travel with the chunk; where a shard's chunks are together, those of each clip are added, and fill its row. So
-pooling needs no columns that the run does not write, and no frame's predictions twice. Sums are of 64 bits: where
-chunks end does not show in means of 32.
+After prediction, the frames of each clip in a chunk are summed, and separately their crops. The sums travel with the
+chunk; when all chunks of a shard are together, the sums of each clip are added, and fill its row. So pooling needs no
+columns that the run does not write, and handles each frame once. The sums have 64 bits, so that the means of 32 bits do
+not depend on where chunks end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class FrameSums:
 
 
 ClipSums = Mapping[tuple[str, bool], FrameSums]
-"""By the key of a clip and whether they are over its crops."""
+"""Sums by the key of a clip, and whether they are over its crops."""
 
 
 def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predictions: Predictions | None) -> ClipSums:
@@ -61,7 +61,7 @@ def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predict
     Args:
         rows: of the chunk.
         with_pixels: which rows have a prediction, bool [len(rows)].
-        predictions: in the order of the rows that have one; None where none has.
+        predictions: in the order of the rows that have one; None if no row has one.
     """
     if predictions is None:
         return {}
@@ -89,7 +89,7 @@ def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predict
 
 
 def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
-    """Add what the chunks of a shard have; return by the key of each clip what its prediction is the mean of."""
+    """Add the sums of a shard's chunks; return for each clip, by key, those whose mean is its prediction."""
     added: dict[tuple[str, bool], FrameSums] = {}
     for each in sums:
         for place, some in each.items():
@@ -98,10 +98,10 @@ def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
 
 
 def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Columns) -> pa.RecordBatch:
-    """Return rows of a shard in which those of clips have the mean prediction of their frames; feature maps are null.
+    """Return rows of a shard with the mean prediction of its frames in each clip's row; feature maps stay null.
 
     Args:
-        rows: some of the shard's, all columns.
+        rows: some rows of the shard, all columns.
         sums: of each clip, by key, as `total` returns them.
         columns: of the rows.
     """
@@ -129,7 +129,7 @@ def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Col
             strict=True,
         )
     )
-    # Each row from where it is, but a clip's from behind all rows.
+    # Each row keeps its values, except a clip's: its values are appended after all rows.
     place = np.arange(len(rows))
     place[own] = len(rows) + np.arange(len(found))
     arrays = list(rows.columns)

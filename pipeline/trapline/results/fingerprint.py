@@ -1,6 +1,6 @@
 """Everything that can change a row, in one readable record and one digest.
 
-Two files with the same fingerprint were computed in the same way and may stand in one table; a file with another
+Two files with the same fingerprint were computed in the same way and may be read as one table; a file with another
 fingerprint than the current run's is not done. Options for clips count only for files of shards that hold clips.
 """
 
@@ -23,7 +23,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Fingerprint":
-        """Make a fingerprint of values that JSON can hold, equal to what is read back from a footer."""
+        """Make a fingerprint of JSON values; it is equal to the one that is read back from a footer."""
         return cls.from_json(json.dumps(facts))
 
     @classmethod
@@ -37,7 +37,7 @@ class Fingerprint:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def without_clips(self) -> "Fingerprint":
-        """Return what the rows of images depend on, which is all but the options for clips."""
+        """Return what the rows of images depend on: all facts except the options for clips."""
         facts = {name: value for name, value in self.facts.items() if name not in CLIP_FACTS}
         if "rescored" in facts:
             facts["rescored"] = dict(Fingerprint(facts["rescored"]).without_clips().facts)

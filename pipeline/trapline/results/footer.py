@@ -1,4 +1,4 @@
-"""What a Parquet file of Trapline says of itself, in the key-value metadata of its footer."""
+"""What a result file says about itself, in the key-value metadata of its Parquet footer."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +13,7 @@ from trapline import __version__
 from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
 from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
+from trapline.sources.loose_images import UNAVAILABLE
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -27,13 +28,13 @@ _SHARD_KEY = f"{_KEY}shard"
 # A result's footer has some 30 KB, most of it the names of the classes.
 _FOOTER_BYTES = 2**16
 _MAGIC = b"PAR1"
-# Reading a footer is one request of some 20 ms: this many at a time keep one core of the driver busy.
+# Footers that are read at the same time: at some 20 ms a request, this many keep one core of the driver busy.
 _THREADS = 32
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a result file says of itself.
+    """What a result file says about itself.
 
     Attributes:
         uri: the shard that the rows come from.
@@ -42,13 +43,13 @@ class Footer:
         images: images and clips by status: ok, salvaged, failed.
         reasons: kinds of error, counted.
         species: the most probable class, counted.
-        ignored: what was neither image nor sidecar, by suffix.
+        ignored: files that were neither images, clips nor sidecars, by suffix.
         broken: why the shard could not be read to its end; None for a sound one.
         size: bytes of the shard.
-        crops: rows of crops, which are besides those of images.
-        clips: how many of the images are clips.
-        frames: rows of the clips' frames, which are besides those of images.
-        unmatched: images that a detector saw in the shard, and the shard does not hold.
+        crops: rows of crops; not part of `images`.
+        clips: how many of `images` are clips.
+        frames: rows of the clips' frames; not part of `images`.
+        unmatched: images that a detector saw in the shard, but that the shard does not hold.
     """
 
     uri: str
@@ -67,12 +68,17 @@ class Footer:
 
     @property
     def has_clips(self) -> bool:
-        """Return whether the shard holds clips, also such as were left out or taken for bad images (`--no-video`)."""
+        """Return whether the shard holds clips, including those that `--no-video` left out or took for bad images."""
         return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
 
     @property
+    def unavailable(self) -> int:
+        """Return how many of the images could not be read; another day they may be readable, unchanged."""
+        return self.reasons.get(UNAVAILABLE, 0)
+
+    @property
     def depends_on(self) -> Fingerprint:
-        """Return what the rows depend on: the fingerprint, but without clips not the options for these."""
+        """Return what the rows depend on: the fingerprint, without the options for clips if there are none."""
         return self.fingerprint if self.has_clips else self.fingerprint.without_clips()
 
     def to_metadata(self) -> dict[str, str]:
@@ -86,9 +92,9 @@ class Footer:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> "Footer | None":
-        """Read what `to_metadata` wrote; None where the file is not a result.
+        """Read what `to_metadata` wrote; return None if the file is not a result.
 
-        Fields that other versions add or leave out do no harm.
+        Unknown fields are ignored and missing ones get their default, so that versions can add and remove fields.
         """
         known = {field.name for field in fields(cls)}
         try:
@@ -100,7 +106,7 @@ class Footer:
 
 
 def find(url: str) -> Footer | None:
-    """Return the footer of the result at a URL as it is now; None where there is none that can be read."""
+    """Return the footer of the result at a URL as it is now; None if there is none, or it cannot be read."""
     try:
         return read_footer(store.stat(url))
     except (StorageError, TransientError):
@@ -108,7 +114,7 @@ def find(url: str) -> Footer | None:
 
 
 def read_footer(entry: Entry) -> Footer | None:
-    """Return the footer of a result file; None where it is not a result, or no Parquet at all.
+    """Return the footer of a result file; None if it is not a result, or not Parquet at all.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -118,9 +124,9 @@ def read_footer(entry: Entry) -> Footer | None:
 
 
 def read_metadata(entry: Entry) -> pq.FileMetaData | None:
-    """Return what the footer of a Parquet file holds; None where the file is none, or is damaged.
+    """Return the footer of a Parquet file; None if the file is something else, or is damaged.
 
-    A file that another run has replaced since it was listed is read as it is now.
+    If another run has replaced the file since it was listed, the new file is read.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -148,7 +154,7 @@ def _read_metadata(entry: Entry) -> pq.FileMetaData | None:
         end = store.read_end(entry, length)
     try:
         return pq.read_metadata(pa.BufferReader(end))
-    except (pa.ArrowException, OSError):  # Arrow says a bare OSError of a damaged footer
+    except (pa.ArrowException, OSError):  # Arrow raises a bare OSError for a damaged footer
         return None
 
 

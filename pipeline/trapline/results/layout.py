@@ -1,4 +1,4 @@
-"""Every path below OUTPUT besides those of the results, and which files there can be results.
+"""Every path below OUTPUT except those of the results, and which files can be results.
 
     OUTPUT/…/NAME.parquet               the result of a shard, named by `sources.shards`
     OUTPUT/_trapline/classes.csv        the order of `probabilities`
@@ -6,7 +6,7 @@
     OUTPUT/_trapline/runs/RUN.json      the manifest of a run
     OUTPUT/_trapline/detections/RUN     the boxes of a run with --detections, while it is active
 
-What is not data has no name that ends in `.parquet`, so that no reader's glob picks it up.
+Names of files that are not data do not end in `.parquet`, so that no reader's glob matches them.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ def classes_file(output: str) -> str:
 
 
 def ledger_cache(output: str) -> str:
-    """Return the URL of the ledger's cache: Parquet, under a name that no reader's glob picks up."""
+    """Return the URL of the ledger's cache, which is Parquet, but has a name that no reader's glob matches."""
     return side_file(output, "ledger.cache")
 
 
@@ -48,5 +48,5 @@ def detections_folder(output: str) -> str:
 
 
 def data_files(entries: Iterable[Entry]) -> list[Entry]:
-    """Select, of the files in an OUTPUT, the Parquet files that readers take for its data."""
+    """Return those files of an OUTPUT that readers take for its data."""
     return [entry for entry in entries if entry.url.endswith(".parquet") and f"/{SIDE_FOLDER}/" not in entry.url]

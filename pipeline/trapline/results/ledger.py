@@ -1,8 +1,8 @@
-"""What OUTPUT holds. Every result file says in its footer whose rows it has; a cache remembers what the footers say.
+"""What OUTPUT holds: every result file says in its footer whose rows it has, and a cache keeps what the footers say.
 
 A shard is done when its file exists and the file's footer names the current fingerprint and the shard's current
-identity. There is no second book that could disagree: the cache is believed only of files whose size and etag are still
-those that were read, and deleting it costs nothing but the time to read the footers again.
+identity, and no file of the shard was unavailable. Nothing else is recorded that could disagree: the cache counts only
+for files whose size and etag have not changed, and deleting it costs only the time to read the footers again.
 """
 
 import io
@@ -25,18 +25,19 @@ from trapline.storage.store import Entry
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A Parquet file in OUTPUT, as far as planning needs to know it: an archive may have a million.
+    """What planning needs to know of a Parquet file in OUTPUT; kept small, because an archive may have a million.
 
     Attributes:
         url: of the file.
         version: size and etag of the file.
-        shard: whose rows it holds; None where it is not a result.
+        shard: whose rows it holds; None if it is not a result.
         identity: size and etag of that shard as it was read.
         fingerprint: digest of what the rows depend on, see `Footer.depends_on`.
-        image_fingerprint: digest of what the rows of images depend on; the same where there are no clips.
+        image_fingerprint: digest of what the rows of images depend on; equal to `fingerprint` without clips.
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
-        frames: rows of the clips' frames, which are besides.
+        frames: rows of the clips' frames; not part of the three counts.
+        unavailable: how many images could not be read, see `Footer`.
     """
 
     url: str
@@ -50,18 +51,19 @@ class Result:
     clips: int = 0
     frames: int = 0
     image_fingerprint: str | None = None
+    unavailable: int = 0
 
     @property
     def images(self) -> int:
-        """Rows of images and clips, those of crops and frames apart."""
+        """Rows of images and clips, without those of crops and frames."""
         return self.ok + self.salvaged + self.failed
 
     @classmethod
     def of(cls, entry: Entry, said: Footer | None) -> "Result":
-        """Return what there is to remember of a file and its footer."""
+        """Return what the ledger keeps of a file and its footer."""
         if said is None:
             return cls(entry.url, entry.identity)
-        counts = {**said.images, "clips": said.clips, "frames": said.frames}
+        counts = {**said.images, "clips": said.clips, "frames": said.frames, "unavailable": said.unavailable}
         digests = said.depends_on.digest, said.fingerprint.without_clips().digest
         return cls(
             entry.url, entry.identity, said.uri, said.identity, digests[0], **counts, image_fingerprint=digests[1]
@@ -74,9 +76,9 @@ class Plan:
 
     Attributes:
         todo: shards without a valid result.
-        done: the results of those that have one.
-        results_with_other_fingerprint: how many stay, because the input does not hold their shards.
-        results: all that OUTPUT holds.
+        done: the valid results of the other shards.
+        results_with_other_fingerprint: how many are kept because the input does not hold their shards.
+        results: all results in OUTPUT.
     """
 
     todo: list[Shard]
@@ -102,9 +104,9 @@ def plan(
         results: what `survey` has found there; by default it is called.
 
     Raises:
-        OutputConflict: OUTPUT holds, under a name that a shard would take, the rows of another shard or a file that
-            is no result; or a shard's rows under a name that it would not take now; or (without `replace`) rows with
-            another fingerprint.
+        OutputConflict: the name of a shard's result is taken by the rows of another shard, or by a file that is no
+            result; or a shard has a result under another name than it would get now; or (without `replace`) there are
+            rows with another fingerprint.
         StorageError, TransientError: the store refuses, or does not answer.
     """
     results = survey(output) if results is None else results
@@ -115,7 +117,7 @@ def plan(
         result = at.get(shard.output)
         if result:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity:
+        if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
             done.append(result)
         else:
             todo.append(shard)
@@ -141,7 +143,7 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
 
 
 def survey_all(output: str, trust_cache: bool = True) -> tuple[list[Result], list[Entry]]:
-    """Return what `survey` does, and the files in OUTPUT that are being written or whose writer was killed."""
+    """Return what `survey` returns, and the unfinished files in OUTPUT: being written, or left by a killed writer."""
     entries = store.list_files(output, missing_ok=True)
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from trapline.results.footer import CLASSES_KEY, Footer
 from trapline.storage import store
 
-# At about 6 KB a row some 12 MB: small enough to skip what a query does not want, large enough to scan fast.
+# Some 12 MB at 6 KB a row: small enough for queries to skip groups, large enough to scan fast.
 ROWS_PER_GROUP = 2048
-# Columns that repeat few values; the others would only fill a dictionary for nothing.
+# Columns with few different values; others would only fill a dictionary for nothing.
 _WORD_COLUMNS = [
     "shard", "media_type", "status", "format", "camera_make", "camera_model", "camera_serial", "species", "taxon",
     "rank",
@@ -29,7 +29,7 @@ def write(url: str, table: pa.Table, footer: Footer, classes: Sequence[str]) -> 
     Args:
         url: of the file.
         table: its rows.
-        footer: what the file says of itself.
+        footer: what the file says about itself.
         classes: names of the C classes.
 
     Raises:
@@ -44,7 +44,7 @@ def write(url: str, table: pa.Table, footer: Footer, classes: Sequence[str]) -> 
 
 
 def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """Return a writer that encodes such rows, of whatever columns, so that they are small and quick to scan."""
+    """Return a writer that encodes rows, with any of their columns, to be small and quick to scan."""
     return pq.ParquetWriter(
         sink,
         schema,
@@ -56,9 +56,9 @@ def parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def file_metadata(footer: Footer, classes: Sequence[str]) -> dict[str, str]:
-    """Return what a result file says of itself, for the writer's `add_key_value_metadata`.
+    """Return what a result file says about itself, for the writer's `add_key_value_metadata`.
 
-    Not for the schema's metadata: Arrow keeps a copy of that beside it, and the footer would be twice as large.
+    It must not go into the schema's metadata: Arrow stores a copy of that, and the footer would be twice as large.
     """
     return {**footer.to_metadata(), CLASSES_KEY: json.dumps(classes)}
 
@@ -66,8 +66,8 @@ def file_metadata(footer: Footer, classes: Sequence[str]) -> dict[str, str]:
 def float_encodings(schema: pa.Schema) -> dict[str, str]:
     """Return the encoding of the columns that hold vectors of 32-bit floats, for `ParquetWriter`.
 
-    The bytes of floats of one scale are alike in their exponents: apart from the others they compress. DuckDB reads
-    this encoding for 32-bit floats and not for 16-bit ones.
+    Floats of one scale have similar exponents, which compress once their bytes are stored separately. DuckDB reads this
+    encoding for 32-bit floats, but not for 16-bit ones.
     """
     vectors = [field.name for field in schema if pa.types.is_list(field.type) and field.type.value_type == pa.float32()]
     return {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}

@@ -1,4 +1,4 @@
-"""Rows of results in Arrow, built in two halves: what decoding knows of each image, and what the model says."""
+"""Rows of results in Arrow, built in two halves: what decoding knows about each image, and what the model predicts."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -31,11 +31,11 @@ def image_rows(
         shard_uri: of the shard.
         records: the image of each row.
         facts: one for each record, in the same order.
-        crops: number and box of each row's crop, None for the image itself; without it there are no such columns.
+        crops: number and box of each row's crop, None for the image itself; by default there are no crop columns.
     """
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
     columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
-    # Up to 1,000 frames of a clip would repeat a sidecar of up to a MiB.
+    # Up to 1,000 frames of a clip would repeat a sidecar of up to 1 MiB.
     for number, fact in enumerate(facts):
         if fact.frame_seconds is not None:
             columns["metadata"][number] = None
@@ -53,7 +53,7 @@ def image_rows(
 
 
 def of_images(rows: Rows) -> Rows:
-    """Return the own rows of images and clips, without those of crops and frames."""
+    """Return the rows of images and clips, without those of crops and frames."""
     return _without_crops(without_frames(rows))
 
 
@@ -65,7 +65,7 @@ def without_frames(rows: Rows) -> Rows:
 
 
 def of_frames(rows: Rows) -> Rows:
-    """Return the own rows of the frames of clips, without those of their crops."""
+    """Return the rows of the frames of clips, without those of their crops."""
     if "frame_seconds" not in rows.schema.names:  # rows of an older version
         return rows.slice(0, 0)
     return _without_crops(rows.filter(rows.column("frame_seconds").is_valid()))
@@ -86,12 +86,12 @@ def with_predictions(
     columns: Columns,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
-    """Add the model's half: predictions, one per row that has one and in their order; null elsewhere.
+    """Add the model's half: the predictions in the rows that have one, null in the others.
 
     Args:
         rows: the decoder's half.
-        predictions: None where there are none.
-        columns: the model's half.
+        predictions: one for each row of `mask`, in the order of the rows; None if there are none.
+        columns: of the result.
         mask: which rows have a prediction, bool [N]; by default all usable ones.
     """
     added = model_columns(usable(rows) if mask is None else mask, predictions, columns)
@@ -100,23 +100,23 @@ def with_predictions(
 
 
 def model_columns(mask: npt.NDArray[np.bool_], predictions: Predictions | None, columns: Columns) -> list[pa.Array]:
-    """Return the model's half of some rows: predictions, one per row of the mask and in their order; null elsewhere.
+    """Return the model's half of some rows: the predictions in the rows that have one, null in the others.
 
     Args:
         mask: which rows have a prediction, bool [N].
-        predictions: None where no row has.
-        columns: which there are; arrays come in the order of its `model_fields`, words as strings.
+        predictions: one for each row of `mask`, in the order of the rows; None if there are none.
+        columns: of the result; the arrays are in the order of its `model_fields`, words as strings.
     """
     if predictions is None:
         return [pa.nulls(len(mask), plain_type(field.type)) for field in columns.model_fields]
-    # For each row the position of its prediction, or null: Arrow's take() then places values and nulls alike.
+    # For each row the position of its prediction, or null: Arrow's take() then gives a value or a null.
     place = pa.array(np.cumsum(mask) - 1, mask=~mask)
     values = _prediction_arrays(predictions, columns)
     return [values[field.name].take(place) for field in columns.model_fields]
 
 
 def as_predicted(rows: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
-    """Return rows that were read from a result file, in the types that `with_predictions` gives."""
+    """Return rows that were read from a result file, with the types that `with_predictions` returns."""
     kinds = [plain_type(field.type) for field in columns.schema]
     arrays = [rows.column(name).cast(kind) for name, kind in zip(columns.schema.names, kinds, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, names=columns.schema.names)
@@ -133,13 +133,13 @@ def table(batches: Sequence[pa.RecordBatch], columns: Columns) -> pa.Table:
 
 
 def classes_csv(classes: Sequence[str]) -> bytes:
-    """Return the order of `probabilities`, as the file that stands beside the rows."""
+    """Return the content of classes.csv: the classes in the order of `probabilities`."""
     lines = (f'{index},"{name.replace(chr(34), chr(34) * 2)}"' for index, name in enumerate(classes))
     return "\n".join(["index,species", *lines, ""]).encode()
 
 
 def ranked(probabilities: npt.NDArray[np.float32], classes: Sequence[str], top_k: int) -> dict[str, pa.Array]:
-    """Return `species`, `probability` and `top_k`; of classes that are equally probable the first comes first.
+    """Return the columns `species`, `probability` and `top_k`; equally probable classes keep their order.
 
     Args:
         probabilities: float32 [N, C].

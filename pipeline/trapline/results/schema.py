@@ -1,4 +1,4 @@
-"""The schema of a result: its columns, their types, and what each of them says."""
+"""The schema of a result: its columns, their types and their meaning."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ import pyarrow as pa
 SCHEMA_VERSION = 4
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-# Not of fixed size, although the vectors of a column have one length: no pyarrow before 26 can read a null among lists
-# of fixed size, and a failed image has a null. The Parquet file is the same.
+# Not a list of fixed size, although the vectors of a column have one length: before version 26, pyarrow cannot read a
+# null among lists of fixed size, and a failed image has a null. The Parquet file is the same.
 VECTOR = pa.list_(pa.float32())
 SPECIES_PROBABILITY = pa.struct([("species", pa.string()), ("probability", pa.float32())])
 
@@ -64,7 +64,7 @@ IMAGE_FIELDS = [
     _column("metadata", pa.string(), "the .json sidecar of the image or clip, verbatim; null on the row of a frame"),
     _column("identity", pa.string(), "size and etag of a loose image and of its sidecar; null in archives"),
 ]
-"""What decoding knows of an image or a clip; a frame has the columns of its clip, and its own `frame_seconds`."""
+"""What decoding knows about an image or a clip; a frame has the values of its clip, and its own `frame_seconds`."""
 
 CROP_FIELDS = [
     _column(
@@ -74,7 +74,7 @@ CROP_FIELDS = [
     _column("detection_confidence", pa.float32(), "of a crop: how sure the detector was"),
     _column("detection_category", pa.string(), "of a crop: what the detector took it for"),
 ]
-"""What a detector knows, where one was used; other columns of a crop's row are those of its image."""
+"""What a detector knows, in results with detections; the other columns of a crop's row are those of its image."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Columns:
         embedding_size: D.
         feature_shapes: stage name -> (channels, height, width), for the stages that are written.
         top_k: how many species are listed.
-        probabilities: whether the whole distribution is written.
+        probabilities: whether the probabilities of all classes are written.
         embedding: its type, or "none".
-        crops: whether rows of crops stand among those of the images.
+        crops: whether there are rows of crops, too.
     """
 
     classes: tuple[str, ...]
@@ -128,10 +128,7 @@ class Columns:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type in which chunks carry a column: words as strings.
-
-    Dictionaries that differ from chunk to chunk cannot be joined as they are.
-    """
+    """Return the type of a column in a chunk: words are strings, because chunks with other dictionaries do not join."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

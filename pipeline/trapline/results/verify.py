@@ -1,6 +1,7 @@
-"""Input against output, image by image: what the contract promises, checked from the outside.
+"""Check that each image of the input is one row of the output.
 
-Nothing here trusts the code that wrote the rows: shards are listed and read again, keys and content hashes compared.
+The check does not rely on what wrote the rows: it lists and reads the shards again, and compares keys and content
+hashes.
 """
 
 from collections import Counter
@@ -21,7 +22,7 @@ from trapline.sources.records import read
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
 
-# Hashing leaves the interpreter's lock alone, and stores answer many at a time.
+# Threads: hashing releases the interpreter's lock, and stores answer many requests at a time.
 _THREADS = 8
 _COMPARED = ("key", "content_sha256", "media_type", "frame_seconds", "crop")
 _UNIQUE = ("key", "frame_seconds", "crop")
@@ -33,15 +34,15 @@ class Finding:
 
     Attributes:
         output: the result file.
-        uri: the shard; None for a file that belongs to none of the input.
-        images: images and clips that the shard holds, its break included.
-        clips: how many of the images have the row of a clip.
+        uri: the shard; None for a file that belongs to no shard of the input.
+        images: images and clips of the shard, plus one if it breaks off.
+        clips: rows of clips.
         frames: rows of the clips' frames.
         missing: keys without a row.
-        duplicated: keys with more than one row, or with more than one of a frame or of a crop.
+        duplicated: keys with more than one row, or with more than one row of the same frame or crop.
         foreign: rows whose key the shard does not hold.
-        stale: rows whose content hash is not the image's; all of them where the shard has changed since.
-        trouble: why the comparison could not be made.
+        stale: rows whose content hash is not the image's; all rows if the shard has changed since.
+        trouble: why the two could not be compared, or what else is wrong.
     """
 
     output: str
@@ -57,17 +58,17 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Whether each image is one row, and each row one image."""
+        """Whether each image is one row, and each row is an image."""
         return not (self.missing or self.duplicated or self.foreign or self.stale or self.trouble)
 
 
 def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, seed: int = 0) -> Iterator[Finding]:
-    """Compare shards with their result files, in no order; then name the files that belong to no shard.
+    """Compare each shard with its result file; then name the files that belong to no shard.
 
     Args:
         inputs: as `classify` takes them.
         output: as `classify` takes it.
-        sample: read this many shards only, drawn at random; listings are compared in full all the same.
+        sample: read only this many shards, drawn at random; listings are compared in full in any case.
         seed: of the draw.
 
     Raises:
@@ -76,7 +77,7 @@ def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, see
     shards = discover(inputs, output).shards
     results = {result.url: result for result in survey(output, trust_cache=False)}
     if not results:
-        store.list_files(output)  # which says what is not there
+        store.list_files(output)  # raises if OUTPUT does not exist
     chosen = set(Random(seed).sample(shards, min(sample, len(shards)))) if sample else set(shards)
     with ThreadPoolExecutor(_THREADS) as threads:
         yield from threads.map(lambda shard: _compare(shard, results.get(shard.output), shard in chosen), shards)
@@ -134,7 +135,7 @@ def _compare_images(shard: Shard) -> Finding:
 
 
 def _miscounted(shard: Shard, read: int) -> str | None:
-    """Hold what was read against a count that is made by another way."""
+    """Return how the number of images that were read differs from the independent count; None if it does not."""
     counted = count_images(shard)
     if counted is None or counted == read:
         return None
@@ -144,7 +145,7 @@ def _miscounted(shard: Shard, read: int) -> str | None:
 def _hashes(shard: Shard) -> tuple[dict[str, bytes | None], bool]:
     """Return the SHA-256 of each image by key, and whether the shard is broken.
 
-    There is None for an image whose bytes cannot be had, and under an empty key for the break.
+    The hash is None for an image whose bytes cannot be read, and under an empty key for the break.
     """
     images: dict[str, bytes | None] = {}
     try:
@@ -157,7 +158,7 @@ def _hashes(shard: Shard) -> tuple[dict[str, bytes | None], bool]:
 
 
 def _stray(result: Result, read: set[str]) -> Finding:
-    """Judge a result under no shard's name: its rows stay when its shard has gone from the input; else it is wrong."""
+    """Return the finding for a file under no shard's name: fine if its shard is no longer in the input, else wrong."""
     if result.shard is None:
         return Finding(result.url, None, trouble="not written by Trapline")
     if result.shard in read:

@@ -1,8 +1,8 @@
-"""The cluster that a run works on: joined or started, asked for room, and watched as it grows and shrinks.
+"""The cluster of a run: wait until it has room for the workers, plan them, and watch as it grows and shrinks.
 
-Ray does not say what a cluster may grow to, and its autoscaler starts the nodes that waiting tasks need. So work
-begins with probe tasks, which do nothing but need what a worker needs, as many as there is work for. Once some of each
-kind have found room, the workers start; Ray Data asks for more nodes of the kinds that it finds busy.
+Ray does not say how far a cluster can grow, and its autoscaler starts the nodes that waiting tasks need. So a run
+begins with probe tasks: they do nothing, but request what a worker needs, and there are as many as there is work for.
+Once some of each kind have found room, the workers start; Ray Data asks for more nodes of the kinds that are busy.
 """
 
 from collections import Counter
@@ -28,24 +28,23 @@ from trapline.run.progress import Progress
 from trapline.run.worker_time import WorkerCounts
 from trapline.run.workers import CPU_THREADS
 
-# Cores that a worker takes of a node. Not the same: Ray would fuse equals into one actor that decodes and predicts in
-# turn.
+# Cores that a worker takes. They differ because Ray fuses equals into one actor that decodes and predicts in turn.
 DECODE_CPUS = 1.0
 PREDICT_CPUS = 0.9
 
 _NODE, _GROUP = "ray.io/node-id", "ray.io/node-group"
 
-# A node that has less to do than this is not worth its start: five minutes' work of a core that decodes 80 photographs
-# a second of 0.7 MB, of a small GPU (an L4 predicts at most 480 a second), and of a core that does both.
+# Bytes of work below which starting another node does not pay: five minutes of a core that decodes 80 photographs a
+# second of 0.7 MB, of a small GPU (an L4 predicts at most 480 a second), and of a core that does both.
 _WORTH_A_CORE = {"cuda": 16e9, "cpu": 5e8}
 _WORTH_A_GPU = 100e9
 _MOST_PROBES = 1000
-# Nodes that were asked for together come together; this long, in seconds, the first of them wait for the others.
+# Seconds that the first nodes wait for others that were requested at the same time.
 _STRAGGLERS = 60.0
-# Seconds from look to look, and from note to note.
+# Seconds between looks, and between notes.
 _LOOK_EVERY = 2.0
 _SAY_EVERY = 30.0
-# The slowest image may take as long, in seconds.
+# Seconds without a result before a note: the slowest image may take this long.
 _SILENCE = 120.0
 
 
@@ -54,10 +53,10 @@ class WorkerPlan:
     """The workers of a run, and where they are.
 
     Attributes:
-        now: those that there is room for.
-        most: those that there may be once the cluster has grown.
-        predictor_gpus: the share of a GPU that a predictor takes; 0 where it computes on cores.
-        decode_where: Ray's label selector of the nodes that decode; empty for any.
+        now: the workers that there is room for.
+        most: the most workers that there may be once the cluster has grown.
+        predictor_gpus: the share of a GPU that a predictor takes; 0 if it computes on a CPU.
+        decode_where: Ray's label selector for the nodes that decode; empty for any.
     """
 
     now: WorkerCounts
@@ -85,13 +84,13 @@ class Cluster:
         """Wait until there is room for a worker of each kind; until `stop_at` at most.
 
         Args:
-            note: receives, every half a minute, what is waited for.
+            note: receives every half minute what the run is waiting for.
 
         Returns:
-            Whether there is.
+            Whether there is room.
 
         Raises:
-            UsageError: this cluster has no such node and starts none.
+            UsageError: this cluster has no node for such a worker, and can start none.
         """
         if not on_shared_cluster():
             for kind in self._needs:
@@ -100,8 +99,8 @@ class Cluster:
         probes = {_probe(kind, needs): kind for kind, needs in self._needs.items() for _ in range(self._wanted(kind))}
         waiting, found = list(probes), set[str]()
         started, said = monotonic(), 0.0
-        # Those that find no room go on asking for it until this process ends. To cancel a task that completes at that
-        # moment can abort the process (Ray 2.60).
+        # Probes without room are left waiting until this process ends: cancelling a task just as it completes can abort
+        # the process (Ray 2.60).
         while waiting and not self._plan.deadline_passed:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY)
             found |= {probes[probe] for probe in done}
@@ -129,19 +128,19 @@ class Cluster:
         else:
             predict = max(1, sum(int(_amount(node, "GPU") / self._gpus) for node in with_gpu))
             decode = cores - predict
-            # Where enough others decode, the cores beside a GPU are left to feed it.
+            # If the other nodes have enough cores to decode, the cores beside a GPU are left to feed it.
             if cores - beside_gpus >= beside_gpus:
                 decode = cores - beside_gpus
                 decode_where = _all_but(with_gpu)
         now = WorkerCounts(self._config.decode_workers or max(1, decode), self._config.predict_workers or predict)
         most = now
-        # On cores alone the two would take them from each other.
+        # Not without GPUs: decoders and predictors would take each other's cores.
         if on_shared_cluster() and self._device == "cuda":
             most = WorkerCounts(max(now.decode, self._wanted("decode")), max(now.predict, self._wanted("predict")))
         return WorkerPlan(now, most, self._gpus, decode_where)
 
     def _wanted(self, kind: str) -> int:
-        """Workers that have something to do each."""
+        """Return the number of workers of a kind that the work is enough for."""
         if asked := self._config.decode_workers if kind == "decode" else self._config.predict_workers:
             return asked
         if kind == "predict" and self._device == "cpu":
@@ -156,7 +155,7 @@ class Cluster:
             return  # it is in use
         state = _autoscaler()
         bundles = [dict(request.resources_bundle) for request in state.infeasible_resource_requests]
-        # Some of them are also where there are more probe tasks than the cluster may have workers.
+        # A cluster with a maximum size reports some of the probes as infeasible, too, but not all that are waiting.
         impossible = bundles.count(needs) >= waiting
         if impossible or not state.autoscaler_state_version:
             raise UsageError(
@@ -166,14 +165,14 @@ class Cluster:
 
 
 class CapacityMonitor(Periodic):
-    """Count the workers that there is room for, and note when nothing comes back, as long as the context lasts.
+    """Count the workers that there is room for, and note when no results come, as long as the context lasts.
 
     Args:
-        cluster: that is watched.
-        progress: records workers that come and go.
-        note: receives that nothing has come back for some time, and what nodes are awaited.
-        every: seconds from look to look.
-        silence: seconds without any result after which a note is due.
+        cluster: the cluster to watch.
+        progress: records the number of workers.
+        note: receives how long no result has come, and which nodes are on their way.
+        every: seconds between looks.
+        silence: seconds without a result after which a note is due.
     """
 
     def __init__(
@@ -193,7 +192,7 @@ class CapacityMonitor(Periodic):
         self._since = monotonic()
 
     def _look(self) -> None:
-        with suppress(ray.exceptions.RayError):  # Ray's own books, when they do not answer for once
+        with suppress(ray.exceptions.RayError):  # Ray's head may fail to answer once
             self._look_once()
 
     def _look_once(self) -> None:
@@ -205,7 +204,7 @@ class CapacityMonitor(Periodic):
 
 
 def device(config: RunConfig) -> Literal["cpu", "cuda"]:
-    """Return where inference runs; `auto` is a GPU where there is one now."""
+    """Return where inference runs; `auto` means a GPU if there is one now."""
     if config.device != "auto":
         return config.device
     if not on_shared_cluster():
@@ -227,7 +226,7 @@ def _amount(node: Mapping[str, Any], kind: str) -> float:
 
 
 def _all_but(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return a selector of all other nodes, outside of the same groups, too, of which more may come."""
+    """Return a label selector of all nodes that are not among these, nor in their node groups, which may grow."""
     selector = {}
     for label in _NODE, _GROUP:
         if values := {node["Labels"][label] for node in nodes if node["Labels"].get(label)}:
@@ -246,7 +245,7 @@ def _nothing() -> None:
 
 
 def _autoscaler() -> Any:
-    """Return the state of Ray's autoscaler (`AutoscalingState`); empty where it has no way to start nodes."""
+    """Return the state of Ray's autoscaler (`AutoscalingState`); empty if it cannot start nodes."""
     reply = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
     return reply.autoscaling_state

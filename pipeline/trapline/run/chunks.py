@@ -1,4 +1,4 @@
-"""Records become tensors: a shard is read and decoded chunk by chunk, and each chunk travels on its own."""
+"""Records become tensors: read and decode a shard, chunk by chunk."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ from trapline.sources.records import Record, read
 from trapline.sources.shards import Shard
 from trapline.sources.spooled import SpooledFile
 
-# Rows that a chunk has at most for each image that it may have: those without pixels take little, but not nothing.
+# The most rows of a chunk, for each image with pixels that it may have: rows without pixels take some memory, too.
 _ROWS_PER_IMAGE = 4
-# Frames and crops in a shard. The driver holds their rows until the shard is written, with predictions 6.5 KB each.
+# The most frames and crops of a shard. The driver holds their rows until the shard is written, 6.5 KB each.
 _MAX_PARTS = 1_000_000
 
 Item = TypeVar("Item")
@@ -48,13 +48,13 @@ def read_chunks(
     Args:
         shard: what to read.
         size: height and width that the model takes, in pixels.
-        images: most images or crops with pixels in one chunk; bounds the memory.
-        decode: what makes pixels of bytes.
+        images: the most images or crops with pixels in one chunk; bounds the memory.
+        decode: turns bytes into pixels.
         previous: the shard's previous result; rows of unchanged images are carried over.
         detected: boxes to cut out of the images; without them images are classified whole.
 
     Yields:
-        The shard's chunks in order, or in the end a `Failure` instead of the rest. Never raises for bad input.
+        The shard's chunks in order; if it fails, a `Failure` in place of the rest. Never raises for bad input.
     """
     builder = _Builder(shard, size, images, decode, detected)
     ignored: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def read_chunks(
     except MemoryError:
         yield Failure(shard, f"{shard.uri}: out of memory while decoding", transient=True, isolate=True)
         return
-    except Exception as error:  # noqa: BLE001 - a bug costs the shard and is named, rather than the night
+    except Exception as error:  # noqa: BLE001 - a bug costs one shard, with a message, and not the night
         yield Failure(shard, f"{shard.uri}: {type(error).__name__}: {error}; please report this", transient=False)
         return
     unmatched = detected.unmatched if detected else []
@@ -113,11 +113,11 @@ class _Image:
     """An image that was decoded, or could not be.
 
     Attributes:
-        record: the image, without its bytes, which have done their work.
-        facts: what is known of it.
-        rows: its own, and those of its crops or frames.
-        encoded_bytes: of the image.
-        seconds: that decoding took.
+        record: the image, without its bytes.
+        facts: what decoding found out about it.
+        rows: its own row, and those of its crops or frames.
+        encoded_bytes: size of the encoded image.
+        seconds: time spent on decoding.
     """
 
     record: Record
@@ -139,11 +139,11 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row to be.
+    """One row of the result before prediction.
 
     Attributes:
         facts: of the image, the clip or the frame.
-        crop: number and box of a crop; None for what is no crop.
+        crop: number and box of a crop; None if the row is not of a crop.
         pixels: uint8 [3, H, W]; None for a row without prediction.
     """
 
@@ -155,8 +155,7 @@ class _Row:
 def _frame_rows(facts: ClipFacts, pixels: Tensor | None, whole: bool) -> Iterator[_Row]:
     """Yield the rows of a clip's frames, and after each those of its crops; arguments as `clips.decode` returns them.
 
-    A frame with crops has no prediction of its own, as an image with crops has none, nor has one without where `whole`
-    is not set.
+    As with images, a frame with crops has no prediction of its own; a frame without crops has one only with `whole`.
     """
     if pixels is None:
         return
@@ -187,7 +186,7 @@ class _Builder:
         self._reset()
 
     def _reset(self) -> None:
-        # Of each row; one image may fill several chunks with its crops.
+        # One element per row; one image may fill several chunks with its crops.
         self.records: list[Record] = []
         self.facts: list[Facts] = []
         self.crops: list[tuple[int, Box] | None] = []
@@ -196,7 +195,7 @@ class _Builder:
         self.seconds = {"read": 0.0, "decode": 0.0}
 
     def timed(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yield the items; count the time that they take to come as reading, but what is decoded meanwhile."""
+        """Yield the items; count the time that each takes to come as reading, without the time spent on decoding."""
         while True:
             started, decoding = perf_counter(), self._decoding
             item = next(items, None)
@@ -215,7 +214,7 @@ class _Builder:
         else:
             try:
                 pixels, facts = self.decode(data, self.size, crops=cut)
-            except OSError as error:  # of the file of a clip, which says nothing of the clip
+            except OSError as error:  # the disk with the clip's file failed; the clip may be sound
                 raise TransientError(f"{self.shard.uri}: {record.key}: {in_one_line(error)}") from error
         whole = self.detected is None or self.detected.cropping.whole
         rows = [_Row(facts)]
@@ -233,7 +232,7 @@ class _Builder:
         return _Image(record.without_data(), facts, rows, record.size, seconds)
 
     def _encoded(self, record: Record) -> bytes | ClipFile | None:
-        """Return what is to be decoded; what is a clip by its bytes, and not by its name, goes to a file first."""
+        """Return what to decode; write the bytes to a file first if they are a clip under another name."""
         clip = record.clip
         if record.data and self.shard.clips and containers.recognise(record.data[: containers.HEAD_BYTES]):
             clip = SpooledFile.copied(partial(_write, record.data))
@@ -243,7 +242,7 @@ class _Builder:
         """Add the rows of an image; yield the chunks that it fills.
 
         Raises:
-            ShardBroken: the shard has more frames and crops than a driver has memory for.
+            ShardBroken: the shard has more frames and crops than the driver has memory for.
         """
         parts = sum(row.crop is not None or row.facts.frame_seconds is not None for row in image.rows)
         self._parts += parts
@@ -264,7 +263,7 @@ class _Builder:
         self.seconds["decode"] += image.seconds
 
     def flush(self) -> DecodedChunk:
-        """Return what has been collected, as the next chunk."""
+        """Return the collected rows as the next chunk."""
         images = [image for image in self.images if image is not None]
         pixels = np.empty((len(images), 3, *self.size), dtype=np.uint8)
         for place, image in zip(pixels, images, strict=True):

@@ -1,4 +1,4 @@
-"""Runs see each other: as long as a run is active, its manifest is rewritten every minute, and so stays young."""
+"""How runs see each other: an active run rewrites its manifest every minute, so that the file stays young."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,14 +13,14 @@ from trapline.storage.store import Entry
 
 # Seconds between two beats.
 _BEAT = 60.0
-# Older than this, by the store's own clock, a manifest that says `running` is that of a run that was killed.
+# If a manifest that says `running` is older than this, by the store's own clock, its run was killed.
 _YOUNG = timedelta(seconds=3 * _BEAT)
 
 
 class Heartbeat(Periodic):
     """Rewrite a manifest at a fixed interval; the closing one, written after the context, is the last.
 
-    A store that refuses it now and then is no error here: the next commit finds out.
+    Errors of the store are ignored here: the next commit finds them.
 
     Args:
         output: where the manifest is.
@@ -41,24 +41,24 @@ class Heartbeat(Periodic):
 def is_young(entry: Entry, now: datetime | None) -> bool:
     """Return whether a file was written within the last minutes, so that the run that wrote it may be active.
 
+    A file with a date in the future is not young.
+
     Args:
         entry: the file.
-        now: the store's time, from a file that this run has just written; None where the store does not say.
-
-    A file that is dated ahead is not young: its writer is not active at a time that has not come yet.
+        now: the store's time, from a file that this run has just written; None if the store does not say.
     """
     return bool(now and entry.modified and abs(now - entry.modified) < _YOUNG)
 
 
 def store_time(entries: Iterable[Entry], run_id: str) -> datetime | None:
-    """Return the store's time, from this run's manifest, which was just written; None where the store does not say."""
+    """Return the store's time, from this run's manifest, just written; None if the store does not say."""
     return next((entry.modified for entry in entries if entry.url.endswith(f"/{run_id}.json")), None)
 
 
 def others(output: str, run_id: str) -> list[dict[str, Any]]:
-    """Return the manifests of other runs that write to OUTPUT now, this run's own being just written.
+    """Return the manifests of other runs that are writing to OUTPUT; this run must have written its own just now.
 
-    Where a store does not say when a file was modified, no run is seen; that costs double work and never a row.
+    If the store does not date files, no run is seen; that costs double work, but never a row.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.

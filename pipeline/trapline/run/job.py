@@ -24,14 +24,14 @@ class Job:
         batch_size: images per chunk and per inference batch.
         device: where inference runs.
         precision: the type that inference computes in.
-        bound: of `checked`, see `model.checked`; None in other precisions.
         columns: of the result.
         fingerprint: digest of this run's fingerprint.
         decode: how exactly JPEGs that are classified whole are decoded.
-        cropping: how a detector's boxes are cut out; None where images are classified whole.
+        cropping: how a detector's boxes are cut out; None if images are classified whole.
         sampling: which frames of clips are classified; None for the default.
-        all_matched: whether a shard fails that lacks images which the detector saw.
-        stop_at: when no further shard is begun; None for never.
+        all_matched: whether a shard fails if it lacks images that the detector saw.
+        stop_at: time after which no shard is begun; None for never.
+        bound: of the precision `checked` (see `model.checked`); None in other precisions.
     """
 
     size: tuple[int, int]
@@ -81,12 +81,12 @@ def fingerprint(
     """Return the fingerprint of a run.
 
     Args:
-        config: the options; those that reach the rows count.
+        config: the options; those that can change a row are part of the fingerprint.
         model: the loaded checkpoint.
         precision: the type that inference really computes in, never `auto`.
         detections_sha256: of the content of the detector's output, in hex; None without detections.
         bound: of the precision `checked`.
-        device: where inference really runs; in bf16, a GPU's rows are computed by two programs that round differently.
+        device: where inference really runs; a GPU computes bf16 in two programs, which round differently.
     """
     facts: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

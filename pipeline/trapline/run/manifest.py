@@ -1,4 +1,4 @@
-"""The manifest of a run: what it did, as a file that is kept."""
+"""The manifest of a run: a file that says what the run did."""
 
 import json
 from collections.abc import Sequence
@@ -13,55 +13,54 @@ from trapline.storage.store import Entry
 
 Status = Literal["planned", "running", "complete", "stopped", "incomplete", "over_budget", "interrupted", "aborted"]
 
-# Runs that found nothing to do tell nothing; after so many of them, what is older tells little.
+# How many manifests `latest` reads to find one of a run that had something to do.
 _LOOKED_AT = 10
-# Reading is one request each.
+# Manifests that are read at the same time: one request each.
 _READS = 16
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run did, as it stands in `OUTPUT/_trapline/runs/RUN_ID.json`.
+    """What a run did: the content of `OUTPUT/_trapline/runs/RUN_ID.json`.
 
-    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left` (by `--limit` or
-    `--stop-at`, or because the run was ended); `images` counts those of the committed ones and `images_already_done`
-    of those before.
+    `shards_in` = `shards_committed` + `shards_already_done` + `shards_failed` + `shards_left`. `images` counts the
+    images of `shards_committed`, and `images_already_done` those of `shards_already_done`.
 
     Attributes:
         run_id: start time and a few random letters.
         status: planned (a dry run), running, complete, stopped (at the time of `--stop-at`, with shards left),
             incomplete (shards failed, or broke off), over_budget (too many images failed), interrupted (by a signal) or
             aborted (by an error that concerns the whole run).
-        ended_by: that error, in one line, or the `--stop-at` that left shards; else None.
+        ended_by: the error of an aborted run, in one line, or the `--stop-at` that left shards; else None.
         started_at: UTC, ISO 8601.
         seconds: wall time from the first shard handed out to the last commit.
         config: the options, as given.
         fingerprint: what the rows depend on, and its digest.
-        versions: of what computed them.
-        shards_in: shards that the inputs hold, as far as `--since`, `--where` and `--part` mean them.
-        shards_passed_over: those that these leave out.
+        versions: of the software that computed them.
+        shards_in: shards of the inputs that `--since`, `--where` and `--part` select.
+        shards_passed_over: shards of the inputs that they do not select.
         shards_committed: results written by this run.
-        shards_already_done: results that stood before, or that another run wrote meanwhile.
-        shards_failed: URI -> the store's own words.
-        shards_left: shards that this run did not come to.
-        shards_todo: shards that it set out to classify.
-        bytes_todo: their size.
-        results_with_other_fingerprint: files in OUTPUT that were computed with different settings and stay: the inputs
-            do not hold their shards.
+        shards_already_done: results that existed before, or that another run wrote meanwhile.
+        shards_failed: URI -> the reason, in the store's own words.
+        shards_left: shards that this run did not get to, because of `--limit`, `--stop-at` or its early end.
+        shards_todo: shards that the run set out to classify.
+        bytes_todo: size of these shards.
+        results_with_other_fingerprint: results in OUTPUT that were computed with different settings and are kept,
+            because their shards are not in the inputs.
         shards_broken: URI -> why a committed shard could not be read to its end.
-        images: one row each, by status: ok, salvaged, failed.
-        crops: rows of crops, which are besides.
-        clips: how many of the images in committed shards are clips.
-        frames: rows of the frames of clips, which are besides.
-        detections: what became of the detector's output (`box_index.Index`): counts, `unmatched` (of no image of the
-            shards that were read) and some `examples` of these; empty without one.
-        images_carried_over: of `images`, those that were taken over from the earlier result of a folder that changed.
+        images: images and clips, one row each, by status: ok, salvaged, failed.
+        crops: rows of crops; not part of `images`.
+        clips: how many of `images` are clips.
+        frames: rows of the frames of clips; not part of `images`.
+        detections: what became of the detector's output (`detections.index.Index`): counts, `unmatched` (names without
+            an image in the shards that were read) and some `examples` of these; empty without detections.
+        images_carried_over: how many of `images` come from the earlier result of a folder that has changed.
         images_already_done: images of the shards that were done already, by status.
         reasons: kinds of error of salvaged and failed images, counted.
         species: the most probable class, counted over the rows of this run.
-        ignored: files that were neither shards, images nor sidecars, by suffix.
+        ignored: files that were neither shards, images, clips nor sidecars, by suffix.
         step_seconds: worker seconds by step: read, decode, predict.
-        start_up_seconds: until the first images came back, of `seconds`.
+        start_up_seconds: the part of `seconds` before the first images came back.
         busy: share of the time that each kind of worker was busy.
         workers: how many of each kind there were.
         decoders_per_predictor: how many decode workers keep one predict worker busy, by the seconds that images took in
@@ -107,7 +106,7 @@ class Manifest:
     images_per_second: float
 
     def write(self, output: str) -> str:
-        """Store it; return its URL."""
+        """Store the manifest; return its URL."""
         url = layout.manifest(output, self.run_id)
         store.put(url, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
         return url
@@ -125,7 +124,7 @@ def listed(output: str) -> list[Entry]:
 
 
 def read(entries: Sequence[Entry]) -> list[tuple[Entry, dict[str, Any]]]:
-    """Read manifests; leave out files that are none: foreign or damaged ones, and those that were deleted meanwhile.
+    """Read manifests; leave out other files, damaged ones, and files that have been deleted.
 
     Raises:
         TransientError: the store does not answer.
@@ -145,7 +144,7 @@ def _read(entry: Entry) -> dict[str, Any] | None:
 
 
 def latest(output: str) -> dict[str, Any] | None:
-    """Return the manifest of the last run that classified images, as it is in OUTPUT; None where there was none.
+    """Return the manifest of the last run that classified images; None if there is none among the last ten.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.

@@ -1,4 +1,4 @@
-"""What a caller of `classify` may hand in, to see a run and to hear of its end."""
+"""What a caller of `classify` can pass to follow a run: an observer, a callback for the end, contexts."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,7 +22,7 @@ OnEnd = Callable[[Manifest, str], None]
 """Called once with the closing manifest and its URL, however the run ended."""
 
 During = Callable[[Progress], AbstractContextManager[object]]
-"""Gives a context that lasts as long as shards are processed, with Ray connected."""
+"""Returns a context that is entered while shards are processed, with Ray connected."""
 
 
 def ignore_end(manifest: Manifest, url: str) -> None:

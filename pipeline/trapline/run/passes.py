@@ -1,7 +1,7 @@
-"""Passes over the shards: what one pass leaves without a result is read again by the next.
+"""Passes over the shards: each pass reads the shards that the one before left without a result.
 
-Ray Data moves the work; only committed files count. After each pass the shards without a result are read again, and
-what still has none after the last pass is named in the manifest.
+Ray Data moves the work; only committed files count. Shards without a result after the last pass are named in the
+manifest.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +18,7 @@ from trapline.run.progress import Progress
 from trapline.run.writer import Assembler, Writer
 from trapline.sources.shards import Shard, discover
 
-# As long as passes bring results there is another one. Trouble that outlasts three without any is not transient.
+# Passes go on as long as they bring results. A fault that lasts for three passes without any is not transient.
 _FRUITLESS_PASSES = 3
 
 Stream = Callable[[list[Task], WorkerPlan], Generator[FromPredictor]]
@@ -31,12 +31,12 @@ def run_passes(
     """Retry unfinished shards until all are committed or have failed permanently.
 
     Args:
-        stream: through which shards go.
-        tasks: the shards, in the order in which they are begun.
+        stream: sends the shards through the workers.
+        tasks: the shards, in the order in which to begin them.
         columns: of the result.
         cluster: where the workers are.
         progress: records what comes back.
-        observer: receives it.
+        observer: receives the progress after each step, and notes.
 
     Raises:
         FatalError: the run cannot go on.
@@ -47,7 +47,7 @@ def run_passes(
         progress.workers.set_workers(workers.now)
         before = progress.shards.settled
         progress.retry(task.shard for task in tasks)
-        # Closed here, whatever ended it: left to the end of the process, Ray would start again to close it, and hang.
+        # Always closed here: at the end of the process, closing it would start Ray again, and hang.
         with CapacityMonitor(cluster, progress, observer.note), closing(stream(tasks, workers)) as items:
             _one_pass(items, columns, progress, observer)
         if progress.over_budget or progress.out_of_time:
@@ -79,17 +79,17 @@ def _one_pass(items: Iterator[FromPredictor], columns: Columns, progress: Progre
                 progress.record_chunk(item)
                 if chunks := assembler.add(item):
                     writer.write(chunks)
-            # A store slower than the device holds the flow back here, with few finished shards in memory.
+            # If the store is slower than the device, the stream waits here, with few finished shards in memory.
             writer.settle()
             observer(progress)
-            # Those that have not begun by now never will: what is begun and has shown nothing yet is left with them.
+            # No further shard is begun; those begun of which no chunk has come yet are given up with them.
             if progress.over_budget or (stopping and not assembler.under_way):
                 break
     observer(progress)
 
 
 def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
-    """Return the shards worth another pass, as they are now; record the others as failed."""
+    """Return the shards to read again, as they are now; record the others as failed."""
     missing = [task for task in tasks if not progress.shards.has_result(task.shard.uri)]
     if not missing:
         return []
@@ -110,13 +110,13 @@ def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
 
 
 def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
-    """Return the input as it is now, by URI; None where the store has stopped to answer."""
+    """Return the shards of the input as they are now, by URI; None if the store does not answer."""
     try:
         return {
             shard.uri: shard
             for shard in discover(config.inputs, config.output, config.image_column, config.video).shards
         }
-    except UsageError:  # all of it is gone
+    except UsageError:  # the input is empty now
         return {}
     except TraplineError:
         return None

@@ -7,11 +7,11 @@ from typing import Self
 
 
 class Periodic:
-    """Call `work` in a thread; leaving the context waits for the call that is under way, and none comes after it.
+    """Call `work` in a thread; leaving the context waits for the call under way, and stops.
 
     Args:
         work: the function; an exception that it raises ends the calls.
-        every: seconds between two calls; the first comes after as many.
+        every: seconds before the first call and between two calls.
     """
 
     def __init__(self, work: Callable[[], object], every: float) -> None:

@@ -1,4 +1,4 @@
-"""What a run sets out to do; it is fixed before the first shard is read."""
+"""What a run sets out to do, which is fixed before the first shard is read."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class RunPlan:
         fingerprint: of the run.
         found: what the inputs hold.
         already_done: valid results that existed before.
-        todo: shards that this run is to classify.
+        todo: shards to classify.
         results_with_other_fingerprint: see `Manifest`.
-        stop_at: when to begin no further shard; None for never.
+        stop_at: time after which no shard is begun; None for never.
         run_id: see `Manifest`.
         started_at: see `Manifest`.
     """

@@ -1,4 +1,4 @@
-"""In which precision a run computes: as asked for; else as OUTPUT's results were; else as the processor is best at."""
+"""Decide the precision of a run: the option; else that of the results in OUTPUT; else the best for the processor."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,17 +12,17 @@ from trapline.results import footer
 from trapline.results.ledger import Result
 
 
-def settle(
+def choose_precision(
     asked: Precision, model: Model, device: Literal["cpu", "cuda"], results: Sequence[Result]
 ) -> tuple[Computed, float | None]:
     """Return the precision of a run, and the bound of `checked`.
 
-    Both are part of the fingerprint, so all workers and all nights must have the same, on whatever processors. They
-    are decided here, once for all workers; and where OUTPUT has results of the same model, `auto` is their precision,
-    and `checked` takes the bound that was measured for them.
+    Both are part of the fingerprint, so they must be the same for all workers and all nights, on any processor. They
+    are decided here, once for all workers. If OUTPUT has results of the same model, `auto` is their precision, and
+    `checked` takes the bound that was measured for them.
 
     Args:
-        asked: by the user.
+        asked: the option `--precision`.
         model: the loaded checkpoint.
         device: where inference runs.
         results: what OUTPUT holds.
@@ -44,7 +44,7 @@ def settle(
 
 
 def _facts(results: Iterable[Result]) -> Iterable[dict[str, Any]]:
-    """Yield what the fingerprints say that OUTPUT's results have, the most frequent first."""
+    """Yield the facts of the fingerprints of OUTPUT's results, the most frequent first."""
     counts = Counter(result.fingerprint for result in results if result.fingerprint)
     example = {result.fingerprint: result.url for result in results}
     for digest, _ in counts.most_common():

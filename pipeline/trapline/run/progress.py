@@ -20,9 +20,10 @@ from trapline.run.tallies import Tallies, by_status
 from trapline.run.worker_time import WorkerTime
 from trapline.sources.shards import Shard
 
-# Below this many images one bad card would end the night.
+# `max_failed_fraction` counts from this many images on: before, one bad memory card would end the night.
 _BUDGET_FROM_IMAGES = 100
-# A run of 79 s once announced 34 minutes: no remaining time before so many seconds of work, and this share of it.
+# No estimate of the remaining time before this many seconds and this share of the work: a run of 79 s once announced
+# 34 minutes.
 _ESTIMATE_AFTER_SECONDS = 30.0
 _ESTIMATE_FROM_FRACTION = 0.02
 
@@ -34,9 +35,9 @@ class Progress:
         plan: of the run.
 
     Attributes:
-        shards: which are done and which failed.
+        shards: which shards are done and which have failed.
         tallies: counts of images and rows.
-        workers: how busy they are.
+        workers: how busy the workers are.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -65,7 +66,7 @@ class Progress:
     def commit(self, footer: Footer) -> None:
         """Record that a shard's result was written."""
         with self._lock:
-            # Ray may deliver a shard twice, and a task that it runs again may find the first one's file: the same file.
+            # Ray may deliver a shard twice, and a task that it repeats may find the file of its first try.
             if not self.shards.has_result(footer.uri):
                 self.tallies.commit(footer)
                 self.shards.commit(footer)
@@ -78,7 +79,7 @@ class Progress:
                 self.shards.done_by_another(footer)
 
     def fail(self, failure: Failure) -> None:
-        """Record that a shard could not be read or written, this time."""
+        """Record that a shard could not be read or written in this pass."""
         with self._lock:
             self.shards.fail(failure)
 
@@ -98,7 +99,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the rest will take at the rate since the first chunk; None as long as that rate means little."""
+        """Estimate of the seconds left, by the rate since the first chunk; None while that is too uncertain."""
         if self._first is None:
             return None
         since, bytes_then = self._first

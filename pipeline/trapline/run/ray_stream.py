@@ -1,4 +1,4 @@
-"""All that is Ray Data's: shards through decode tasks and prediction actors, as a stream of messages."""
+"""All use of Ray Data: send shards through decode tasks and prediction actors, and stream the messages back."""
 
 import json
 import pickle
@@ -21,14 +21,14 @@ from trapline.run.messages import FromPredictor, Task
 from trapline.run.packing import unpack
 from trapline.run.workers import PredictorActor, Reader
 
-# A worker that dies takes its task along. Ray would try again for ever, and an input that kills workers would hang us;
-# the next pass knows better.
+# Ray by default retries the task of a dead worker forever, and an input that kills workers would hang the run. The next
+# pass reads such a shard in isolation.
 _TASK_RETRIES = 1
 
 
 @dataclass(frozen=True)
 class WorkerClasses:
-    """What runs on the workers; others than these serve benchmarks and tests without a GPU.
+    """What runs on the workers; benchmarks and tests without a GPU use other classes.
 
     Attributes:
         reader: makes the callable of decode tasks from a job.
@@ -54,10 +54,10 @@ class RayStream:
         self._model: ray.ObjectRef[Model] = ray.put(model)
 
     def __call__(self, tasks: list[Task], plan: WorkerPlan) -> Generator[FromPredictor]:
-        """Yield what comes of the shards, in whatever order it comes.
+        """Yield the messages of the workers, in any order.
 
         Raises:
-            TraplineError: that a worker raised.
+            TraplineError: a worker raised it.
             ClusterError: Ray itself failed.
         """
         _configure(self._job)
@@ -93,16 +93,13 @@ class RayStream:
             for batch in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield from unpack(batch)  # type: ignore[misc]  # predictors leave no decoded chunk
         except ExecutionTimeoutError:
-            return  # half an hour without any step: the nodes are gone, and the next pass waits for others
+            return  # half an hour without progress: the nodes are gone, and the next pass waits for others
         except ray.exceptions.RayError as error:
             raise _cause(error) from error
 
 
 class _LostDevicesOfActor:
-    """The errors that ended earlier processes of the calling actor, in Ray's own store: `LostDevices`.
-
-    A restarted actor has the id that it had.
-    """
+    """`LostDevices` in Ray's key-value store, by the id of the calling actor, which a restart does not change."""
 
     def record(self, error: str) -> None:
         _internal_kv_put(self._key(), json.dumps([*self.earlier(), error]).encode())
@@ -119,17 +116,17 @@ def _configure(job: Job) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A block for every chunk: Ray otherwise gathers up to 128 MiB before it hands anything on.
+    # A block for each chunk: by default Ray collects up to 128 MiB before it passes anything on.
     context.target_max_block_size = max(1, job.batch_size * 3 * job.size[0] * job.size[1] // 2)
     # A lost block is a shard that stays uncommitted, and the next pass finds it.
     context.max_errored_blocks = -1
     context.actor_init_max_retries = 0
-    # Its retry limits have no other name until Ray 2.64, which the constraints exclude.
+    # The names of its retry limits are deprecated, but have no replacement before Ray 2.64, which constraints exclude.
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the error that a worker raised, out of the ones that Ray wraps around it; else one that blames Ray."""
+    """Return the TraplineError of a worker inside the errors that Ray wraps around it; else a ClusterError."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, TraplineError):

@@ -1,7 +1,7 @@
-"""Notice that Ray has ended under a run, in time to close the run.
+"""Notice that Ray has ended during a run, in time to write the manifest.
 
 Measured on Ray 2.60: after the raylet is killed the driver lives for another 15 s, after the GCS 60 s; then Ray's C++
-code ends the process with exit code 1, and no `except` or `finally` of Python's runs. So a thread looks at their ports.
+code ends the process with exit code 1, and no `except` or `finally` of Python runs. So a thread watches their ports.
 """
 
 import os
@@ -18,21 +18,21 @@ _CONNECT = 2.0
 
 
 def patience(shared: bool) -> dict[str, float]:
-    """Return for how many seconds each port may be closed.
+    """Return for how many seconds each port may be closed before its process counts as ended.
 
     Args:
-        shared: whether Ray is a cluster, whose GCS may be restarted within the 60 s that Ray itself waits for it. A
-            raylet never is, nor is the GCS that this process has started.
+        shared: whether Ray is a cluster. Its GCS may be restarted within the 60 s for which Ray waits; a raylet is
+            never restarted, nor is a GCS that this process has started.
     """
     return {"raylet": 3.0, "GCS": 30.0 if shared else 3.0}
 
 
 class RayWatch(Periodic):
-    """Connect to Ray's ports, as long as the context lasts, and call a function when one stays closed.
+    """Connect to Ray's ports every second, as long as the context lasts, and call a function when one stays closed.
 
     Args:
-        ports: host and port by the name of the process that listens there: "raylet" on this machine, and "GCS".
-        on_loss: receives the name of the process; is called once.
+        ports: name of the process -> its host and port: "raylet" on this machine, and "GCS".
+        on_loss: called once, with the name of the process.
         patience: seconds for which a port may be closed, by name.
     """
 
@@ -50,7 +50,7 @@ class RayWatch(Periodic):
         self._lost = False
 
     def wait_while_closed(self) -> None:
-        """Block while a port is closed: until it is open again, or `on_loss` was called."""
+        """Block while a port is closed, until it is open again or `on_loss` has been called."""
         while not (self._lost or all(map(_is_open, self._ports.values()))):
             sleep(_LOOK_EVERY)
 
@@ -74,7 +74,7 @@ def _is_open(address: tuple[str, int]) -> bool:
 
 
 def exit_now(reason: str) -> NoReturn:
-    """End this process with one line and exit code 2, before Ray ends it with exit code 1 and none."""
+    """End this process with one line and exit code 2, before Ray ends it with exit code 1 and no message."""
     if sys.stdout.isatty():
         print("\x1b[?25h")  # a progress bar hides the cursor
     print(f"trapline: {reason}", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Delete what old runs leave: manifests, boxes of killed runs, and files that were never finished.
 
-A folder that gets a manifest every night would be listed for ever longer; an index of boxes may have gigabytes.
+With one more manifest every night, listing the folder would take longer and longer; an index of boxes may have
+gigabytes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from trapline.storage import store
 from trapline.storage.local import is_temporary
 from trapline.storage.store import Entry
 
-# Deleting is one request each; the first time, years of them may be due.
+# Files that are deleted at the same time, one request each; the first time there may be years of them.
 _DELETIONS = 16
 
 
@@ -25,15 +26,15 @@ def tidy(output: str, keep_runs: int, run_id: str, among_results: Sequence[Entry
 
     Args:
         output: of the runs.
-        keep_runs: of how many runs the manifests are kept.
-        run_id: of this run, whose closing manifest was just written: ages are measured from it.
-        among_results: files that were being written when this run began, or that killed runs left; those of the latter
-            are deleted, as long as no other run is active.
+        keep_runs: the number of manifests to keep.
+        run_id: of this run, whose closing manifest has just been written: ages are relative to it.
+        among_results: unfinished files that this run found when it began. Those that killed runs left are deleted,
+            unless another run is active.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    # Before the manifests: a run writes its own first.
+    # Listed before the manifests: a run writes its manifest before its boxes.
     boxes = store.list_files(layout.detections_folder(output), missing_ok=True)
     entries = store.list_files(layout.runs_folder(output), missing_ok=True)
     now = store_time(entries, run_id)
@@ -45,14 +46,14 @@ def tidy(output: str, keep_runs: int, run_id: str, among_results: Sequence[Entry
     ended = {
         entry
         for entry, content in manifest.read(asked)
-        # Where the store does not say when it was written, a run that says `running` may be.
+        # If the store does not date files, a run whose manifest says `running` may still be.
         if content["status"] != "running" or (now and entry.modified and not is_young(entry, now))
     }
     unfinished = [entry for entry in (*entries, *boxes) if is_temporary(entry.url)]
     active = [entry for entry in runs if entry.modified and is_young(entry, now) and _name(entry) != f"{run_id}.json"]
     if among_results and not any(content["status"] == "running" for _, content in manifest.read(active)):
         unfinished += [now_there for entry in among_results if (now_there := _as_it_is(entry))]
-    # One that grows is young: a store's time of it is that of its last byte.
+    # A file that is still growing is young: its time is that of its last byte.
     abandoned = [entry for entry in unfinished if now and entry.modified and not is_young(entry, now)]
     orphans = [index for index in boxes if index not in unfinished and manifest_of.get(_name(index)) in {*ended, None}]
     with ThreadPoolExecutor(_DELETIONS) as threads:
@@ -64,7 +65,7 @@ def _name(entry: Entry) -> str:
 
 
 def _as_it_is(entry: Entry) -> Entry | None:
-    """Return facts of a file as it is now; None where it has gone."""
+    """Return facts of a file as it is now; None if it is gone."""
     try:
         return store.stat(entry.url)
     except StorageError:

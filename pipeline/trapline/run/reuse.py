@@ -1,4 +1,4 @@
-"""Rows of a folder's previous result that are still true: cameras add pictures to a folder, and change none."""
+"""Reuse the rows of a folder's previous result: cameras add pictures to a folder, and change none."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from trapline.storage.store import Entry
 
 @dataclass(frozen=True)
 class PreviousResult:
-    """The result of a folder, as the folder was before.
+    """The result of a folder, before the folder changed.
 
     Attributes:
         file: the result.
-        columns: that it has.
+        columns: its columns.
         identities: key -> size and etag of the image and its sidecar, for the rows whose image was read.
     """
 
@@ -31,7 +31,7 @@ class PreviousResult:
 
     @classmethod
     def of(cls, shard: Shard, columns: Columns) -> "PreviousResult | None":
-        """Return the previous result of a shard; None where it cannot be read."""
+        """Return the previous result of a shard; None if it cannot be read."""
         try:
             file = store.stat(shard.output)
             identities = {}
@@ -44,7 +44,7 @@ class PreviousResult:
             return None
 
     def rows(self, keys: set[str], most: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of these keys, up to `most` at a time, as after prediction; raise as `open_unchanged` does."""
+        """Yield the rows of these keys, up to `most` at a time, as predicted rows; raise as `open_unchanged` does."""
         wanted = pa.array(sorted(keys), pa.string())
         for batch in _batches(self.file, self.columns.schema.names, most):
             kept = batch.filter(pc.is_in(batch.column("key"), wanted))

@@ -1,9 +1,9 @@
-"""Read a shard again before anything bad is said of it: a verdict stands when two readings agree.
+"""Read remote images and shards that seem damaged a second time: damage is recorded only if two readings agree.
 
-A network, a proxy or a store that flips one bit makes a sound picture a `failed` row and a sound archive a broken one,
-and the next night would call that done. So what a first reading refuses is fetched again, over new connections and from
-no cache. For remote stores only: a file of this machine comes from the page cache the second time, which proves
-nothing. A shard that is really bad costs twice its reading, never more.
+If a network, a proxy or a store flips one bit, a sound picture becomes a `failed` row and a sound archive a broken one,
+and the next night would take that for done. So whatever a first reading finds damaged is fetched again, over new
+connections and without caches. Only from remote stores: a local file would come from the page cache the second time,
+which proves nothing. At worst a shard is read twice.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from trapline.sources.records import Record, read
 from trapline.sources.shards import Shard
 from trapline.storage import store
 
-# Larger archives are not copied: a node decodes one on each core at a time.
+# Larger archives are not copied: a node decodes one archive on each core at the same time.
 _MAX_COPY_BYTES = 512 * 2**20
 _COPIED_AT_ONCE = 2**20
 _MD5 = re.compile(r"\d+-([0-9a-f]{32})")
@@ -36,7 +36,7 @@ class Decoded(Protocol):
 
     @property
     def error(self) -> str | None:
-        """Kind and message; None where it is ok."""
+        """Kind and message; None if it is ok."""
 
 
 Image = TypeVar("Image", bound=Decoded)
@@ -44,13 +44,13 @@ Image = TypeVar("Image", bound=Decoded)
 
 @dataclass
 class FirstReading:
-    """What a first reading of a shard has found.
+    """What the first reading of a shard found.
 
     Attributes:
-        shard: which one.
-        accepted: images without any trouble: identity by key, None in archives.
-        doubtful: the others: what was read, and what was said of it, by key.
-        broken: why it could not be read to its end; None where it could.
+        shard: the shard.
+        accepted: sound images: key -> identity (None in archives).
+        doubtful: the other images: key -> hash of the bytes, and the error.
+        broken: why the shard could not be read to its end; None if it could.
     """
 
     shard: Shard
@@ -59,7 +59,7 @@ class FirstReading:
     broken: str | None = None
 
     def accepts(self, record: Record, decoded: Decoded) -> bool:
-        """Take note of an image; return whether it needs no second reading."""
+        """Record an image; return whether it needs no second reading."""
         if decoded.status == "ok":
             self.accepted[record.key] = record.identity
             return True
@@ -68,7 +68,7 @@ class FirstReading:
 
     @property
     def needs_second(self) -> bool:
-        """Whether anything bad would be said of the shard."""
+        """Whether anything seems damaged."""
         return bool(self.doubtful or self.broken)
 
 
@@ -78,18 +78,18 @@ def is_worthwhile(shard: Shard) -> bool:
 
 
 def read_again(first: FirstReading, known: Mapping[str, str], decode: Callable[[Record], Image]) -> Iterator[Image]:
-    """Read a shard a second time, and give the images that the first reading did not accept.
+    """Read a shard a second time, and yield the images that the first reading did not accept.
 
     Args:
-        first: what the first reading found; its `broken` is what holds in the end.
+        first: what the first reading found; its `broken` is set to the final verdict.
         known: identities of loose images that need not be fetched, by key.
-        decode: what makes pixels of a record.
+        decode: turns a record into pixels.
 
     Yields:
-        Images that are ok now, and those that both readings refuse.
+        Images that are ok now, and images that both readings found damaged.
 
     Raises:
-        TransientError: the readings disagree, and it is not known which of them is right; or as `read` raises.
+        TransientError: the readings disagree, and it is unknown which of them is right; or as `read` raises.
     """
     shard, seen, broken = first.shard, set[str](), None
     known = {**known, **{key: identity for key, identity in first.accepted.items() if identity}}
@@ -107,7 +107,7 @@ def read_again(first: FirstReading, known: Mapping[str, str], decode: Callable[[
         except ShardBroken as error:
             broken = str(error).replace(copy.uri, shard.uri)
     missing = (first.accepted.keys() | first.doubtful.keys()) - seen
-    # A break that the second reading does not meet was none.
+    # If the second reading finds no break, there was none.
     if missing or (broken and broken != first.broken and not is_proven):
         raise _disagreement(shard, broken or f"{min(missing)!r} was there the first time")
     first.broken = broken
@@ -115,9 +115,9 @@ def read_again(first: FirstReading, known: Mapping[str, str], decode: Callable[[
 
 @contextmanager
 def _copied(shard: Shard) -> Iterator[tuple[Shard, bool]]:
-    """Copy an archive to this machine, where that can prove something.
+    """Copy an archive to this machine if its etag can prove the copy.
 
-    Where the store's etag is the MD5 of the content, the copy is known to be what was stored.
+    If the etag is the MD5 of the copy, the copy is known to be what was stored.
 
     Yields:
         What to read, and whether it is proven.
@@ -134,7 +134,7 @@ def _copied(shard: Shard) -> Iterator[tuple[Shard, bool]]:
                 file.write(data)
         file.flush()
         path = str(Path(file.name).resolve())
-        # An etag of this form may be something else, with encryption for instance: then two readings must agree.
+        # An etag of this form may not be an MD5, with encryption for instance: then two readings must agree.
         yield replace(shard, uri=path, identity=store.stat(path).identity), digest.hexdigest() == md5[1]
 
 

@@ -9,17 +9,17 @@ from trapline.sources.shards import Shard
 
 
 class ShardStates:
-    """The state of each shard that a run is to classify.
+    """The state of each shard of a run.
 
     Args:
-        todo: these shards.
+        todo: the shards to classify.
 
     Attributes:
         committed: URIs of shards whose result this run has written.
         done_elsewhere: URIs of shards whose result another run has written meanwhile.
         failures: by URI, why a shard has no result; the last reason counts.
         broken: by URI, why a committed shard could not be read to its end.
-        bytes_done: read or settled so far.
+        bytes_done: bytes read so far, and those of shards that were done without reading.
     """
 
     def __init__(self, todo: Sequence[Shard]) -> None:
@@ -38,17 +38,17 @@ class ShardStates:
 
     @property
     def settled(self) -> int:
-        """Shards that have a result now and had none when this run began."""
+        """Number of shards that have got a result since this run began."""
         return len(self.committed) + len(self.done_elsewhere)
 
     @property
     def unfinished(self) -> int:
-        """Shards that have neither a result nor failed."""
+        """Number of shards that have neither a result nor failed."""
         return self._count - self.settled - len(self.failures)
 
     @property
     def fraction_done(self) -> float:
-        """By bytes, of the shards to classify."""
+        """Share of the bytes to classify."""
         return self.bytes_done / self._bytes_todo if self._bytes_todo else 1.0
 
     def commit(self, footer: Footer) -> None:
@@ -64,7 +64,7 @@ class ShardStates:
         self._settle(footer)
 
     def fail(self, failure: Failure) -> None:
-        """Record that a shard could not be read or written, this time; one that has a result stays done."""
+        """Record that a shard could not be read or written in this pass; a shard with a result stays done."""
         if not self.has_result(failure.shard.uri):
             self.failures[failure.shard.uri] = failure
 
@@ -75,7 +75,7 @@ class ShardStates:
 
     def advance(self, uri: str, size: int, by: int) -> None:
         """Record bytes that were read of a shard."""
-        # What is read again, or is more than its shard was when it was listed, is no progress.
+        # Bytes that are read again, or beyond the size that was listed, are no progress.
         before = self._bytes_of[uri]
         self._bytes_of[uri] = min(size, before + by)
         self.bytes_done += self._bytes_of[uri] - before

@@ -1,4 +1,4 @@
-"""What a run has counted: images that came back from prediction, and rows of the shards that are committed."""
+"""What a run counts: images that came back from prediction, and rows of committed shards."""
 
 from collections import Counter
 from typing import Any
@@ -18,8 +18,8 @@ class Tallies:
         plan: of the run.
 
     Attributes:
-        images_seen: images that came back from prediction, committed or not; those carried over are besides.
-        failed_seen: of these, the failed ones.
+        images_seen: images that came back from prediction, committed or not; without those carried over.
+        failed_seen: how many of these failed.
         carried_over, images, crops, clips, frames, reasons, species, ignored, images_already_done: see `Manifest`.
     """
 
@@ -62,7 +62,7 @@ class Tallies:
         self._unmatched += footer.unmatched
         self.reasons.update(footer.reasons)
         self.species.update(footer.species)
-        for kind, number in footer.ignored.items():  # each shard may bring other kinds
+        for kind, number in footer.ignored.items():  # not `update`: each shard may add kinds, without limit
             count_ignored(self.ignored, kind, number)
 
     def done_by_another(self, footer: Footer) -> None:

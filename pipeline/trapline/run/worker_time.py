@@ -9,18 +9,18 @@ from time import monotonic
 
 @dataclass(frozen=True)
 class WorkerCounts:
-    """How many of each worker a run has."""
+    """Number of workers of each kind."""
 
     decode: int
     predict: int
 
 
 class WorkerTime:
-    """Seconds that workers were there, and seconds that they worked.
+    """Seconds for which workers were available, and seconds for which they worked.
 
     Attributes:
-        counts: the workers now; None before there are some.
-        step_seconds: worked so far, by step: "read", "decode", "predict".
+        counts: the workers now; None before there are any.
+        step_seconds: seconds worked so far, by step: "read", "decode", "predict".
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class WorkerTime:
         self._lock = Lock()
 
     def set_workers(self, counts: WorkerCounts) -> None:
-        """Set the workers that there are from now on; the first time, the clock starts."""
+        """Set the number of workers from now on; the first call starts the clock."""
         with self._lock:
             self._counted = self._available_seconds
             self._counted_at = monotonic()
@@ -79,7 +79,7 @@ class WorkerTime:
         busy = self.busy
         if not self.step_seconds or not busy:
             return "nothing"
-        # Workers that had not started yet waited for nothing else; their share of the time says nothing of their speed.
+        # With most of the time spent on start-up, how busy the workers were says nothing about their speed.
         if self.start_up_seconds > self.seconds / 2:
             return "start-up"
         if busy["predict"] >= busy["decode"]:
@@ -88,7 +88,7 @@ class WorkerTime:
 
     @property
     def _available_seconds(self) -> Counter[str]:
-        """Seconds that workers were there since the work began, those of a kind added up."""
+        """Seconds for which workers were available since the work began, summed by kind."""
         seconds = monotonic() - self._counted_at
         counts = asdict(self.counts) if self.counts else {}
         return self._counted + Counter({kind: count * seconds for kind, count in counts.items()})

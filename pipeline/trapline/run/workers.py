@@ -25,7 +25,7 @@ from trapline.cpu_count import usable_cpus
 from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
-from trapline.model.checked import predictor
+from trapline.model.checked import make_predictor
 from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
 from trapline.model.precision import multiplies_in_bf16
@@ -52,10 +52,10 @@ from trapline.run.reuse import PreviousResult
 if TYPE_CHECKING:
     from trapline.model.checkpoint import Model
 
-# Threads that one CPU predictor computes with; more cores make more predictors.
+# Threads of one CPU predictor; a machine with more cores has more predictors.
 CPU_THREADS = 4
 
-# How often a predictor's process may be started again because its device was lost. More often, it is the device itself.
+# How often a predictor may be restarted because its device was lost. If it happens more often, the device is at fault.
 MOST_RESTARTS = 3
 
 
@@ -71,8 +71,8 @@ class Reader:
         self.decode: Decode = partial(decode_with_limits, mode=job.decode, sampling=job.sampling)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Yield a dataset row per item of the tasks, which come pickled in a column `task`."""
-        # Decoding is parallel by task: more threads in each would only take turns.
+        """Yield a dataset row per item of the tasks, which are pickled in a column `task`."""
+        # There is a decode task for each core: more threads in each would only compete.
         torch.set_num_threads(1)
         for cell in batch.column("task"):
             yield from map(pack, self._items(pickle.loads(cell.as_py())))
@@ -84,7 +84,8 @@ class Reader:
             return
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
-            if footer.identity == shard.identity:  # another run was faster
+            # Another run has written it meanwhile.
+            if footer.identity == shard.identity and not footer.unavailable:
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":
@@ -105,7 +106,7 @@ class Reader:
 
 
 class LostDevices(Protocol):
-    """What outlives the process of an actor: the errors of the device that ended earlier ones."""
+    """The errors of lost devices that ended earlier processes of an actor, kept outside of its process."""
 
     def record(self, error: str) -> None:
         """Add an error, just before the process ends."""
@@ -117,13 +118,14 @@ class LostDevices(Protocol):
 class PredictorActor:
     """Predict decoded chunks; an actor that holds the model, and may be called by several threads.
 
-    After an error of the device that is no lack of memory, each further call in the process would fail too, faster than
-    healthy actors work, and so drain the queue. The process ends instead, and Ray starts it and its calls again.
+    After an error of the device other than a lack of memory, each further call in the process would fail, too. Failing
+    faster than healthy actors work, the actor would drain the queue. So the process ends, and Ray restarts it and
+    repeats its calls.
 
     Args:
         job: what to compute.
         load: returns the model.
-        lost: where such errors are kept; None where no process takes the place of this one.
+        lost: keeps such errors; None if the process is not restarted.
     """
 
     refusal: FatalError | None = None  # why it could not start
@@ -147,7 +149,7 @@ class PredictorActor:
                     f"{platform.node()}: its processor does not multiply in bf16, and takes longer for --precision "
                     f"{job.precision} than for fp32: use machines of one kind, or fp32 and another OUTPUT"
                 )
-            self.predictor = predictor(
+            self.predictor = make_predictor(
                 load(), job.device, job.precision, job.batch_size, stages, self.notes.put, bound=job.bound
             )
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
@@ -157,7 +159,7 @@ class PredictorActor:
             raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a dataset row for each one given, and now and then one more with a note."""
+        """Return a dataset row for each one given, and another one if there is a note."""
         rows = [pack(self._predict(item)) for item in unpack(batch)]
         with suppress(Empty):
             rows.append(pack(WorkerNote(self.notes.get_nowait())))
@@ -181,7 +183,7 @@ class PredictorActor:
         return PredictedChunk(item.shard, item.index, rows, item.encoded_bytes, seconds, clips=clips, end=item.end)
 
     def _note_restarts(self, errors: list[str]) -> None:
-        """Note why this process has taken the place of another; raise FatalError after too many."""
+        """Note why this actor was restarted; raise FatalError after too many restarts."""
         if len(errors) > MOST_RESTARTS:
             raise FatalError(
                 f"device {self.job.device}: lost {len(errors)} times by one predictor ({errors[-1]}); "
@@ -192,7 +194,7 @@ class PredictorActor:
 
     def _end_if_device_lost(self, error: Exception) -> None:
         if self.lost and is_device_lost(error):
-            self._ending.acquire()  # for good: several calls fail at once, which is one loss
+            self._ending.acquire()  # never released: of several calls that fail at once, only one records the loss
             try:
                 self.lost.record(in_one_line(error))
             finally:
@@ -200,6 +202,6 @@ class PredictorActor:
 
 
 def _end_process(error: Exception) -> NoReturn:
-    """End this process as a crash would: Ray starts again what ends so, and fails what raises."""
+    """End this process as a crash would: Ray restarts an actor that crashes, but not one that raises."""
     print(f"trapline: the device is lost, so this process ends: {in_one_line(error)}", file=sys.stderr, flush=True)
     os._exit(1)

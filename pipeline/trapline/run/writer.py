@@ -1,4 +1,4 @@
-"""Chunks become result files: shards are assembled, and committed while the next ones are predicted."""
+"""Chunks become result files: assemble shards, and commit them while the next ones are predicted."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,9 @@ from trapline.run.messages import EndOfShard, Failure, PredictedChunk
 from trapline.run.progress import Progress
 from trapline.sources.shards import Shard
 
-# One file may be refused for its name. So many in a row, and none accepted, mean a full disk or a lost permission.
+# A single file may be refused for its name. This many in a row mean a full disk or a lost permission.
 _REFUSALS = 3
-# Files are written while the next shards are predicted; a writer waits for the store, not for a core.
+# Threads that write files; they wait for the store, not for a core.
 _THREADS = 4
 
 
@@ -43,17 +43,17 @@ class Assembler:
 
     @property
     def under_way(self) -> int:
-        """Return the number of shards of which some chunks have come, and not all."""
+        """Return the number of shards of which some chunks have come, but not all."""
         return len(self._parts)
 
     def drop(self, shard: Shard) -> None:
-        """Forget a shard, and chunks of it that are still to come."""
+        """Forget a shard, and ignore chunks of it that come later."""
         self._settled.add(shard.uri)
         self._parts.pop(shard.uri, None)
 
 
 class Writer:
-    """Commit shards beside the flow; leaving the context waits for their files and records them, whatever ended it.
+    """Commit shards in other threads; leaving the context always waits for their files and records them.
 
     Args:
         columns: the schema.
@@ -64,7 +64,7 @@ class Writer:
         self._columns = columns
         self._progress = progress
         self._threads = ThreadPoolExecutor(_THREADS)
-        # Not `concurrent.futures.wait`: Ctrl-C within it may leave a future locked, and its thread waits for ever.
+        # Not `concurrent.futures.wait`: Ctrl-C in it can leave a future locked, and its thread waiting forever.
         self._written: SimpleQueue[tuple[Shard, Footer | BaseException]] = SimpleQueue()
         self._under_way = 0
         self._refusals = 0
@@ -84,7 +84,7 @@ class Writer:
         self._threads.submit(self._commit, chunks)
 
     def settle(self, at_most: int = 2 * _THREADS) -> None:
-        """Take in the files that were written; wait until no more than `at_most` are under way.
+        """Record the files that were written; wait until no more than `at_most` are under way.
 
         Raises:
             StorageError: the store refused several files in a row.
@@ -97,7 +97,7 @@ class Writer:
     def _commit(self, chunks: list[PredictedChunk]) -> None:
         try:
             outcome: Footer | BaseException = commit(chunks, self._columns, self._progress.plan.fingerprint)
-        except BaseException as error:  # noqa: BLE001 - it is the main thread that needs it
+        except BaseException as error:  # noqa: BLE001 - the main thread handles it
             outcome = error
         self._written.put((chunks[0].shard, outcome))
 

@@ -1,4 +1,4 @@
-"""Walk over the archives that shards are: their images and sidecars, whatever the format."""
+"""Iterate over the images and sidecars of an archive, whatever its format."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,15 +14,15 @@ from trapline.sources.zip_archive import read_directory
 
 
 def image_members(stream: IO[bytes], format: str) -> Iterator[Member]:
-    """Read the images of a tar or zip in the order of their rows; raises whatever the parser comes upon."""
+    """Read the images of a tar or zip in the order of their rows; raise whatever the parser raises."""
     members = tar_members(stream) if format == "tar" else read_directory(stream).members
     return (member for member in wanted(members, Counter()) if not is_sidecar(member.name))
 
 
 def wanted(members: Iterable[Member], ignored: Counter[str], clips: bool = True) -> Iterator[Member]:
-    """Select what gives a row and sidecars of bearable size; count the rest, and without `clips` those.
+    """Yield images, clips, and sidecars that are not too large; count the rest, and clips unless `clips` is set.
 
-    An archive inside the archive gives a row, too, that says so.
+    An archive inside the archive becomes a failed row that says so.
     """
     for member in members:
         if member.is_file and is_nested_archive(member.name) and not junk(member.name):

@@ -1,6 +1,6 @@
-"""Count the images of a shard by another way than `records` reads them: what one overlooks, the other should not.
+"""Count the images of a shard independently of `records`, so that `verify` notices what one of the two overlooks.
 
-A tar is walked header by header without `tarfile`, a zip is listed by `zipfile`, Parquet's footer has a count.
+A tar is read header by header without `tarfile`, a zip is listed by `zipfile`, Parquet's footer has a count.
 """
 
 import gzip
@@ -18,16 +18,16 @@ from trapline.sources.shards import Shard, folder_members, list_loose
 from trapline.storage import store
 
 _BLOCK = 512
-# What tars mark as no file: links, devices, folders, headers of headers, GNU's, Solaris's and star's own.
+# Types of tar headers that are no files: links, devices, folders, PAX globals, those of GNU, Solaris and star.
 _TYPES_WITHOUT_ROW = b"23456" + b"gK" + b"DNV" + b"AEI"
 _MAX_NAME_BYTES = 2**18
 _EMPTY_ZIP_BYTES = 22
-_TYPES_OF_NO_FILE = (0x4, 0xA)  # of zips: folder, symbolic link
-_PAX_FIELD = re.compile(rb"(?s)\d+ (path|size)=(.*?)\n")
+_NO_FILE_MODES = (0x4, 0xA)  # of zip members: folder, symbolic link
+_PAX_LENGTH = re.compile(rb"([1-9]\d{0,7}) ")
 
 
 def count_images(shard: Shard) -> int | None:
-    """Return how many rows a sound shard should have; None where this way cannot tell.
+    """Return how many rows a sound shard should have; None if it cannot be counted this way.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -42,7 +42,7 @@ def count_images(shard: Shard) -> int | None:
             return sum(not junk(name) and (_gives_row(name, shard) or is_nested_archive(name)) for name in names)
     except TraplineError:
         raise
-    except Exception:  # noqa: BLE001 - the parsers raise whatever they come upon
+    except Exception:  # noqa: BLE001 - the parsers raise anything on damaged bytes
         return None
 
 
@@ -55,7 +55,7 @@ def _zip_names(stream: IO[bytes]) -> Iterator[str]:
     if not infos and stream.seek(0, 2) > _EMPTY_ZIP_BYTES:  # an empty archive in the comment, as `zipfile` takes it
         raise ValueError
     for info in infos:
-        if not info.is_dir() and info.external_attr >> 28 not in _TYPES_OF_NO_FILE:
+        if not info.is_dir() and info.external_attr >> 28 not in _NO_FILE_MODES:
             yield info.filename
 
 
@@ -78,16 +78,29 @@ def _tar_names(stream: IO[bytes]) -> Iterator[str]:
         if kind in b"LxX":
             data = stream.read(min(length, _MAX_NAME_BYTES))
             if kind == b"L":
-                name = data.rstrip(b"\0")
+                name = data.partition(b"\0")[0]
             else:
-                found = dict(_PAX_FIELD.findall(data))
-                name, size = found.get(b"path") or name, int(found[b"size"]) if b"size" in found else None
+                found = _pax_values(data)
+                name, size = found.get(b"path") or name, int(found[b"size"]) if b"size" in found else size
         else:
-            if kind not in _TYPES_WITHOUT_ROW:
-                yield (name or _short_name(header)).decode("utf-8", "surrogateescape")
+            path = name or _short_name(header)
+            is_old_folder = kind == b"\0" and path.endswith(b"/")
+            if kind not in _TYPES_WITHOUT_ROW and not is_old_folder:
+                yield path.decode("utf-8", "surrogateescape")
             name, size = b"", None
         place += 0 if kind in b"123456" else -(-length // _BLOCK) * _BLOCK
         stream.seek(place)
+
+
+def _pax_values(data: bytes) -> dict[bytes, bytes]:
+    """Return the values of a PAX header, each of which is `LENGTH NAME=VALUE\\n`; a value may hold line breaks."""
+    found: dict[bytes, bytes] = {}
+    place = 0
+    while length := _PAX_LENGTH.match(data, place):
+        name, _, value = data[length.end() : place + int(length[1]) - 1].partition(b"=")
+        found[name] = value
+        place += int(length[1])
+    return found
 
 
 def _short_name(header: bytes) -> bytes:

@@ -25,7 +25,7 @@ SHARD_SUFFIXES: dict[str, Format] = {
 
 UNMATCHED_SIDECAR = "(unmatched .json sidecar)"
 OTHER = "(other)"
-# Kinds of ignored files that are told apart: a footer and a manifest name each of them.
+# Kinds of ignored files that are counted separately: footers and manifests name each of them.
 _MAX_KINDS = 100
 _MAX_KIND_LENGTH = 60
 
@@ -67,7 +67,7 @@ def is_media(name: str) -> bool:
 
 
 def media_type(name: str) -> Literal["image", "video"] | None:
-    """Return what a file is by its name; None where the name does not say."""
+    """Return what a file is by its name; None if the name does not say."""
     return "image" if is_image(name) else "video" if is_clip(name) else None
 
 
@@ -77,7 +77,7 @@ def is_sidecar(name: str) -> bool:
 
 
 def shard_format(name: str) -> Format | None:
-    """Return how to read a file of this name, or None where it is no shard."""
+    """Return how to read a file of this name; None if it is no shard."""
     lower = name.lower()
     return next((kind for suffix, kind in SHARD_SUFFIXES.items() if lower.endswith(suffix)), None)
 
@@ -88,14 +88,14 @@ def is_nested_archive(name: str) -> bool:
 
 
 def sample_stem(name: str) -> str:
-    """Return what an image and its sidecar share: `a.jpg`, `a.json` and `a.jpg.json` are all of sample `a`."""
+    """Return the stem that an image and its sidecar share: that of `a.jpg`, `a.json` and `a.jpg.json` is `a`."""
     for known in (is_sidecar, is_media):
         name = name.rpartition(".")[0] if known(name) else name
     return name
 
 
 def junk(path: str) -> str | None:
-    """Return what shows that a path holds no picture of a camera's card: `._*`, a file, or a folder; None without."""
+    """Return the part of a path that marks it as junk of a system or program (`._*`, a file, a folder), or None."""
     *folders, last = _SEPARATOR.split(path)
     if last.startswith("._"):
         return "._*"
@@ -105,12 +105,12 @@ def junk(path: str) -> str | None:
 
 
 def is_wanted(path: str, ignored: Counter[str], clips: bool = True) -> bool:
-    """Return whether a path is an image's, a clip's or a sidecar's; count the others by suffix, junk by what shows it.
+    """Return whether a path is an image's, a clip's or a sidecar's; count others by suffix, junk by what marks it.
 
     Args:
         path: of the file.
-        ignored: counts what is not wanted.
-        clips: whether clips are.
+        ignored: counts the files that are not wanted.
+        clips: whether clips are wanted.
     """
     found = junk(path)
     if not found and (is_image(path) or is_sidecar(path) or (clips and is_clip(path))):
@@ -120,7 +120,7 @@ def is_wanted(path: str, ignored: Counter[str], clips: bool = True) -> bool:
 
 
 def count_ignored(ignored: Counter[str], kind: str, number: int = 1) -> None:
-    """Count ignored files of a kind; beyond 100 kinds, and where a name is no kind's, as `(other)`."""
+    """Count ignored files of a kind; as `(other)` if there are 100 kinds already, or the kind's name is too long."""
     kind = kind.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if len(kind) > _MAX_KIND_LENGTH or (kind not in ignored and len(ignored) >= _MAX_KINDS):
         kind = OTHER

@@ -1,21 +1,21 @@
-"""How much of one image and of one shard is taken in: memory and time stay in proportion to the bytes that came.
+"""Limits on what is read of one image and of one shard, so that memory and time stay in proportion to their bytes.
 
-Compression and dictionaries make much of little: a Parquet file of 2.5 KB can hold 2 GB of metadata, a tar.gz of 21 MB
-20 GiB of zeros. The limits below are far above what archives of photographs need.
+Compression and dictionaries can blow up small files: a Parquet file of 2.5 KB can hold 2 GB of metadata, a tar.gz of
+21 MB can hold 20 GiB of zeros. The limits below are far above what archives of photographs need.
 """
 
 from trapline.errors import ImageError, ShardBroken
 
-# A 100-megapixel JPEG is about 50 MB, the largest TIFFs of survey cameras 200 MB: more than this is no photograph.
+# A 100-megapixel JPEG is about 50 MB, and the largest TIFFs of survey cameras are 200 MB.
 MAX_IMAGE_BYTES = 256 * 2**20
-# Cameras write FAT, where a file ends at 4 GiB.
+# Cameras write FAT, where a file has at most 4 GiB.
 MAX_CLIP_BYTES = 2**32
 # Sidecars with the output of detection models reach some 100 KB.
 MAX_SIDECAR_BYTES = 2**20
 
-# Rows are held by the driver until the shard is written, with predictions some 6.5 KB each.
+# The driver holds the rows of a shard until it is written, with predictions some 6.5 KB each.
 _MAX_IMAGES, _IMAGES, _BYTES_PER_IMAGE = 1_000_000, 10_000, 256
-# Keys stand in each row twice.
+# Each row has its key twice.
 _NAME_BYTES, _NAMES_PER_BYTE = 8 * 2**20, 1
 _METADATA_BYTES, _METADATA_PER_BYTE = 16 * 2**20, 2
 # Photographs hardly shrink, JSON some twentyfold; zlib unpacks a GiB in some 5 s.
@@ -25,17 +25,22 @@ SIDECAR_TOO_LARGE = "(sidecar too large)"
 
 
 def max_unpacked_bytes(size: int) -> int:
-    """Return how many bytes are unpacked of a shard of so many bytes."""
+    """Return the most bytes that are unpacked of a shard of `size` bytes."""
     return _UNPACKED_BYTES + _UNPACKED_PER_BYTE * size
 
 
 def max_metadata_bytes(size: int) -> int:
-    """Return how many bytes of metadata are kept of a shard of so many bytes."""
+    """Return the most bytes of metadata that are kept of a shard of `size` bytes."""
     return _METADATA_BYTES + _METADATA_PER_BYTE * size
 
 
 def image_error(size: int, most: int | None = None) -> ImageError | None:
-    """Return why a file of so many bytes is not read as an image, or as a clip with its own limit; None where it is."""
+    """Return the error of a file that is too large to read; None if it is not.
+
+    Args:
+        size: of the file, in bytes.
+        most: the limit, in bytes; None for that of images.
+    """
     most = MAX_IMAGE_BYTES if most is None else most
     if size <= most:
         return None
@@ -43,7 +48,7 @@ def image_error(size: int, most: int | None = None) -> ImageError | None:
 
 
 class Quota:
-    """Hold one shard to its limits while it is read.
+    """What one shard may still use of its limits while it is read.
 
     Args:
         uri: of the shard, for messages.
@@ -58,7 +63,7 @@ class Quota:
         self._data_bytes = max_unpacked_bytes(size)
 
     def take_key(self, key: str) -> None:
-        """Take an image into account; raise ShardBroken where there are too many, or their names are too long."""
+        """Count an image; raise ShardBroken if there are too many, or their names are too long."""
         self._images -= 1
         self._name_bytes -= len(key)
         if self._images < 0:
@@ -67,14 +72,14 @@ class Quota:
             raise ShardBroken(f"{self._uri}: the names of its images are too long for its size; pack it with others")
 
     def take_metadata(self, metadata: str) -> bool:
-        """Return whether there is room for the metadata of an image."""
+        """Count the metadata of an image, and return True; return False if there is no room for it."""
         if len(metadata) > self._metadata_bytes:
             return False
         self._metadata_bytes -= len(metadata)
         return True
 
     def take_data(self, size: int, most: int | None = None) -> ImageError | None:
-        """Take the bytes of an image or a clip into account; return why they are not read, or None where they are."""
+        """Count the bytes of an image or a clip; return the error if they are too many to read, or None."""
         if size > self._data_bytes:
             return ImageError("too_large", "the shard unpacks to many times its size, and this image is beyond it")
         self._data_bytes -= size

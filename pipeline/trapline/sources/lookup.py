@@ -19,11 +19,11 @@ Found = tuple[str, bytes | SpooledFile]
 
 
 def read_media(uri: str, keys: Collection[str], image_column: str | None = None) -> Iterator[Found]:
-    """Read images and clips of a shard by the keys that their rows have; each as it is now, in the order of the shard.
+    """Yield images and clips of a shard by the keys of their rows: each as it is now, in the order of the shard.
 
-    What is named like a clip comes as a file, as `records` has it. A tar is read up to the last of them, a zip and a
-    folder only where they lie, and of Parquet the row groups that have one. Keys that the shard does not hold, and
-    those whose bytes cannot be had, are left out.
+    A file with a clip's suffix comes as a SpooledFile. A tar is read up to the last key, of zips and folders only the
+    files themselves are read, and of Parquet the row groups that have a key. Keys that the shard does not hold, and
+    files that cannot be read, are left out.
 
     Raises:
         ShardBroken: the shard breaks off before the last of them.
@@ -40,7 +40,7 @@ def read_media(uri: str, keys: Collection[str], image_column: str | None = None)
                 return
     except TraplineError:
         raise
-    except Exception as error:  # the parsers of archives raise whatever they come upon
+    except Exception as error:  # the parsers of archives raise anything on damaged bytes
         raise ShardBroken(f"{uri}: cannot be read: {in_one_line(error)}") from error
 
 
@@ -87,7 +87,7 @@ def _loose(entries: list[Entry], keys: Collection[str]) -> Iterator[Found]:
 
 
 def _rows(table: ImageTable, keys: Collection[str]) -> Iterator[Found]:
-    """Read only the names of row groups that have none of the keys; of others the images, up to the last of them."""
+    """Read the names of all row groups, and the images of those that have a key, up to the last key."""
     seen: Counter[str] = Counter()
     for group in range(table.groups):
         named = [unique_key(name, seen) for name in table.names(group)]

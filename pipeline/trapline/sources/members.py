@@ -1,4 +1,4 @@
-"""What the readers of tar and zip share: the member of an archive, and a stream that gives out headers by ration."""
+"""What the readers of tar and zip share: the member of an archive, and a stream that limits the bytes of headers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import IO
 
 
 def _copy_nothing(to: IO[bytes]) -> None:
-    """Copy what a link or a device holds."""
+    """Copy the contents of a link or a device, which has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,12 @@ class Member:
     """A named file in an archive.
 
     Attributes:
-        name: as stored; bytes that are no UTF-8 as lone surrogates.
+        name: as stored; bytes that are not UTF-8 become lone surrogates.
         size: bytes, as the archive claims; of a hard link, those of its target.
         is_file: whether it has contents; a symbolic link or a device has none.
-        read: gives the contents, of a tar's member only until the next is asked for. Raises ImageError where it is
-            this member alone that cannot be read.
-        copy: writes the contents to a file, of which memory holds a part at a time; raises as `read` does.
+        read: returns the contents; for a tar, only until the next member is asked for. Raises ImageError if only this
+            member cannot be read.
+        copy: writes the contents to a file, a part at a time; raises as `read` does.
     """
 
     name: str
@@ -30,9 +30,9 @@ class Member:
 
 
 class RationedStream:
-    """A stream that gives out no more than `ration` bytes until that is set again.
+    """A stream that gives no more than `ration` bytes until `ration` is set again.
 
-    The parsers take headers into memory whole, however large these claim to be.
+    Parsers read headers into memory whole, however large the headers claim to be.
     """
 
     def __init__(self, stream: IO[bytes], ration: int) -> None:

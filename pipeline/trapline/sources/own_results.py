@@ -1,4 +1,4 @@
-"""Keep the results of earlier runs out of the input: an OUTPUT often lies below the archive that it was made of."""
+"""Leave the results of earlier runs out of the input: an OUTPUT often lies below the archive that it was made from."""
 
 import re
 from collections import Counter
@@ -11,9 +11,9 @@ from trapline.storage.store import Entry
 
 OWN_RESULT = "(result of Trapline)"
 
-# What an OUTPUT has beside its rows.
+# The folder of an OUTPUT for everything but rows.
 _SIDE_FOLDER = "/_trapline/"
-# How results are called; of those that lie in no OUTPUT any more, the footer tells.
+# Names of results; for files that no longer lie in an OUTPUT, the footer decides.
 _RESULT_NAME = re.compile(r"\.(tar|tar\.gz|tgz|zip|parquet)\.parquet|/images\.parquet", re.IGNORECASE)
 _RESULT_KEY = b"trapline.fingerprint"
 # The key-value metadata stands at the end of a Parquet file.
@@ -22,7 +22,7 @@ _FOOTERS_AT_ONCE = 32
 
 
 def without_results(entries: Sequence[Entry], ignored: Counter[str]) -> Iterator[Entry]:
-    """Select what is no result of an earlier run; count the rest."""
+    """Yield the files that are no results of earlier runs; count the rest."""
     outputs = {url.partition(_SIDE_FOLDER)[0] for entry in entries if _SIDE_FOLDER in (url := entry.url)}
     suspects = [entry for entry in entries if _has_result_name(entry.url) and not _is_below_any(entry.url, outputs)]
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
@@ -42,7 +42,7 @@ def _has_result_name(url: str) -> bool:
 
 
 def _is_below_any(url: str, folders: set[str]) -> bool:
-    """Whether a file lies in one of the folders, at any depth."""
+    """Return whether a file lies in one of the folders, at any depth."""
     while folders and url:
         url = url.rpartition("/")[0]
         if url in folders:

@@ -11,10 +11,10 @@ import pyarrow as pa
 from trapline.errors import ShardBroken
 from trapline.sources.signatures import looks_like_image
 
-# Names of image columns in public data sets, in the order in which they are believed.
+# Names of image columns in public data sets, the most telling first.
 _IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
 _IMAGE_WORDS = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "frame")
-# What is derived of an image, and may be an image itself.
+# Columns that are derived from an image, and may be images themselves.
 _DERIVED_WORDS = ("thumb", "preview", "mask", "hash", "sha", "md5", "digest", "checksum", "embedding", "small", "crop")
 NAME_COLUMNS = ("path", "file_path", "image_path", "file_name", "filename", "key", "__key__")
 
@@ -24,8 +24,8 @@ class ImageColumn:
     """Where the images are.
 
     Attributes:
-        path: the column, and the fields inside it where it is a struct.
-        beside: the column of their names, a field of the same struct; None without.
+        path: the column; for a struct also the field inside it, at any depth.
+        beside: path of the field with their names, in the same struct; None if there is none.
     """
 
     path: tuple[str, ...]
@@ -42,9 +42,9 @@ class Columns:
     """Which columns are read.
 
     Attributes:
-        image: of the images.
-        others: without anything binary, which describe the images.
-        alternatives: names of other columns that hold images as well.
+        image: the images.
+        others: columns without anything binary, which describe the images.
+        alternatives: names of other columns that hold images, too.
     """
 
     image: ImageColumn
@@ -55,16 +55,16 @@ class Columns:
 def choose(
     schema: pa.Schema, uri: str, wanted: str | None, first_cells: Callable[[Sequence[ImageColumn]], list[list[Any]]]
 ) -> Columns:
-    """Choose by name, by type and by the first rows.
+    """Choose the columns by name, by type and by the first rows.
 
     Args:
         schema: of the file.
         uri: of the file, for messages.
-        wanted: name of the image column, where the user gives one.
-        first_cells: reads the first few cells of some image columns; called where there are several.
+        wanted: name of the image column if the user gives one.
+        first_cells: reads the first few cells of some image columns; called if there are several.
 
     Raises:
-        ShardBroken: no column holds images, or two bear one name.
+        ShardBroken: no column holds images, or two have the same name.
     """
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
@@ -99,7 +99,7 @@ def _is_image(cell: Any) -> bool:
 
 
 def _rank(column: ImageColumn, hugging_face: set[str]) -> tuple[bool, bool, int, bool, bool]:
-    """Order columns: the smaller, the more like that of the images."""
+    """Return a sort key: the smaller, the more likely the column holds the images."""
     name = column.name.lower()
     exact = _IMAGE_NAMES.index(name) if name in _IMAGE_NAMES else len(_IMAGE_NAMES)
     return (
@@ -133,7 +133,7 @@ def _image_columns(field: pa.Field, above: tuple[str, ...] = (), beside: Any = N
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether there is anything binary in a type, at any depth."""
+    """Return whether a type has anything binary in it, at any depth."""
     kind = plain_type(kind)
     if pa.types.is_nested(kind):
         return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
@@ -141,7 +141,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return a type without dictionary and extension around it."""
+    """Return the type inside dictionary and extension types."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type

@@ -1,6 +1,6 @@
-"""Read a Parquet file of images row by row: memory is bounded by one of them, whatever its row groups have.
+"""Read a Parquet file of images row by row: memory is bounded by one image, however large the row groups are.
 
-Whatever this raises, unless it comes from the stream, is a fault of the file, as with archives.
+Any error that does not come from the stream is a fault of the file, as with archives.
 """
 
 import io
@@ -19,10 +19,10 @@ from trapline.sources import limits, parquet_columns
 from trapline.sources.parquet_columns import NAME_COLUMNS, ImageColumn
 from trapline.sources.sidecars import is_json, strict_value
 
-# pyarrow by itself reads a row group whole.
+# By default pyarrow reads a row group whole.
 _STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
 _METADATA_COLUMNS = ("metadata", "json")
-# Rows that are looked at where several columns may hold the images.
+# Rows to look at if several columns may hold the images.
 _FIRST_ROWS = 4
 # Key-value metadata of Trapline's own results.
 _RESULT_KEY = b"trapline.shard"
@@ -33,9 +33,9 @@ class Row:
     """An image.
 
     Attributes:
-        name: its path, where the file says one; without it `row/` and its number.
-        data: its bytes; None where the cell is null.
-        metadata: that column verbatim, or what is neither image nor name, as JSON; None without.
+        name: its path if the file has one, else `row/` and its number.
+        data: its bytes; None if the cell is null.
+        metadata: the metadata column verbatim, or else all columns but image and name, as JSON; None if there are none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ImageTable:
     Args:
         stream: the file.
         uri: its name, for messages.
-        image_column: name of the column of images; found by name, type and first rows where it is None.
+        image_column: name of the column of images; None to find it by name, type and first rows.
 
     Raises:
         ShardBroken: no column holds images.
@@ -82,11 +82,11 @@ class ImageTable:
 
     @property
     def alternatives(self) -> tuple[str, ...]:
-        """Names of other columns that hold images as well."""
+        """Names of other columns that hold images, too."""
         return self._chosen.alternatives
 
     def oversized(self, group: int) -> set[str]:
-        """Return the columns that are left out of a row group: unpacked they would take many times the file's size."""
+        """Return the columns to leave out of a row group, because they unpack to many times the file's size."""
         sizes: Counter[str] = Counter()
         chunks = self._file.metadata.row_group(group)
         for place in range(chunks.num_columns):
@@ -95,7 +95,7 @@ class ImageTable:
         return {name for name in self._chosen.others if sizes[name] > limits.max_metadata_bytes(self._bytes)}
 
     def refuse_wrong_count(self) -> None:
-        """Raise ShardBroken where the footer counts other rows than its row groups have together."""
+        """Raise ShardBroken if the footer's count of rows is not the sum over the row groups."""
         in_groups = self._firsts[-1]
         if in_groups != self.rows_in_all:
             raise ShardBroken(
@@ -109,7 +109,7 @@ class ImageTable:
         if self._chosen.image.beside:
             columns.append(".".join(self._chosen.image.beside))
         number = self._firsts[group]
-        # Without columns, batches have rows all the same.
+        # Also without columns: batches still have their number of rows.
         for batch in self._file.iter_batches(row_groups=[group], columns=columns, use_threads=False):
             for place in range(len(batch)):
                 yield self._take_name(number, _cells(batch, place))
@@ -119,12 +119,12 @@ class ImageTable:
         """Read the rows of a row group, one at a time.
 
         Raises:
-            ShardBroken: after them, where there were not as many as the footer counts.
+            ShardBroken: after the last row, if there were not as many as the footer counts.
         """
         columns = [*self._others(group), ".".join(self._chosen.image.path)]
         if self._chosen.image.beside:
             columns.append(".".join(self._chosen.image.beside))
-        # A struct `image` and a column `image.bytes` are of one path to Parquet.
+        # To Parquet, the field `bytes` of a struct `image` and a column `image.bytes` have the same path.
         wanted = {*self._others(group), self._chosen.image.path[0]}
         batches = self._file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)
         count = 0
@@ -155,7 +155,7 @@ class ImageTable:
         return [[_cell(row, column.path) for row in rows] for column in columns]
 
     def _take_name(self, number: int, cells: dict[str, Any]) -> str:
-        """Return the name of a row; where one of its cells says it, that is taken out of them."""
+        """Return the name of a row, and remove the cell that it comes from."""
         beside = self._chosen.image.beside
         if beside and (name := _cell(cells, beside)) and isinstance(name, str):
             return name
@@ -184,6 +184,6 @@ def _cell(cells: dict[str, Any], path: tuple[str, ...]) -> Any:
 def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    # Nanoseconds, years before 1, unknown time zones, broken UTF-8: no reason to lose the image.
+    # Nanoseconds, years before 1, unknown time zones, invalid UTF-8: the image is read nevertheless.
     except (ValueError, ArithmeticError, LookupError, ImportError, NotImplementedError):
         return None

@@ -1,11 +1,11 @@
 """Turn shards into records, one per image or clip, streamed: memory is bounded by a few images, never by the shard.
 
-A clip is copied to a temporary file, but for one that is a file of this machine already, and for a cell of Parquet,
-which is one value in memory.
+A clip is copied to a temporary file, unless it is a local file already, or a cell of Parquet, which is one value in
+memory.
 
-What is wrong with one image is a record with an `error`; what is wrong with the shard's own framing (a tar that breaks
-off) raises `ShardBroken` after the records that came before the break. Kinds of image error raised here: `too_large`,
-`encrypted`, `unreadable`, `nested_archive`, `null`.
+A fault of one image is a record with an `error`; a fault of the shard's own framing (a tar that breaks off) raises
+`ShardBroken` after the records before the break. Kinds of image error raised here: `too_large`, `encrypted`,
+`unreadable`, `unavailable`, `nested_archive`, `null`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from trapline.sources import limits, signatures
 from trapline.sources.archives import wanted
 from trapline.sources.file_types import count_ignored, is_clip, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
-from trapline.sources.loose_images import Loose, batches, fetch, lost_links
+from trapline.sources.loose_images import UNAVAILABLE, Fetcher, Loose, batches, lost_links
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
@@ -32,7 +32,7 @@ from trapline.sources.zip_archive import read_directory
 from trapline.storage import store
 from trapline.storage.store import Entry
 
-# An image, its sidecar and a few renditions; bounds memory where thousands of members bear one name.
+# An image, its sidecar and a few renditions; bounds memory if thousands of members have one name.
 _MAX_SAMPLE = 16
 # Images that are held at the same time, if more than one.
 _HELD_BYTES = 64 * 2**20
@@ -46,12 +46,12 @@ class Record:
 
     Attributes:
         key: path inside the shard, never empty; a name that repeats gets its ordinal (`a.jpg`, `a.jpg@2`).
-        data: the file's bytes; None for a clip, and where `error` says why there are none.
-        metadata: the `.json` sidecar as valid JSON; None without one.
-        error: why the bytes could not be had.
+        data: the file's bytes; None for a clip, and if there is an `error`.
+        metadata: the `.json` sidecar as valid JSON; None if there is none.
+        error: why the bytes could not be read.
         identity: of a loose image: size and etag of its file and of its sidecar's.
-        unchanged: whether it was known in this identity, and so was not fetched; there is no data then.
-        clip: the file, of what is named like a clip.
+        unchanged: whether `known` had this identity, so that the image was not fetched; there is no data then.
+        clip: the file, if the name is a clip's.
     """
 
     key: str
@@ -69,13 +69,13 @@ class Record:
 
     @property
     def sha256(self) -> bytes | None:
-        """Hash of the bytes at hand; None where there are none."""
+        """Hash of the bytes at hand; None if there are none."""
         if self.clip:
             return self.clip.sha256
         return None if self.data is None else hashlib.sha256(self.data).digest()
 
     def without_data(self) -> "Record":
-        """Return the record without its bytes, which have done their work."""
+        """Return the record without its bytes, which are no longer needed once they are decoded."""
         return replace(self, data=None, clip=None)
 
 
@@ -83,13 +83,13 @@ def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHIN
     """Read the records of a shard, in the shard's own order.
 
     Args:
-        shard: what to read; it must still be what it was when it was listed.
-        ignored: counts what gives no row, by suffix.
-        known: identities of loose images by key; those that still have theirs are not fetched.
+        shard: what to read; it must not have changed since it was listed.
+        ignored: counts the files that become no row, by suffix.
+        known: identities of loose images by key; images that still have the same identity are not fetched.
 
     Raises:
-        ShardBroken: the shard's framing breaks off here, it does not hold what its own count says, or it is over the
-            limits of a shard.
+        ShardBroken: the shard's framing breaks off here, its number of files is not the one that it states, or it
+            exceeds the limits of a shard.
         TransientError: the shard changed since it was listed, or the store did not answer.
         StorageError: the store refuses us.
     """
@@ -101,7 +101,7 @@ def read(shard: Shard, ignored: Counter[str], known: Mapping[str, str] = _NOTHIN
     seen: Counter[str] = Counter()
     for record in records:
         key = unique_key(record.key, seen)
-        if shard.format != "folder":  # of which each image takes a place in the listing
+        if shard.format != "folder":  # a folder's images were listed, and are in memory already
             quota.take_key(key)
         if record.metadata and not quota.take_metadata(record.metadata):
             count_ignored(ignored, "(sidecar beyond the limit of its shard)")
@@ -116,11 +116,11 @@ def unique_key(name: str, seen: Counter[str]) -> str:
         seen[key] += 1
         if seen[key] == 1:
             return key
-        key = f"{key}@{seen[key]}"  # which may be the name of another from the start
+        key = f"{key}@{seen[key]}"  # another image may have this name already: check again
 
 
 def _read_tar(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Record]:
-    """Read a tar as WebDataset packs it: an image and its sidecar are neighbours, in either order."""
+    """Read a tar as WebDataset packs it, with an image and its sidecar next to each other, in either order."""
     with store.open_unchanged(shard.uri, shard.identity) as stream:
         neighbours = _Neighbours(ignored)
         try:
@@ -134,14 +134,14 @@ def _read_tar(shard: Shard, ignored: Counter[str], quota: Quota) -> Iterator[Rec
 
 
 class _Neighbours:
-    """The members of a tar that may be of one sample; held until it is complete."""
+    """Consecutive members of a tar that may belong to one sample; held until the sample is complete."""
 
     def __init__(self, ignored: Counter[str]) -> None:
         self._ignored = ignored
         self._held: list[Record] = []
 
     def add(self, member: Record) -> Iterator[Record]:
-        """Take in an image or a sidecar; give the images that wait for nothing more."""
+        """Add an image or a sidecar; yield the images whose samples are complete."""
         if self._held and webdataset_key(self._held[0].key) != webdataset_key(member.key):
             yield from self.flush()
         elif len(self._held) == _MAX_SAMPLE or sum(other.size for other in self._held) > _HELD_BYTES:
@@ -151,7 +151,7 @@ class _Neighbours:
         self._held.append(member)
 
     def flush(self, waiting: list[Record] | None = None) -> Iterator[Record]:
-        """Give the images with their metadata, but for those that are `waiting`."""
+        """Yield the images with their metadata, except those that are `waiting`."""
         held = [member for member in self._held if not any(member is other for other in waiting or [])]
         self._held = list(waiting or [])
         sidecars = SidecarIndex[bytes | None](convention=True)
@@ -230,14 +230,15 @@ def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) 
         loose = [each for each in loose if not is_clip(each.key)]
     sidecars.count_unmatched(ignored)
     lost = lost_links(loose)
+    fetcher = Fetcher(loose, lost)
     try:
         for batch in batches([image for image in loose if known.get(image.key) != image.identity]):
-            yield from _fetch(batch, lost, ignored)
+            yield from _fetch(batch, fetcher, lost, ignored)
         for image in loose:
             if known.get(image.key) == image.identity:
                 yield Record(image.key, None, identity=image.identity, unchanged=True)
     except StorageError:
-        _list_folder(shard, Counter())  # a file that has gone is a folder that has changed
+        _list_folder(shard, Counter())  # if a file is gone, the folder has changed, which is transient
         raise
     _list_folder(shard, Counter())
 
@@ -249,21 +250,27 @@ def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], Side
     return images, sidecars
 
 
-def _fetch(batch: list[Loose], lost: set[Entry], ignored: Counter[str]) -> Iterator[Record]:
-    data = fetch(batch, lost)
+def _fetch(batch: list[Loose], fetcher: Fetcher, lost: set[Entry], ignored: Counter[str]) -> Iterator[Record]:
+    fetched = fetcher.fetch(batch)
     for each in batch:
-        metadata = _text(data.get(each.sidecar), ignored) if each.sidecar else None
-        if each.sidecar and each.sidecar not in data:
-            count_ignored(ignored, UNREADABLE if each.sidecar in lost else limits.SIDECAR_TOO_LARGE)
+        sidecar = fetched.get(each.sidecar) if each.sidecar else None
+        if each.sidecar and not isinstance(sidecar, bytes):
+            is_unreadable = sidecar is not None or each.sidecar in lost
+            count_ignored(ignored, UNREADABLE if is_unreadable else limits.SIDECAR_TOO_LARGE)
+        metadata = _text(sidecar, ignored) if isinstance(sidecar, bytes) else None
         error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES if is_clip(each.key) else None)
         if each.image in lost:
             error = ImageError("unreadable", "a symbolic link without a target; bring back the target, or remove it")
-        clip = SpooledFile.loose(each.image) if is_clip(each.key) and not error else None
-        yield Record(each.key, data.get(each.image), metadata, error, each.identity, clip=clip)
+        found = fetcher.clip(each) if is_clip(each.key) and not error else fetched.get(each.image)
+        if isinstance(found, TraplineError):
+            error = ImageError(UNAVAILABLE, str(found).removeprefix(f"{each.image.url}: "))
+        data = found if isinstance(found, bytes) else None
+        clip = found if isinstance(found, SpooledFile) else None
+        yield Record(each.key, data, metadata, error, each.identity, clip=clip)
 
 
 def _sidecar(record: Record, ignored: Counter[str]) -> bytes | None:
-    """Return a sidecar's bytes; None, counted, where they could not be had."""
+    """Return a sidecar's bytes; None if they could not be read, which is counted."""
     if record.error:
         count_ignored(ignored, UNREADABLE)
     return record.data
@@ -275,10 +282,10 @@ def _text(sidecar: bytes | None, ignored: Counter[str]) -> str | None:
 
 @contextmanager
 def _breaking(shard: Shard, stream: IO[bytes], what: str, remedy: str) -> Iterator[None]:
-    """Turn what a format's reader raises into the break of its shard.
+    """Raise ShardBroken for any error of a format's reader.
 
-    In hostile bytes these readers raise whatever they come upon, IndexErrors and MemoryErrors included; what the store
-    raises comes as our own (`storage.StoreFile`).
+    On damaged bytes the readers raise anything, including IndexError and MemoryError. Errors of the store are
+    TraplineErrors already (`storage.StoreFile`), and pass through.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Select the shards that a run is about, by age, partition and part; order them, the newest first."""
+"""Select shards by age, partition and part; sort them, the newest first."""
 
 import hashlib
 from collections import defaultdict
@@ -19,23 +19,23 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Part:
     """One of several parts of an archive.
 
-    A shard belongs to a part by a hash of its result's path below OUTPUT: for ever, whatever else the archive comes to
-    hold, and wherever archive and OUTPUT are mounted.
+    A hash of its result's path below OUTPUT decides to which part a shard belongs. So this never changes, however the
+    archive grows, and wherever archive and OUTPUT are mounted.
 
     Attributes:
-        number: of this one, from 1.
-        of: how many there are.
+        number: of this part, from 1.
+        of: the number of parts.
     """
 
     number: int
     of: int
 
     def holds(self, name: str) -> bool:
-        """Return whether a result of this path below OUTPUT belongs to this part."""
+        """Return whether the result at this path below OUTPUT belongs to this part."""
         return self._hash(name) % self.of == self.number - 1
 
     def overlaps(self, other: "Part") -> bool:
-        """Return whether a shard may belong to both: by the remainders that both numbers of parts allow."""
+        """Return whether a shard may belong to both parts (Chinese remainder theorem)."""
         return (self.number - other.number) % gcd(self.of, other.of) == 0
 
     @staticmethod
@@ -50,14 +50,14 @@ def select(
     part: Part | None = None,
     output: str = "",
 ) -> Discovery:
-    """Return the shards that are selected, and count the others.
+    """Return the selected shards, and the number of the others.
 
     Args:
         found: what the inputs hold.
-        since: leave out shards that were added or changed before this; those that the store does not date stay.
-        where: `name=value` of Hive partitions; values of the same name are alternatives, names are conditions.
+        since: leave out shards that were added or changed before this time; shards without a date stay.
+        where: `name=value` of Hive partitions; a shard must match each name, with any one of its values.
         part: leave out shards of other parts; None for all.
-        output: where results go, for `part`.
+        output: where results go; only `part` needs it.
 
     Raises:
         UsageError: no shard lies in these partitions.
@@ -82,7 +82,7 @@ def select(
 
 
 def newest_first(shards: Iterable[Shard]) -> list[Shard]:
-    """Sort shards by the time when they were added, then by name; those that the store does not date come last."""
+    """Sort shards by the time when they were added, then by name; shards without a date come last."""
     by_name = sorted(shards, key=lambda shard: shard.uri)
     return sorted(by_name, key=lambda shard: shard.arrived or _LONG_AGO, reverse=True)
 

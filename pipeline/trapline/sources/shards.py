@@ -1,4 +1,4 @@
-"""List the shards of the inputs: what there is to read, what identifies it, and which Parquet file it becomes."""
+"""List the shards of the inputs: what to read, how to recognise that it changed, and which Parquet file it becomes."""
 
 import hashlib
 import os
@@ -27,13 +27,13 @@ from trapline.storage.store import Entry
 # Inputs that are listed at the same time, for lists of many lines: hides the store's latency.
 _LISTINGS = 16
 
-# Keys of object stores may have path segments that a file system would follow out of OUTPUT.
+# Keys of object stores may have path segments that lead out of OUTPUT on a file system.
 _ESCAPED_SEGMENTS = {".": "%2E", "..": "%2E%2E"}
 
 # Bytes of a file name that file systems allow; results have longer names than their shards.
 _LONGEST_NAME = 255
 
-# The file that a folder of loose images becomes, inside the mirrored folder, so that Hive partitions hold for it too.
+# The result of a folder of loose images lies inside the mirrored folder, so that it is in the same Hive partitions.
 FOLDER_OUTPUT = "images.parquet"
 
 
@@ -47,8 +47,8 @@ class Shard:
         size: bytes to read.
         identity: size and etag (or modification time); for a folder a digest over those of its images and sidecars.
         output: URL of the Parquet file that it becomes.
-        arrived: when it was added or changed, by the store's clock; of a folder, the latest of its files. None where
-            the store does not date files.
+        arrived: when it was added or changed, by the store's clock; of a folder, the latest of its files. None if the
+            store does not say.
         image_column: of a Parquet file, the column that the user names; None to find it.
         clips: whether clips are read, besides images.
     """
@@ -82,18 +82,18 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
     """List every shard at the inputs: files, folders (recursively), glob patterns, or `@list.txt` files of these.
 
     The output name mirrors the path below the input: below the folder as given, below the last folder before a
-    pattern's first wildcard, and below the root of the store for the lines of a list (whose other lines come and go).
-    A folder that holds loose images is one shard, whole, also where a pattern matches only some of them. Results of
-    Trapline that lie below an input are no shards.
+    pattern's first wildcard, and below the root of the store for the lines of a list (because lines come and go).
+    A folder that holds loose images is one shard, even if a pattern matches only some of them. Results of Trapline
+    that lie below an input are no shards.
 
     Args:
         inputs: what to list.
         output: where results go; what lies there is not listed.
         image_column: of Parquet files, the column that holds the images; None to find it.
-        clips: whether clips are read; those of a folder belong to its identity in each case.
+        clips: whether clips are read; the identity of a folder includes its clips in any case.
 
     Raises:
-        UsageError: input lies in output, names single images, bears a name that is no UTF-8, or holds nothing to
+        UsageError: an input lies in output, names single images, has a name that is not UTF-8, or holds nothing to
             classify.
         OutputConflict: two shards would become one file.
         StorageError, TransientError: the store refuses, or does not answer.
@@ -120,7 +120,7 @@ def list_loose(folder: str) -> list[Entry]:
     """List the files directly in a folder; raise as `store.list_folder` does."""
     if not folder.endswith("/"):
         return store.list_folder(folder)
-    # Of keys such as `a//1.jpg` the folder is `a/`, whose last slash no filesystem of fsspec takes for a part of it.
+    # The folder of a key such as `a//1.jpg` is `a/`; the filesystems of fsspec would drop its last slash.
     return [entry for entry in store.list_files(folder.rstrip("/")) if entry.url.rpartition("/")[0] == folder]
 
 
@@ -129,7 +129,7 @@ def folder_members(entries: Iterable[Entry], ignored: Counter[str]) -> tuple[lis
     images: list[Entry] = []
     sidecars = SidecarIndex[Entry]()
     for entry in entries:
-        name = entry.url.rpartition("/")[2]  # the folder itself has been chosen
+        name = entry.url.rpartition("/")[2]  # not the folder: it has been chosen already
         if (shard_format(name) and not junk(name)) or not is_wanted(name, ignored):
             continue
         if is_media(name):
@@ -148,7 +148,7 @@ def folder_identity(images: list[Entry], sidecars: Iterable[Entry]) -> str:
 
 
 def _expand(inputs: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Give each input, absolute, with the base that its output names start from; None where that is the input."""
+    """Yield each input, absolute, with the base of its output names; None if the base is the input itself."""
     for url in inputs:
         if not url.startswith("@"):
             yield store.absolute(url), None
@@ -166,7 +166,13 @@ def _list(root: str, output: str) -> list[Entry]:
         raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
     if is_media(root):
         raise UsageError(f"{root}: names single images or clips; give the folder that holds them")
-    return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
+
+    def is_junk(folder: str) -> bool:
+        above = store.glob_base(root) if store.has_glob(root) else root
+        return bool(junk(f"{folder.removeprefix(above)}/"))
+
+    # Such as lost+found, which every ext4 disk has and only root can read.
+    return [entry for entry in store.list_files(root, left_out=is_junk) if not is_below(entry.url, output)]
 
 
 def _shards(
@@ -178,7 +184,7 @@ def _shards(
     folders: dict[str, list[Entry]] = defaultdict(list)
     for entry in without_results(entries, ignored):
         folder, _, name = entry.url.rpartition("/")
-        # Judged below INPUT: a user may read from a snapshot.
+        # Only the path below INPUT counts: a user may classify a snapshot.
         if found := junk(f"{folder.removeprefix(above)}/"):
             count_ignored(ignored, found)
         elif (kind := shard_format(name)) and not junk(name):
@@ -189,7 +195,7 @@ def _shards(
     for folder, files in folders.items():
         others: Counter[str] = Counter()
         images, sidecars = folder_members(list_loose(folder) if is_pattern else files, others)
-        if images:  # what else lies there is counted when the shard is read
+        if images:  # other files are counted when the shard is read
             size = sum(entry.size for entry in images)
             identity, result = folder_identity(images, sidecars), f"{_mirrored(folder, base, output)}/{FOLDER_OUTPUT}"
             yield Shard(folder, "folder", size, identity, result, _latest([*images, *sidecars]))
@@ -215,12 +221,12 @@ def _mirrored(url: str, base: str, output: str) -> str:
 
 
 def _escaped(segment: str) -> str:
-    """Return how a result or its folder is called: DuckDB's patterns match no name with a backslash."""
+    """Return the name of a result or of its folder, without backslashes, which DuckDB's patterns do not match."""
     return _ESCAPED_SEGMENTS.get(segment, segment).replace("\\", "%5C")
 
 
 def shortened(result: str) -> str:
-    """Return the URL of a result, whose name is replaced by its beginning and a digest where it is too long."""
+    """Return the URL of a result; a name that is too long becomes its beginning and a digest."""
     folder, _, name = result.rpartition("/")
     data = name.encode(errors="surrogateescape")
     if len(data) <= _LONGEST_NAME:
@@ -231,7 +237,7 @@ def shortened(result: str) -> str:
 
 
 def is_below(url: str, folder: str) -> bool:
-    """Return whether a URL is a folder, or lies in it; both are absolute."""
+    """Return whether a URL is this folder or lies in it; both must be absolute."""
     return f"{url}/".startswith(f"{folder.rstrip('/')}/")
 
 

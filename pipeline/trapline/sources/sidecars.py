@@ -1,4 +1,4 @@
-"""Find the `.json` sidecar of an image, and read it as the JSON text that a column of metadata holds."""
+"""Find the `.json` sidecar of an image, and return it as strict JSON for the metadata column."""
 
 import json
 import re
@@ -18,13 +18,13 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class SidecarIndex(Generic[T]):
-    """The sidecars of a shard, or of the part of it that is at hand.
+    """The sidecars of a shard, or of a part of it.
 
-    Of `a.jpg` the sidecar is `a.jpg.json`; without it `a.json`; and without that one of another suffix (`a.JPG.json`).
+    The sidecar of `a.jpg` is `a.jpg.json`, else `a.json`, else one that names another suffix (`a.JPG.json`).
     """
 
     def __init__(self, convention: bool = False) -> None:
-        """Start empty; with WebDataset's `convention` names are compared up to the first dot, as a last resort."""
+        """Start empty; with `convention`, WebDataset's comparison of names up to the first dot is the last resort."""
         self._convention = convention
         self._exact: dict[str, tuple[str, T]] = {}
         self._loose: dict[str, tuple[str, T]] = {}
@@ -32,7 +32,7 @@ class SidecarIndex(Generic[T]):
         self._used: set[str] = set()
 
     def add(self, name: str, sidecar: T) -> None:
-        """Take in a sidecar by its file name."""
+        """Add a sidecar by its file name."""
         self._count += 1
         described = name[: -len(".json")]
         self._exact[described] = name, sidecar
@@ -51,7 +51,7 @@ class SidecarIndex(Generic[T]):
         return found[1]
 
     def count_unmatched(self, ignored: Counter[str]) -> None:
-        """Count the sidecars that no image had."""
+        """Count the sidecars that `find` has not returned."""
         unmatched = self._count - len(self._used)
         if unmatched > 0:
             count_ignored(ignored, UNMATCHED_SIDECAR, unmatched)
@@ -62,16 +62,16 @@ class SidecarIndex(Generic[T]):
 
 
 def webdataset_key(name: str) -> str:
-    """Return what WebDataset takes for the name of a sample: the path up to the first dot of the file's name."""
+    """Return WebDataset's name of a sample: the path up to the first dot of the file name."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}"
 
 
 def json_text(data: bytes, ignored: Counter[str]) -> str | None:
-    """Return JSON verbatim, whatever Unicode encoding it came in; None, counted, for what is no JSON.
+    """Return JSON verbatim, from any Unicode encoding; None if it is no JSON, which is counted.
 
-    What databases refuse is replaced, since one such value makes a query over the whole column fail: NaN and
-    infinities, which JSON does not have, become null, and a half of a surrogate pair becomes U+FFFD.
+    Values that databases refuse are replaced, because one of them makes a query over the whole column fail: NaN and
+    infinities, which JSON does not have, become null, and half a surrogate pair becomes U+FFFD.
     """
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
@@ -90,7 +90,7 @@ def is_json(text: str) -> bool:
     """Return whether a text is JSON in the strict sense, of valid Unicode."""
     try:
         text.encode()
-        # Numbers stay text: they are not wanted, and one of 5,000 digits is an error to Python.
+        # Numbers stay text: they are not needed, and Python refuses one of 5,000 digits.
         value = json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
@@ -108,7 +108,7 @@ def _integer(number: str) -> int | None:
 
 
 def strict_value(value: Any) -> Any:
-    """Return a nested value as JSON can have it: NaN and infinities as None, halves of surrogate pairs as U+FFFD."""
+    """Return a nested value with NaN and infinities as None, and halves of surrogate pairs as U+FFFD."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, str):

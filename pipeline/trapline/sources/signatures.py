@@ -1,8 +1,8 @@
-"""Say what a file is by its first bytes, where it is not what its name says."""
+"""Recognise what a file is by its first bytes, for messages about files that are not what their name says."""
 
 import zlib
 
-# How much of a file is looked at.
+# How much of a file to read.
 HEAD_BYTES = 1024
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -23,8 +23,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a pointer to a file in Git LFS"),
 )
 
-
-# What a shard is by its first bytes where it is what its name says.
+# What the first bytes of sound shards look like.
 OF_FORMAT = {
     "tar": {"a tar archive", "compressed by gzip", "compressed by gzip, and inside a tar archive"},
     "zip": {"a zip archive", "a zip archive without members"},
@@ -38,7 +37,7 @@ _PICTURES = (
 
 
 def describe(head: bytes) -> str | None:
-    """Return what a file is that begins so, in words; None where that is not known."""
+    """Return in words what a file is that begins with these bytes; None if unknown."""
     known = next((words for signature, words in _SIGNATURES if head.startswith(signature)), None)
     if known:
         return known
@@ -69,7 +68,7 @@ def _describe_gzip(head: bytes) -> str:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Return whether bytes begin as those of an image file or of a clip do."""
+    """Return whether these are the first bytes of an image file or a clip."""
     return (
         head.startswith(_PICTURES)
         or (head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"AVI "))

@@ -1,4 +1,4 @@
-"""Files of this machine that hold clips while these are decoded: containers are read back and forth."""
+"""Local files that hold clips while they are decoded, because decoders seek back and forth in a container."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 class NoRoom(TransientError):
-    """A clip cannot be copied to this machine; the store is well."""
+    """A clip cannot be copied to this machine; the store is not at fault."""
 
 
 class SpooledFile:
-    """A file that is there as long as this object is.
+    """A file that exists as long as this object does.
 
     Attributes:
         path: of the file, for this process and its children.
@@ -40,13 +40,13 @@ class SpooledFile:
     def copied(cls, copy: Callable[[IO[bytes]], object]) -> "SpooledFile":
         """Copy a clip to the folder of temporary files.
 
-        On Linux the file has no name there, and is gone with the process, also with one that is killed.
+        On Linux the file has no name there, and disappears with the process, even if that is killed.
 
         Args:
-            copy: writes the clip's bytes; what it raises is raised.
+            copy: writes the clip's bytes; its errors pass through.
 
         Raises:
-            NoRoom: the folder of temporary files takes no more.
+            NoRoom: the folder of temporary files is full.
         """
         nameless = _DESCRIPTORS.exists()
         try:
@@ -61,7 +61,7 @@ class SpooledFile:
 
     @classmethod
     def loose(cls, clip: Entry) -> "SpooledFile":
-        """Return a clip of a store: where it is, or a copy.
+        """Return a clip of a store: the local file itself, or a copy.
 
         Raises:
             StorageError: it is gone, or the store refuses us.
@@ -76,7 +76,7 @@ class SpooledFile:
 
     @classmethod
     def at(cls, path: str) -> "SpooledFile":
-        """Return a file that is on this machine already, which is read where it is.
+        """Return a file that is on this machine already, without copying it.
 
         Raises:
             OSError: it cannot be read.
@@ -87,7 +87,7 @@ class SpooledFile:
 
 
 def copy_bytes(stream: IO[bytes], size: int, to: IO[bytes]) -> int:
-    """Copy up to `size` bytes from where a stream stands; return how many came."""
+    """Copy up to `size` bytes from a stream's position; return how many were copied."""
     left = size
     while left and (data := stream.read(min(left, COPIED_AT_ONCE))):
         to.write(data)
@@ -96,7 +96,7 @@ def copy_bytes(stream: IO[bytes], size: int, to: IO[bytes]) -> int:
 
 
 class _Hashing:
-    """A file that is written to, and the hash of what was."""
+    """Writes to a file, and hashes and counts what is written."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Read the members of a tar, plain or gzipped, out of bytes that may be damaged or made to do harm."""
+"""Read the members of a tar, plain or gzipped, from bytes that may be damaged or hostile."""
 
 import gzip
 import io
@@ -13,26 +13,28 @@ from trapline.sources.limits import max_unpacked_bytes
 from trapline.sources.members import Member, RationedStream
 from trapline.sources.spooled import COPIED_AT_ONCE, copy_bytes
 
-# What may stand before one member: Linux ends at 4 KB for a path, and mostly at 64 KB for attributes.
+# Headers before one member: on Linux a path has at most 4 KB, and attributes mostly at most 64 KB.
 _MAX_HEADER_BYTES = 256 * 2**10
 # tarfile's search in PAX headers takes quadratic time over digits (CVE-2024-6232): minutes for 256 KB of them.
 _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
-# How often a gzipped tar is unpacked from its start for the targets of its hard links: once for each folder of links.
+# How often a gzipped tar may be unpacked from its start to read the targets of hard links.
 _MAX_REWINDS = 16
 
+# Bytes of a header: mode, owner and group; time; device.
+_UNUSED_NUMBERS = ((100, 124), (136, 148), (329, 345))
 _GNU_MAGIC = b"ustar  \0"
 _GNU_CONTINUED = b"M"
-# What is no file: GNU's list of a folder, long name and volume label; attributes and inodes of Solaris and star.
+# Types that are no files: GNU's folder list, long name and volume label; attributes and inodes of Solaris and star.
 _NO_FILES = frozenset({b"D", b"N", b"V", b"A", b"E", b"I"})
-# Of tars without members, as tar itself writes them. A larger one of zeros has lost its content.
+# Size of a tar without members, as tar itself writes it. A larger one of zeros has lost its content.
 _EMPTY_TAR_BYTES = 10_240
 
 
 def tar_members(stream: IO[bytes]) -> Iterator[Member]:
-    """Read what a tar holds, in its order: forward only, except for hard links; what is not asked for is skipped.
+    """Read the members of a tar in order, forward only except for hard links; contents not asked for are skipped.
 
     Raises:
-        Exception: of any kind, where the archive is broken. An end without the end mark is a break.
+        Exception: of any kind, if the archive is broken. An end without the end mark is a break.
     """
     is_gzip = stream.read(2) == b"\x1f\x8b"
     size = stream.seek(0, io.SEEK_END)
@@ -60,7 +62,7 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
                 yield Member(member.name, member.size, True, read, copy)
             elif not member.isdir() and member.type not in _NO_FILES:
                 yield Member(member.name, 0, False, bytes)
-            # tarfile keeps each member, and each attribute that claims to be for all of them.
+            # tarfile keeps each member, and each global attribute, which would fill the memory.
             tar.members, tar.pax_headers = [], {}
             headers.ration = _MAX_HEADER_BYTES
     while rest := plain.read(2**20):
@@ -71,7 +73,7 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
 
 
 def _is_file(member: tarfile.TarInfo) -> bool:
-    """Return whether this is a file; POSIX has those of unknown types taken for ordinary ones."""
+    """Return whether this is a file; POSIX says to treat unknown types as ordinary files."""
     return member.isreg() or (member.type not in tarfile.SUPPORTED_TYPES and member.type not in _NO_FILES)
 
 
@@ -85,11 +87,11 @@ class _Place:
     def __init__(self, member: tarfile.TarInfo) -> None:
         self.offset = member.offset_data
         self.size = member.size
-        # Of a sparse file: start and length of each part that is stored, one after the other.
+        # Start and length of each stored part of a sparse file.
         self._parts: list[tuple[int, int]] | None = getattr(member, "sparse", None)
 
     def read(self, file: IO[bytes]) -> bytes:
-        """Return the contents, shorter where the file ends within."""
+        """Return the contents; fewer bytes if the tar ends within them."""
         if self._parts is None:
             file.seek(self.offset)
             return file.read(self.size)
@@ -98,7 +100,7 @@ class _Place:
         return sink.getvalue()
 
     def copy(self, file: IO[bytes], to: IO[bytes]) -> int:
-        """Write the contents; return how many bytes came before the file ended.
+        """Write the contents; return the number of bytes, fewer than `size` if the tar ends within them.
 
         Raises:
             ImageError: the map of a sparse file is damaged.
@@ -142,11 +144,11 @@ def _refuse_continued(*_: object) -> NoReturn:
 
 
 class _Targets:
-    """The files of a tar that hard links may lead to.
+    """The files of a tar that hard links may point to.
 
     Args:
         stream: the tar as it is stored.
-        packed: bytes of the tar where it is gzipped; it is then unpacked a second time as far as links need it.
+        packed: size of a gzipped tar in bytes; it is unpacked a second time, as far as links need it.
     """
 
     def __init__(self, stream: IO[bytes], packed: int | None = None) -> None:
@@ -161,7 +163,7 @@ class _Targets:
         self._places[_unpacked_name(name)] = place
 
     def link(self, member: tarfile.TarInfo) -> Member:
-        """Return a hard link as the file that it is another name of."""
+        """Return a hard link as a file with the contents of its target."""
         name = member.linkname
         place = self._places.get(_unpacked_name(name))
         if place is None:
@@ -192,7 +194,7 @@ class _Targets:
 
 
 def _unpacked_name(name: str) -> str:
-    """Return where a file goes when the tar is unpacked: `./a`, `/a` and `.//a` are all `a`."""
+    """Return the path of a file when the tar is unpacked: `./a`, `/a` and `.//a` are all `a`."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
@@ -205,19 +207,22 @@ def _refuse_link(target: str, *_: object) -> NoReturn:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """The header of a member; raises where an archive ends without its end mark, which tarfile takes for a good end."""
+    """The header of a member; raises if an archive ends without its end mark, which tarfile accepts."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictTarInfo":
-        """Parse a header. Only POSIX's has a prefix of the name; GNU's has times in its place (`tar --incremental`)."""
-        header = super().frombuf(buf, encoding, errors)
+        """Parse a header; only POSIX's has a prefix of the name, GNU's may have times there (`tar --incremental`)."""
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError:  # type: ignore[attr-defined]
+            header = super().frombuf(_without_unused_numbers(buf), encoding, errors)
         if buf[257:265] == _GNU_MAGIC:
             prefix = tarfile.nts(buf[345:500], encoding, errors)  # type: ignore[attr-defined]
             header.name = header.name.removeprefix(f"{prefix}/") if prefix else header.name
         return header
 
     def _apply_pax_info(self, pax_headers: dict[str, str], encoding: str, errors: str) -> None:
-        """Take over what a PAX header says; an empty value takes an earlier one back, and says nothing (POSIX)."""
+        """Apply the values of a PAX header; an empty value revokes an earlier one (POSIX)."""
         said = {name: value for name, value in pax_headers.items() if value}
         super()._apply_pax_info(said, encoding, errors)  # type: ignore[misc]
 
@@ -231,8 +236,19 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from error
 
 
+def _without_unused_numbers(header: bytes | bytearray) -> bytes | bytearray:
+    """Return a header whose unused numbers, which may be malformed, are 0; as it is if its checksum is wrong."""
+    if tarfile.nti(header[148:156]) not in tarfile.calc_chksums(header):  # type: ignore[attr-defined]
+        return header
+    plain = bytearray(header)
+    for start, end in _UNUSED_NUMBERS:
+        plain[start:end] = bytes(end - start)
+    plain[148:156] = b"%06o\0 " % tarfile.calc_chksums(plain)[0]  # type: ignore[attr-defined]
+    return plain
+
+
 class _View(io.RawIOBase):
-    """A stream under a position of its own, so that several may read it in turn."""
+    """A stream with a position of its own, so that several readers can use it in turn."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -260,7 +276,7 @@ class _View(io.RawIOBase):
 
 
 class _Unpacked(gzip.GzipFile):
-    """What a gzip holds, up to a limit: 20 GiB of zeros take 21 MB."""
+    """A gzip file, unpacked up to a limit: 20 GiB of zeros take 21 MB."""
 
     def __init__(self, stream: _View, size: int) -> None:
         self._most = max_unpacked_bytes(size)

@@ -1,7 +1,7 @@
-"""Read the members of a zip, out of bytes that may be damaged or made to do harm.
+"""Read the members of a zip, from bytes that may be damaged or hostile.
 
-The directory is parsed here rather than by `zipfile`, whose names differ between versions of Python, which holds no
-count against the end record's, and which finds no end record more than 64 KB before the end.
+The directory is parsed here and not by `zipfile`, which decodes names differently in each version of Python, does not
+check the number of entries against the end record, and finds no end record more than 64 KB before the end.
 """
 
 import bz2
@@ -23,10 +23,10 @@ from trapline.sources.spooled import COPIED_AT_ONCE
 
 # Some 500,000 files.
 MAX_DIRECTORY_BYTES = 64 * 2**20
-# Behind the end record: a comment has up to 64 KB, what cards and downloads append is mostly zeros.
+# Bytes after the end record: a comment has up to 64 KB; cards and downloads append more, mostly zeros.
 _MAX_TAIL_BYTES = 16 * 2**20
 _TAIL_BLOCK = 2**16
-# What looks like an end record may stand in a comment, or in a member that is a zip itself.
+# Candidates for the end record: a comment, or a member that is a zip itself, may contain its signature.
 _MAX_END_RECORDS = 100
 _MAX_PARTS = 1000
 
@@ -48,7 +48,7 @@ _METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the directory says of a member; sizes in bytes."""
+    """What the directory says about a member; sizes in bytes."""
 
     name: str
     flags: int
@@ -66,7 +66,7 @@ class ZipDirectory:
 
     Attributes:
         members: in the order of their bytes, so that reading moves forward; no folders.
-        problem: why some may be missing; None where the directory agrees with the end record.
+        problem: why some may be missing; None if the directory agrees with the end record.
     """
 
     members: list[Member]
@@ -77,7 +77,7 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
     """Read the directory of a zip.
 
     Raises:
-        Exception: of any kind, where there is no sound directory.
+        Exception: of any kind, if there is no sound directory.
     """
     end = _find_end(stream)
     stream.seek(end.directory)
@@ -94,9 +94,9 @@ def read_directory(stream: IO[bytes]) -> ZipDirectory:
             overlaps = entry.offset < last
             read = partial(_read_member, stream, entry, end.shift, overlaps)
             copy = partial(_copy_member, stream, entry, end.shift, overlaps)
-            is_file = not stat.S_ISLNK(entry.mode)  # what was packed from a pipe is marked as one
+            is_file = not stat.S_ISLNK(entry.mode)  # not S_ISREG: a file that was packed from a pipe has a pipe's mode
             members.append(Member(entry.name, entry.size, is_file, read, copy))
-        if entry.offset + entry.packed <= end.directory - end.shift:  # else it is damaged, and says nothing of others
+        if entry.offset + entry.packed <= end.directory - end.shift:  # else the entry is damaged
             last = max(last, entry.offset + entry.packed)
     return ZipDirectory(members, problem)
 
@@ -138,7 +138,7 @@ def _find_end(stream: IO[bytes]) -> _End:
 
 
 def _end_record(stream: IO[bytes], place: int, record: bytes) -> "_End | str":
-    """Read the end record at a place; return what is wrong with one that leads nowhere."""
+    """Read the end record at an offset; return what is wrong if it leads to no directory."""
     _, disk, first_disk, _, count, size, offset, _ = _END.unpack(record)
     before = place
     if 0xFFFF in (disk, first_disk, count) or 0xFFFFFFFF in (size, offset):
@@ -146,7 +146,7 @@ def _end_record(stream: IO[bytes], place: int, record: bytes) -> "_End | str":
         locator = stream.read(_END64_LOCATOR.size)
         if locator[:4] == b"PK\6\7":
             _, _, at, _ = _END64_LOCATOR.unpack(locator)
-            for guess in (at, place - _END64_LOCATOR.size - _END64.size):  # the latter where something stands before
+            for guess in (at, place - _END64_LOCATOR.size - _END64.size):  # the latter if bytes precede the archive
                 stream.seek(min(max(0, guess), place))
                 found = stream.read(_END64.size)
                 if found[:4] == b"PK\6\6" and len(found) == _END64.size:
@@ -209,7 +209,7 @@ def _extra(extra: bytes, wanted: int) -> bytes | None:
 
 
 def _name(raw: bytes, flags: int, extra: bytes) -> str:
-    """Decode a name: by the flag, by Info-ZIP's field, as the UTF-8 that it mostly is, or as the old code page."""
+    """Decode a name: by the UTF-8 flag, else by Info-ZIP's field, else as UTF-8 if valid, else as code page 437."""
     raw = raw.partition(b"\0")[0]
     if flags & _UTF8:
         return raw.decode("utf-8", "surrogateescape")
@@ -239,9 +239,9 @@ def _read_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool) -
 
 
 def _copy_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool, to: IO[bytes]) -> None:
-    """Write what a member holds to a file, a piece at a time where it is stored or deflated."""
+    """Write the contents of a member to a file, a piece at a time if it is stored or deflated."""
     if entry.method not in (0, 8):
-        if refusal := image_error(entry.size):  # such as one packed by LZMA is unpacked whole
+        if refusal := image_error(entry.size):  # other methods, such as LZMA, are unpacked whole
             raise refusal
         to.write(_read_member(stream, entry, shift, overlaps))
         return
@@ -285,7 +285,7 @@ def _refuse(entry: _Entry, overlaps: bool) -> None:
         raise ImageError("encrypted", "the zip member asks for a password")
     if entry.flags & _PATCH:
         raise ImageError("unreadable", "the zip member is a patch for another file")
-    if overlaps:  # as in the bombs of some MB that unpack to PB
+    if overlaps:  # as in zip bombs, of which some MB unpack to PB
         raise ImageError("unreadable", "the zip member overlaps another")
 
 
@@ -314,7 +314,7 @@ class _Decompressor(Protocol):
 
 
 def _unpack(packed: bytes, entry: _Entry) -> bytes:
-    """Unpack a member, up to one byte more than it should have."""
+    """Unpack a member, up to one byte more than it should have, to notice a wrong size."""
     most = entry.size + 1
     if entry.method == 0:
         return packed
@@ -335,7 +335,7 @@ def _lzma_header(packed: bytes) -> int:
 def _lzma(packed: bytes) -> lzma.LZMADecompressor:
     properties = packed[4 : _lzma_header(packed)]
     rest, pb = properties[0] % 45, properties[0] // 45
-    # A dictionary is allocated whole: no larger than an image may be.
+    # The dictionary is allocated whole, so it may be no larger than 64 MiB.
     size = min(int.from_bytes(properties[1:5], "little"), 2**26)
     filters = [{"id": lzma.FILTER_LZMA1, "lc": rest % 9, "lp": rest // 9, "pb": pb, "dict_size": max(size, 4096)}]
     return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)

@@ -1,7 +1,7 @@
-"""Hold what S3 answers against what was asked.
+"""Check the answers of S3 against the requests.
 
-s3fs takes any bytes for those that it asked for: whole objects where a proxy ignores ranges, zeros in the place of what
-did not come, and page after page of a listing that never ends.
+s3fs accepts any bytes as those it asked for: whole objects where a proxy ignores ranges, zeros in place of missing
+bytes, and page after page of a listing that never ends.
 """
 
 import re
@@ -37,9 +37,10 @@ def as_asked(call: Call) -> Call:
 
 
 async def without_repetition(listing: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """Yield the entries of a listing; raise AnswerError where it goes around in a circle.
+    """Yield the entries of a listing; raise AnswerError if it repeats itself.
 
-    One name is remembered, and replaced each time that the number of entries has doubled: it ends up in the circle.
+    One name is remembered, and replaced each time the number of entries has doubled, so that it ends up in the cycle
+    (Brent's algorithm).
     """
     number, remembered = 0, None
     async for entry in listing:
@@ -52,12 +53,12 @@ async def without_repetition(listing: AsyncIterator[dict[str, Any]]) -> AsyncIte
 
 
 def _length(asked: str | None, answer: dict[str, Any]) -> int | None:
-    """Return how many bytes a body must have, so that they are those that were asked for; None where that is open."""
+    """Return how many bytes the body must have to be what was asked for; None if the answer does not say."""
     asked_for = _ASKED.fullmatch(asked or "")
     if not asked_for:
         return answer.get("ContentLength")
     given = _GIVEN.match(answer.get("ContentRange") or "")
-    # The whole of a small object is no less than what was asked for.
+    # An object smaller than the range may come whole, without a ContentRange.
     first, last = map(int, given.groups()) if given else (0, (answer.get("ContentLength") or 0) - 1)
     if first != int(asked_for[1]) or not first <= last <= int(asked_for[2]):
         raise AnswerError(f"{asked} was asked for, and {answer.get('ContentRange') or 'another part'} came")
@@ -65,7 +66,7 @@ def _length(asked: str | None, answer: dict[str, Any]) -> int | None:
 
 
 class _Counted:
-    """The body of an answer, which raises AnswerError where it is read whole and has another length."""
+    """The body of an answer; reading it whole raises AnswerError if it does not have the expected length."""
 
     def __init__(self, body: Any, length: int | None) -> None:
         self._body = body

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Seconds without an answer after which a request is cancelled, and after which no operation begins another try. So a
-# store that never answers is given up within the three minutes that README promises: 150 + 25 = 175 s.
+# SILENCE: seconds without an answer after which a request is cancelled. BUDGET: seconds after which an operation begins
+# no other try. A store that never answers is given up within three minutes: 150 + 25 = 175 s.
 SILENCE = 25.0
 BUDGET = 150.0
 
 # Bytes per second (2 Mbit/s) below which a body counts as stuck: each MiB adds 4 s to the limit of its request.
 _SLOWEST = 2**18
 
-# What the buffers of a connection may hold (tcp_wmem of Linux): it is still on its way when the last byte is written.
+# Bytes that the buffers of a connection may hold (tcp_wmem of Linux): not yet sent when the last byte is written.
 _BUFFERED = 4 * 2**20
 
 # Seconds for the requests that tidy up after another that has failed.
@@ -41,20 +41,20 @@ def allowance(size: int) -> float:
 
 
 def in_time(action: Callable[[], T], seconds: float) -> T:
-    """Return what an action returns that cannot be cancelled; where it takes longer, it is left behind in its thread.
+    """Run an action that cannot be cancelled, in a thread, and return its result.
 
     Raises:
-        DeadlineError: it takes longer.
+        DeadlineError: it takes longer than `seconds`; its thread is abandoned.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(action())
-        except BaseException as error:  # noqa: BLE001  # it goes on to the caller
+        except BaseException as error:  # noqa: BLE001  # the caller gets it
             future.set_exception(error)
 
-    Thread(target=run, name="trapline-in-time", daemon=True).start()  # for which the end of the process does not wait
+    Thread(target=run, name="trapline-in-time", daemon=True).start()  # a daemon: the process can end before it
     wait([future], seconds)
     if not future.done():
         raise DeadlineError(f"not done after {seconds:.0f} s: given up")
@@ -94,7 +94,7 @@ class _Upload(io.BytesIO):
 
 
 class _Download:
-    """The body of an answer, to be read whole by a deadline, or in pieces each of which has a limit."""
+    """The body of an answer: reading it whole has a deadline, and reading a piece of it has a limit."""
 
     def __init__(self, operation: str, body: Any, deadline: float) -> None:
         self._operation = operation
@@ -108,7 +108,7 @@ class _Download:
                 data: bytes = await self._body.read(size)
                 return data
         except DeadlineError:
-            self._body.close()  # the connection is of no more use
+            self._body.close()  # the connection cannot be used again
             raise
 
     def __getattr__(self, name: str) -> Any:
@@ -128,6 +128,6 @@ async def _limited(operation: str, seconds: float) -> AsyncIterator[asyncio.Time
 
 
 def _postpone(timeout: asyncio.Timeout, silence: float, last: float) -> None:
-    # A request that has ended may still be read by the task that sends it.
+    # The task that sends a request may still read its body after the request has ended.
     with suppress(RuntimeError):
         timeout.reschedule(min(last, asyncio.get_running_loop().time() + silence))

@@ -9,13 +9,13 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from trapline.errors import StorageError
+from trapline.errors import StorageError, in_one_line
 from trapline.storage.local import LocalFiles
 from trapline.storage.watched_loop import watched_loop
 
 LOCAL = LocalFiles()
 
-# Of filesystems of one host or account, which their paths do not name, the beginning of their URLs.
+# Filesystem -> scheme and authority of its URLs, where its paths do not name the host or account.
 _AUTHORITIES: dict[Any, str] = {}
 
 # Stores whose `pipe_file` publishes a file whole.
@@ -26,20 +26,28 @@ def resolve(url: str) -> tuple[Any, str]:
     """Return the filesystem of a URL (of which fsspec keeps one per process and set of options) and the path in it.
 
     Raises:
-        StorageError: there is no such filesystem, or its package is not installed.
+        StorageError: the URL is empty, names no bucket or no filesystem, or the filesystem's package is not installed.
     """
+    if not url:  # such as an unset variable of a shell; the current folder is `.`
+        raise StorageError("an empty path or URL was given; give a path, a URL, or . for the current folder")
     # fsspec would take `site::1.tar` for a chain of filesystems.
     if "://" not in url or url.startswith("file://"):
         return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
     try:
         if url.startswith(("s3://", "s3a://")):
-            # Here, because each process of a run over local files would spend 0.4 s on it, as on a third of torch.
+            # Imported here: it takes 0.4 s, which each process of a run over local files would spend for nothing.
             from trapline.storage.s3 import S3Files, s3_files
 
-            return s3_files(), S3Files._strip_protocol(url)
+            if path := S3Files._strip_protocol(url):
+                return s3_files(), path
+            raise StorageError(f"{url}: names no bucket; give s3://BUCKET or s3://BUCKET/PREFIX")
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"{url}: {error}") from error
+    except StorageError:
+        raise
+    # Clients connect, load libraries or read credentials when they are made, and raise errors of any type.
+    except Exception as error:
+        reason = in_one_line(error)
+        raise StorageError(f"{url}: {reason}; check the URL, and what its store needs on this machine") from error
     if isinstance(fs, LocalFileSystem):
         return LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
     fs = _watched(fs)
@@ -50,12 +58,12 @@ def resolve(url: str) -> tuple[Any, str]:
 
 
 def _watched(fs: Any) -> Any:
-    """Return a filesystem, of those that are asynchronous one whose operations all end."""
+    """Return a filesystem like this one, on the watched loop if it is asynchronous."""
     if not isinstance(fs, AsyncFileSystem):
         return fs
     options = {**fs.storage_options, "loop": watched_loop()}
     if isinstance(fs, HTTPFileSystem):
-        # aiohttp would end each request after five minutes: a checkpoint may take longer.
+        # aiohttp ends each request after five minutes by default, and a checkpoint may take longer.
         timeout = aiohttp.ClientTimeout(total=None)
         options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
     return type(fs)(*fs.storage_args, **options)

@@ -1,4 +1,4 @@
-"""Local files: fsspec's filesystem, corrected where it falls short of what `storage/store.py` promises.
+"""Local files: fsspec's filesystem, changed where it does not do what `storage/store.py` promises.
 
 fsspec silently skips symbolic links and folders that it may not read; its modification times are floats; it writes
 files in place.
@@ -26,7 +26,7 @@ def temporary_name() -> str:
 
 
 def is_temporary(url: str) -> bool:
-    """Return whether a file has such a name: it is being written, or its writer was killed."""
+    """Return whether a file has a temporary name: it is being written, or its writer was killed."""
     name = url.rpartition("/")[2]
     return name.startswith("_") and name.endswith(_TEMPORARY_SUFFIX)
 
@@ -36,19 +36,32 @@ def leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
 
 
+OnError = Callable[[OSError], None]
+
+
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def raise_unless(left_out: Callable[[str], bool]) -> OnError:
+    """Return an error handler for a walk that skips unreadable folders which `left_out` accepts."""
+
+    def on_error(error: OSError) -> None:
+        if not (isinstance(error, PermissionError) and left_out(str(error.filename))):
+            _raise_unless_gone(error)
+
+    return on_error
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc]
     """Local files: links are followed, except in circles; unreadable folders are errors; files are published whole."""
 
     def info(self, path: Any, **_: Any) -> dict[str, Any]:
-        """Return facts of a file or of a link's target; of a link that leads nowhere its own: reading that fails."""
+        """Return the facts of a file or of a link's target; of a link without a target, those of the link itself."""
         name = os.fspath(path)
         try:
-            facts = os.stat(name)  # noqa: PTH116  # one for each file of an archive: a Path costs more than the call
+            facts = os.stat(name)  # noqa: PTH116  # called for each file of an archive: a Path costs more than the call
         except OSError as error:
             if not isinstance(error, FileNotFoundError) and error.errno != ELOOP:
                 raise
@@ -62,22 +75,35 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         return {"name": name, "size": facts.st_size, "type": kind, **times}
 
     def walk(
-        self,
-        path: str,
-        maxdepth: int | None = None,
-        topdown: bool = True,
-        on_error: Any = _raise_unless_gone,
-        **options: Any,
-    ) -> Iterator[Any]:
-        """Walk as fsspec does, but raise errors."""
-        return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
+        self, path: str, maxdepth: int | None = None, on_error: OnError = _raise_unless_gone, **_: Any
+    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield each folder with the facts of its folders and of its files, by name; `on_error` gets the errors.
+
+        fsspec's own recursion ends with Python's limit, at some 1,000 levels.
+        """
+        waiting = [(self._strip_protocol(path), 1)]
+        while waiting:
+            folder, depth = waiting.pop()
+            try:
+                listing = self.ls(folder, detail=True)
+            except OSError as error:
+                on_error(error)
+                continue
+            folders: dict[str, Any] = {}
+            files: dict[str, Any] = {}
+            for facts in listing:
+                name = "" if facts["name"] == folder else facts["name"].rpartition("/")[2]
+                (folders if facts["type"] == "directory" else files)[name] = facts
+            yield folder, folders, files
+            if maxdepth is None or depth < maxdepth:
+                waiting += [(facts["name"], depth + 1) for facts in folders.values()]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """Write a file that appears whole or not at all, and that outlives a power cut."""
+        """Write a file that appears whole or not at all, and that survives a power cut."""
         self._publish(Path(path), lambda file: file.write(value))
 
     def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
-        """Copy a file to where it appears whole or not at all, and outlives a power cut."""
+        """Copy a file; the copy appears whole or not at all, and survives a power cut."""
         with Path(lpath).open("rb") as source:
             self._publish(Path(rpath), lambda file: shutil.copyfileobj(source, file, _COPIED_AT_ONCE))
 
@@ -92,7 +118,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
-        # The new name is part of the folder's content.
+        # The new name is part of the folder's content, which must be on disk, too.
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -101,7 +127,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
 
 
 def _leads_back(folder: Path) -> bool:
-    """Return whether this is a link to one of the folders that contain it."""
+    """Return whether a path is a link to one of the folders that contain it."""
     if not folder.is_symlink():
         return False
     target = os.path.realpath(folder)

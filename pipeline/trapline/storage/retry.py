@@ -1,4 +1,4 @@
-"""Retry what a pause may mend, and translate what clients of stores raise into Trapline's errors."""
+"""Retry what may succeed after a pause, and translate what clients of stores raise into Trapline's errors."""
 
 import errno
 import random
@@ -19,17 +19,17 @@ T = TypeVar("T")
 # Seconds between tries, on average: six tries in all.
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
-# Errors of the operating system that a pause does not mend.
+# Errors of the operating system that another try does not cure.
 _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
 
-# Of S3's codes for what it does not give, those that permissions do not mend: what it is, and what to do.
+# S3's error codes for a refusal that is no question of permissions: what it is, and what to do.
 _DENIALS = {
     "InvalidObjectState": ("archived in Glacier", "restore it first, then run again"),
     "RequestTimeTooSkewed": ("access denied", "set the clock of this machine"),
     "ExpiredToken": ("access denied", "get new credentials, and run again"),
 }
 
-# What web servers answer that a pause does not mend.
+# HTTP statuses that another try does not change: what to do.
 _REFUSALS = {
     401: "check credentials and permissions",
     403: "check credentials and permissions",
@@ -44,10 +44,10 @@ def with_retries(url: str, action: Callable[[], T], *, sent: int = 0, received: 
     No try begins later than `BUDGET` seconds after the first.
 
     Args:
-        url: what the action is about, for messages.
+        url: the file or folder, for messages.
         action: what to try.
-        sent: bytes that the action sends; they and those that it receives give it more time than a single answer.
-        received: bytes that it receives; None where that is not known beforehand.
+        sent: bytes that the action sends; the more bytes, the longer each try may take.
+        received: bytes that it receives; None if that is not known beforehand.
 
     Raises:
         StorageError: the store refuses.
@@ -76,7 +76,7 @@ def translated_errors(url: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if isinstance(error.__cause__, aiohttp.ClientError | OSError | TimeoutError):
-            with translated_errors(url):  # fsspec says of whatever goes wrong with a web server: not found
+            with translated_errors(url):  # fsspec reports every failure of a web server as "not found"
                 raise error.__cause__  # noqa: B904
         raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
     except PermissionError as error:
@@ -94,11 +94,11 @@ def translated_errors(url: str) -> Iterator[None]:
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StorageError(f"{url}: {in_one_line(error)}; choose another path") from error
     except aiohttp.ClientResponseError as error:
-        text = f"{url}: {error.status} {' '.join(error.message.split())}"  # 400, too, for an answer that is malformed
+        text = f"{url}: {error.status} {' '.join(error.message.split())}"  # the status is 400 for a malformed answer
         if error.status in _REFUSALS:
             raise StorageError(f"{text}; {_REFUSALS[error.status]}") from error
         raise TransientError(text) from error
-    # Each store's client brings exceptions of its own (aiohttp's, botocore's, gcsfs's, Azure's); many are no OSError.
+    # Each store's client has exceptions of its own (aiohttp, botocore, gcsfs, Azure); many are not OSErrors.
     except Exception as error:
         if getattr(error, "errno", None) in _PERMANENT:
             raise StorageError(f"{url}: {in_one_line(error)}") from error
@@ -109,24 +109,24 @@ def translated_errors(url: str) -> Iterator[None]:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the status of the answer that an error of Azure's client or of gcsfs stands for; None where it says none.
+    """Return the HTTP status in an error of Azure's client or of gcsfs; None if there is none.
 
-    s3fs and aiohttp raise errors that are known by their class.
+    The errors of s3fs and aiohttp are known by their class.
     """
     if isinstance(error, OSError) and str(error).startswith("Forbidden: "):
-        return 403  # gcsfs says this one in words alone
+        return 403  # gcsfs gives this one only in words
     said = next((getattr(error, name) for name in ("status_code", "status", "code") if hasattr(error, name)), None)
     return said if isinstance(said, int) else None
 
 
 def _deadline_behind(error: BaseException) -> DeadlineError | None:
-    """Return the deadline for which a client has raised an error of its own."""
+    """Return the DeadlineError that made a client raise an error of its own; None if it was not a deadline."""
     return next((each for each in _causes(error) if isinstance(each, DeadlineError)), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Iterate over an error and what led to it."""
-    seen = set()  # errors that are raised once more may lead back to each other
+    """Yield an error and the errors that caused it."""
+    seen = set()  # errors that are raised again may be each other's cause
     while error and error not in seen:
         yield error
         seen.add(error)

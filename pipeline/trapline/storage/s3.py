@@ -1,7 +1,7 @@
-"""S3: s3fs's filesystem, with a deadline for each request, whose answer is checked, and without retries of its own.
+"""S3: s3fs's filesystem, with a deadline for each request, a check of each answer, and no retries of its own.
 
-Keys, profiles and roles are found as all AWS tools find them. Public buckets are read without any where the environment
-has TRAPLINE_S3_ANONYMOUS=1, on each node of a cluster; with keys of any account, they need no such thing.
+Keys, profiles and roles are found as all AWS tools find them. With TRAPLINE_S3_ANONYMOUS=1 in the environment of each
+node, public buckets are read without keys; with the keys of any account, public buckets need no setting.
 """
 
 import os
@@ -14,7 +14,7 @@ from s3fs import S3FileSystem
 from trapline.storage.answers import as_asked, without_repetition
 from trapline.storage.deadlines import with_deadline
 
-# Retries are those of `storage/retry.py`, beside one of botocore's, which hides the single lost connection.
+# `storage/retry.py` does the retries; the one left to botocore hides a single lost connection.
 OPTIONS: dict[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "total_max_attempts": 2},
@@ -24,7 +24,6 @@ OPTIONS: dict[str, Any] = {
     },
     "use_listings_cache": False,
 }
-
 
 _ANONYMOUS = "TRAPLINE_S3_ANONYMOUS"
 
@@ -43,18 +42,18 @@ def s3_files() -> "S3Files":
 
 
 class S3Files(S3FileSystem):  # type: ignore[misc]
-    """Requests end at a deadline, and are tried once: s3fs would nest five tries in five of its own."""
+    """s3fs with deadlines and checked answers; `retries = 1` because s3fs would nest five tries in five others."""
 
     retries = 1
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
-        """Split a path into bucket and key; s3fs would cut `?versionId=` and what follows off a key."""
+        """Split a path into bucket and key, where s3fs would take `?versionId=` and the rest off the key."""
         before, mark, rest = path.partition("?versionId=")
         bucket, key, version = super().split_path(before)
         return bucket, f"{key}{mark}{rest}", version
 
     async def set_session(self, refresh: bool = False, kwargs: Any = None) -> Any:
-        """Return the client, whose requests all have deadlines."""
+        """Return the client, with a deadline for each of its requests."""
         client = await super().set_session(refresh)
         if not hasattr(client, "has_deadlines"):
             client._make_api_call = with_deadline(as_asked(client._make_api_call))

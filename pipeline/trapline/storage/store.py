@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from trapline.errors import PermanentError, StorageError, TransientError
 from trapline.storage.filesystems import LOCAL, publishes_whole, resolve, url_of
-from trapline.storage.local import is_temporary, temporary_name
+from trapline.storage.local import is_temporary, raise_unless, temporary_name
 from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
@@ -31,7 +31,7 @@ _TAIL = {"block_size": 2**16, "cache_type": "readahead"}
 _FETCHES = 16
 _SMALL = 2**26
 
-# What stores call the thing that changes with the content, best first.
+# Names that stores give to what changes with the content, best first.
 _VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "Last-Modified", "updated",
 )  # fmt: skip
@@ -45,8 +45,8 @@ class Entry:
         url: as a user would write it: a plain absolute path for local files, `s3://bucket/key` and so on elsewhere.
         size: bytes.
         identity: size and etag (modification time where a store has no etag); changes when the content does.
-        modified: by the store's clock; None where the store does not say.
-        arrived: when it came to be there, by the same clock; later than `modified` where a copy kept a file's date.
+        modified: by the store's clock; None if the store does not say.
+        arrived: when the file was put there, by the same clock; later than `modified` if a copy kept the file's date.
     """
 
     url: str
@@ -57,9 +57,9 @@ class Entry:
 
 
 class StoreFile(io.IOBase):
-    """A file in a store, open for reading, that raises Trapline's errors for trouble with the store.
+    """A file in a store, open for reading, that raises Trapline's errors when the store fails.
 
-    Any other error that the reader of a format raises is therefore about the bytes.
+    Any other error that a format's reader raises is therefore about the bytes.
     """
 
     def __init__(self, url: str, file: Any) -> None:
@@ -78,7 +78,7 @@ class StoreFile(io.IOBase):
         return _complete(self._url, data, size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position. Broken headers point anywhere: behind the end is the end, before the start is OSError."""
+        """Go to a position, at most to the end; raise OSError before the start. Broken headers point to either."""
         position: int = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence] + offset
         if position < 0:
             raise OSError(errno.EINVAL, "a position before the start of the file")
@@ -122,12 +122,13 @@ def glob_base(pattern: str) -> str:
     return "/".join(parts[: next(i for i, part in enumerate(parts) if _has_magic(part))])
 
 
-def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
+def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], bool] | None = None) -> list[Entry]:
     """List every file at or below a URL, in the order of names.
 
     Args:
         url: a file, a folder or a pattern; a folder that matches a pattern stands for all files below it.
         missing_ok: return an empty list where there is nothing.
+        left_out: whether a local folder without read permission may be skipped.
 
     Raises:
         StorageError: there is nothing there, or listing is not allowed.
@@ -135,9 +136,10 @@ def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
     """
     fs, path = resolve(url)
     is_pattern = has_glob(url)
+    options = {"on_error": raise_unless(left_out)} if fs is LOCAL and left_out else {}
 
     def listing() -> list[dict[str, Any]]:
-        found = _matching(fs, path) if is_pattern else list(fs.find(path, detail=True).values())
+        found = _matching(fs, path, options) if is_pattern else list(fs.find(path, detail=True, **options).values())
         if not found and not missing_ok and (is_pattern or not _exists(fs, path)):
             raise StorageError(f"{url}: {'no match' if is_pattern else 'not found'}; check the bucket and the path")
         return found
@@ -183,7 +185,7 @@ def open_unchanged(url: str, identity: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_tail(url: str) -> Iterator[IO[bytes]]:
-    """Open a file for readers of footers: it fetches little more than is asked for; raise as `stat` does."""
+    """Open a file to read its footer: fetches little more than is asked for; raise as `stat` does."""
     with _open(url, _TAIL) as file:
         yield file
 
@@ -201,7 +203,7 @@ def read_range(entry: Entry, start: int, end: int) -> bytes:
 
 
 def read_many(files: Iterable[str | Entry]) -> list[bytes]:
-    """Read several small files at the same time, of entries all bytes that they had; raise as `stat` does."""
+    """Read several small files at the same time; raise as `stat` does, and TransientError if a size has changed."""
 
     def fetch(file: str | Entry) -> bytes:
         entry = Entry(file, 0, "") if isinstance(file, str) else file
@@ -263,14 +265,14 @@ def remove(url: str) -> None:
 
 
 def remove_partial(url: str) -> None:
-    """Delete what killed programs left in a folder of files that they were putting there; raise as `put` does."""
+    """Delete the partial files that killed programs left in a folder; raise as `put` does."""
     for entry in list_files(url, missing_ok=True):
         if is_temporary(entry.url):
             remove(entry.url)
 
 
 def reconnect(url: str) -> None:
-    """Use new connections to the store of a URL from now on, in this process; files that are open keep theirs."""
+    """Use new connections to the store of a URL from now on, in this process; open files keep theirs."""
     fs, _ = resolve(url)
     if fs is not LOCAL:
         type(fs).clear_instance_cache()
@@ -283,7 +285,7 @@ def remote(url: str) -> Any:
 
 
 def version(info: dict[str, Any]) -> str:
-    """Return the etag of a file, or what else changes with its content; empty where the store has neither."""
+    """Return the etag of a file, or what else changes with its content; empty if the store has none of these."""
     return next((str(info[key]).strip('"') for key in _VERSION_KEYS if info.get(key) is not None), "")
 
 
@@ -300,9 +302,9 @@ def _check_identity(url: str, identity: str) -> None:
         raise TransientError(f"{url}: changed while it was being read (was {identity}, is {now})")
 
 
-def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
-    """Return what matches a pattern, where folders stand for all files below them."""
-    matches: dict[str, dict[str, Any]] = fs.glob(pattern, detail=True)
+def _matching(fs: Any, pattern: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what matches a pattern; a folder that matches stands for all files below it, found with these options."""
+    matches: dict[str, dict[str, Any]] = fs.glob(pattern, detail=True, **options)
     found = []
     folder = None
     for path in sorted(matches, key=lambda path: path.split("/")):  # what lies below a folder follows it
@@ -310,7 +312,7 @@ def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
             continue
         if matches[path]["type"] == "directory":
             folder = path
-            found += fs.find(path, detail=True).values()
+            found += fs.find(path, detail=True, **options).values()
         else:
             found.append(matches[path])
     return found

@@ -1,8 +1,8 @@
-"""Run clients of stores on an event loop that ends each operation which stands still or takes too long.
+"""Run clients of stores on an event loop that ends each operation that stalls or takes too long.
 
 Every asynchronous filesystem of fsspec (http, gs, abfs and others) runs its requests as tasks of the loop that it is
 given, whatever library makes them; their own timeouts are per read, do not exist, or are lost after a malformed answer.
-On this loop an operation, with all tasks that it starts, ends when none of its tasks has gone on for a while.
+On this loop an operation ends, with all tasks that it has started, when none of its tasks has advanced for a while.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from trapline.storage.deadlines import DeadlineError, allowance
 # some 5,000 a second.
 UNKNOWN = 1800.0
 
-
 _transfer: ContextVar[tuple[int, int | None]] = ContextVar("transfer", default=(0, None))
 _operation: ContextVar["_Operation"] = ContextVar("operation")
 
@@ -33,7 +32,7 @@ def watched_loop() -> asyncio.AbstractEventLoop:
 
 @contextmanager
 def transfer(sent: int, received: int | None) -> Iterator[None]:
-    """Say how many bytes each operation moves that this thread begins within; None where that is not known."""
+    """Declare how many bytes each operation moves that this thread begins in the context; None if not known."""
     token = _transfer.set((sent, received))  # asyncio hands the context of the caller to the task
     try:
         yield
@@ -71,7 +70,7 @@ class _Operation:
     def __init__(self, sent: int, received: int | None) -> None:
         self.loop = asyncio.get_running_loop()
         self.task = asyncio.current_task()
-        # A body is handed to the socket as a whole: nothing goes on until most of it has been sent.
+        # A body is handed to the socket as a whole: no task advances until most of it has been sent.
         self.silence = allowance(sent)
         self.last = self.loop.time() + (UNKNOWN if received is None else allowance(sent + received))
         self.expired = False
@@ -79,7 +78,7 @@ class _Operation:
         self.timer: asyncio.Handle = self.loop.call_at(min(self.last, self.moved_at + self.silence), self._check)
 
     def moved(self) -> None:
-        """Take down that one of the tasks has gone on; end an operation that goes on although it has expired."""
+        """Record that one of the tasks has advanced; cancel the operation again if it has expired and continues."""
         self.moved_at = self.loop.time()
         if self.expired:
             self.timer = self.loop.call_soon(self._expire)
@@ -99,7 +98,7 @@ class _Operation:
 
 @types.coroutine
 def _steps(coroutine: Coroutine[Any, Any, Any], operation: _Operation) -> Generator[Any, Any, Any]:
-    """Run a coroutine and note each of its steps; where the operation has expired, the coroutine gets DeadlineError.
+    """Run a coroutine and record each of its steps; raise DeadlineError in it when the operation has expired.
 
     Not CancelledError: fsspec's runner would return None for it.
     """
@@ -121,5 +120,5 @@ def _steps(coroutine: Coroutine[Any, Any, Any], operation: _Operation) -> Genera
                 advance = partial(coroutine.throw, DeadlineError("no answer, or too slow a one: cancelled"))
             else:
                 advance = partial(coroutine.throw, error)
-        except BaseException as error:  # noqa: BLE001  # it goes on to whom it is meant for
+        except BaseException as error:  # noqa: BLE001  # the coroutine gets it
             advance = partial(coroutine.throw, error)

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import duckdb
@@ -25,6 +26,14 @@ def test_a_table_names_classes_and_their_rank(tmp_path: Path) -> None:
     ]
     assert load(tmp_path) == expected
     assert load(tmp_path, TABLE + "heron,Ardea,,,\n") == expected  # of another model
+
+
+def test_unicode_forms_of_a_class_are_one_name(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD"))
+    (tmp_path / "taxa.csv").write_text(f"class,scientificName\n{one},Ursus arctos\n")
+    connection = duckdb.connect()
+    taxa.load(connection, f"{tmp_path}/taxa.csv", [two])
+    assert connection.sql("select class, scientificName from taxa").fetchall() == [(two, "Ursus arctos")]
 
 
 def test_without_a_table_classes_are_scientific_names(tmp_path: Path) -> None:

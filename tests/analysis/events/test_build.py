@@ -19,6 +19,7 @@ from trapline.analysis.events import build as module
 from trapline.analysis.events.build import Options
 from trapline.analysis.events.event_tables import Deployment, EventTables
 from trapline.analysis.events.sessions import Gap
+from trapline.analysis.flat_tables import build as flat_tables
 from trapline.decoding.decode import decode
 from trapline.errors import OutputConflict, StorageError, TransientError, UsageError
 from trapline.results.fingerprint import Fingerprint
@@ -274,6 +275,36 @@ def test_events_and_results_do_not_lie_in_each_other(inside: str, tmp_path: Path
     write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
     with pytest.raises(UsageError, match="must be a folder of its own"):
         module.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/{inside}", Options(Gap(), PATTERN))
+
+
+def test_a_link_to_the_results_is_no_place_for_events(tmp_path: Path) -> None:
+    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    with pytest.raises(UsageError, match="must be a folder of its own"):
+        module.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/link/events", Options(Gap(), PATTERN))
+
+
+def test_tables_of_another_job_are_never_replaced(tmp_path: Path) -> None:
+    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0)])
+    flat_tables.build(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/events")
+    (file,) = (tmp_path / "events").rglob("*.parquet")
+    with pytest.raises(OutputConflict, match="a table that another job wrote"):
+        build(str(tmp_path), replace=True)
+    assert file.exists()
+
+
+def test_an_image_whose_time_has_come_is_in_an_event_and_no_more_unassigned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = datetime.now() + timedelta(days=5)
+    write(f"{tmp_path}/results", "site=a/c1/1.tar", [at(0), at(1, facts={"captured_at": soon})])
+    assert build(str(tmp_path)).unassigned == {"implausible_time": 1}
+    monkeypatch.setattr(module, "_AHEAD", timedelta(days=6))  # stands for the days that pass
+    account = build(str(tmp_path))
+    assert (account.unassigned, account.unchanged, account.events, account.images) == ({}, 0, 2, 2)
+    assert len(table(str(tmp_path), "images")) == 2
+    assert table(str(tmp_path), "unassigned") == []
+    assert build(str(tmp_path)).unchanged == 1
 
 
 def test_results_that_say_no_deployment_are_refused_with_an_example(tmp_path: Path) -> None:

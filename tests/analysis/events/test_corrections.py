@@ -1,3 +1,4 @@
+import unicodedata
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def test_a_correction_that_is_none_is_refused_with_its_line(row: str, words: str
     with pytest.raises(UsageError, match=rf"clocks\.csv: [^\n]*{words}"):
         events(tmp_path, f"deployment,camera,from,to,offset,image,true_time\n{row}\n")
     assert not (tmp_path / "events").exists()
+
+
+@pytest.mark.parametrize(("image", "offset", "true_time"), [("é.jpg", "", "2024-05-01T12:00:00"), ("", "01:00:00", "")])
+def test_names_in_another_unicode_form_are_those_of_the_results(
+    image: str, offset: str, true_time: str, tmp_path: Path
+) -> None:
+    one, two = (lambda text, form=form: unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    name = two("at=Müritz/è/1.tar")
+    rows = [at(TRUE - timedelta(hours=1), two("DCIM/é.jpg"))]
+    write_result(f"{tmp_path}/results", f"s3://in/{name}", name, rows, columns("abc", 2))
+    row = one(f"Müritz,è,{offset},{image},{true_time}")
+    _, found = events(tmp_path, f"deployment,camera,offset,image,true_time\n{row}\n")
+    assert found == [(two("è"), TRUE, TRUE, True)]
 
 
 def test_the_job_says_how_many_clocks_are_wrong_and_takes_corrections(

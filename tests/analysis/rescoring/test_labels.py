@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.result_files import Planted, columns, write_result
 from trapline.analysis import dataset
-from trapline.analysis.rescoring import labels
+from trapline.analysis.rescoring import label_file, labels
 from trapline.analysis.rescoring.labels import Examples, held_out
 from trapline.errors import UsageError
 from trapline.storage import store
@@ -40,7 +40,7 @@ def archive(output: str) -> dataset.Results:
 def examples(folder: Path, text: str, vector: str = "embedding", output: str | None = None) -> Examples:
     (folder / "labels.csv").write_text(text)
     found = archive(output or str(folder / "out"))
-    return labels.join(labels.read(str(folder / "labels.csv")), found, vector)
+    return labels.join(label_file.read(str(folder / "labels.csv")), found, vector)
 
 
 LABELLED = """image_uri,species
@@ -92,7 +92,7 @@ def test_files_whose_shard_no_label_names_are_not_opened(tmp_path: Path) -> None
     for damaged in ("fen/cam3/images", "fen/cam2#odd/b.tar"):
         (tmp_path / f"out/{damaged}.parquet").write_bytes(b"")
     (tmp_path / "l.csv").write_text("image_uri,species\n/in/fen/cam1/a.tar#2.jpg,owl\n")
-    assert len(labels.join(labels.read(str(tmp_path / "l.csv")), found, "embedding")) == 1
+    assert len(labels.join(label_file.read(str(tmp_path / "l.csv")), found, "embedding")) == 1
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_a_path_that_several_images_end_with_is_not_used_but_one_in_full_is(tmp_
     write_result(output, "/in/in/a.tar", "in/a.tar", [image("1.jpg", 11), image("x/2.jpg", 12)], of)
     csv = tmp_path / "labels.csv"
     csv.write_text("image_uri,species\n1.jpg,owl\n/in/a.tar#1.jpg,robin\na.tar/2.jpg,owl\n")
-    found = labels.join(labels.read(str(csv)), dataset.find(output), "embedding")
+    found = labels.join(label_file.read(str(csv)), dataset.find(output), "embedding")
     assert (found.uris.tolist(), found.ambiguous) == (["/in/a.tar#1.jpg", "/in/a.tar#2.jpg"], 1)
     csv.write_text("image_uri,species\n1.jpg,owl\n")
     several = r"fits several images, such as 1.jpg: /in/a.tar#1.jpg and /in/in/a.tar#1.jpg; write more of the path"
     with pytest.raises(UsageError, match=several):
-        labels.join(labels.read(str(csv)), dataset.find(output), "embedding")
+        labels.join(label_file.read(str(csv)), dataset.find(output), "embedding")
 
 
 def test_a_clip_is_labelled_once_whatever_its_frames(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_clip_is_labelled_once_whatever_its_frames(tmp_path: Path) -> None:
     write_result(f"{tmp_path}/out", "/in/a.tar", "a.tar", rows, columns(CLASSES, 3))
     for header, key in (("file", "clip.mp4"), ("image_uri", "/in/a.tar#clip.mp4"), ("content_sha256", "63" * 32)):
         (tmp_path / "labels.csv").write_text(f"{header},species\n{key},owl\n")
-        found = labels.join(labels.read(f"{tmp_path}/labels.csv"), dataset.find(f"{tmp_path}/out"), "embedding")
+        found = labels.join(label_file.read(f"{tmp_path}/labels.csv"), dataset.find(f"{tmp_path}/out"), "embedding")
         assert (found.vectors[:, 0].tolist(), found.ambiguous, found.repeated) == ([7], 0, 0)
 
 
@@ -202,4 +202,4 @@ def test_a_replaced_result_is_noticed(tmp_path: Path) -> None:
     store.put(found.files[0].url, store.read_many([found.files[0].url])[0] + b" ")
     (tmp_path / "l.csv").write_text("image_uri,species\n/in/fen/cam1/a.tar#2.jpg,owl\n")
     with pytest.raises(Exception, match="changed while it was being read"):
-        labels.join(labels.read(str(tmp_path / "l.csv")), found, "embedding")
+        labels.join(label_file.read(str(tmp_path / "l.csv")), found, "embedding")

@@ -122,7 +122,7 @@ def test_lists_and_taxonomies_work_together(here: str, tmp_path: Path, capsys: A
     species = table(
         tmp_path / "s.csv",
         ["species", "deployment"],
-        [("tawny owl", "site=1"), ("ural owl", "site=1"), ("dodo", "site=1")],
+        [("tawny owl", "site=1"), ("ural owl", "site=1"), ("dodo", "site=1"), ("robin", "site=3")],
     )
     tree = table(
         tmp_path / "t.csv",
@@ -137,6 +137,7 @@ def test_lists_and_taxonomies_work_together(here: str, tmp_path: Path, capsys: A
     out = capsys.readouterr().out
     assert "1 species are unknown to the model: dodo" in out
     assert "1 images kept all species" in out
+    assert "1 deployments of the species list are in no path of an image: site=3" in out
 
 
 def test_rescored_results_can_be_rescored(here: str, tmp_path: Path) -> None:
@@ -189,7 +190,9 @@ def test_a_damaged_file_is_named_and_the_others_are_done(here: str, capsys: Any)
         ([], {}, "nothing to change"),
         (["--labels", "a", "--head", "b"], {}, "give one of them"),
         (["--calibrate", "a", "--temperature", "2"], {}, "give one of them"),
-        (["--temperature", "0"], {}, "--temperature 0.0: must be above 0"),
+        (["--temperature", "0"], {}, "--temperature 0.0: must be from 0.001 to 1000"),
+        (["--temperature", "inf"], {}, "--temperature inf: must be from 0.001 to 1000"),
+        (["--temperature", "1e-300"], {}, "--temperature 1e-300: must be from 0.001 to 1000"),
         (["--taxonomy", "t", "--threshold", "1.5"], {}, "--threshold 1.5: must be above 0 and at most 1"),
         (["--head", "kind.csv"], {}, "is no head of Trapline's"),
         (["--calibrate", "kind.csv"], {}, "no label is left to calibrate with"),

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,31 @@ def test_a_pattern_means_whole_segments_of_the_uri(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["site=1", "am3", "cam", "IMG_1.jpg", "site=12/card-a.zip", "CAM3"])
 def test_and_no_part_of_one_nor_the_picture_itself(pattern: str) -> None:
     assert allowed({pattern: {"owl"}}) == set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shard"),
+    [
+        ("card[1]", "/in/card[1]/1.tar"),
+        ("a?", "/in/a?/1.tar"),
+        ("card[1]/*", "/in/card[1]/x/1.tar"),
+        ("a.b", "/in/a.b"),
+    ],
+)
+def test_only_a_star_stands_for_other_letters(pattern: str, shard: str) -> None:
+    assert allowed({pattern: {"owl"}}, shard, "x.jpg") == {"owl"}
+    for other in ("/in/card1/x/1.tar", "/in/ab/1.tar", "/in/axb"):
+        assert allowed({pattern: {"owl"}}, other, "x.jpg") == set(CLASSES)
+
+
+def test_unicode_forms_of_a_name_are_one_name() -> None:
+    one, two = (unicodedata.normalize(form, "Müritz é") for form in ("NFC", "NFD"))
+    assert allowed({one: {"owl"}}, f"/in/{two}/1.tar") == allowed({two: {"owl"}}, f"/in/{one}/1.tar") == {"owl"}
+    listed = SpeciesList("l.csv", {"": frozenset({one})})
+    assert listed.unknown([two, "owl"]) == []
+    assert Prior.of(listed, [two, "owl"]).masks[""].tolist() == [True, False]
+    assert listed.unknown([one, two]) == []
+    assert Prior.of(listed, [one, two]).masks[""].tolist() == [True, False]
 
 
 def test_a_hash_in_a_name_is_a_letter() -> None:

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,10 @@ def test_a_taxonomy_in_another_language_is_refused() -> None:
     with pytest.raises(UsageError, match="places none of the 1 species of the model, such as 'Rotkehlchen'"):
         RollUp.of(TREE, ["Rotkehlchen"])
     assert TREE.unplaced(CLASSES) == ["mystery"]
+
+
+def test_unicode_forms_of_a_name_are_one_name() -> None:
+    one, two = (unicodedata.normalize(form, "Bläuling") for form in ("NFC", "NFD"))
+    tree = Taxonomy("t.csv", {one: ("Lycaena", None, None)})
+    assert tree.unplaced([two, "owl"]) == ["owl"]
+    assert RollUp.of(tree, [two, "owl"]).taxa == (("Lycaena",), (), ())

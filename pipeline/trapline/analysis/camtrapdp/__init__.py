@@ -1,1 +1,1 @@
-"""Write Camtrap DP packages; imports the modules of `trapline.analysis` itself, and no other wing."""
+"""Write Camtrap DP packages. Imports no other wing of analysis."""

@@ -1,11 +1,11 @@
-"""Read the deployments table that a person keeps, find each row's time zone, and hold it to the standard's schema."""
+"""Read a user's table of deployments, find the time zone of each row, and check it against the standard's schema."""
 
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import csv_input, deployment_periods
+from trapline.analysis import csv_input, deployment_periods, time_zones
 from trapline.analysis.camtrapdp import validation
 from trapline.analysis.camtrapdp.validation import DESIGNATOR, SQL_TYPES
 from trapline.analysis.sql import literal
@@ -27,9 +27,9 @@ create or replace macro stamp(local, minutes) as strftime(local, '%Y-%m-%dT%H:%M
 def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) -> None:
     """Create the table `deployments` and macros for times.
 
-    It has the standard's columns as text, `zone`, `written_end` and `whole_day`: an end that was written as a date
-    includes that day. Its deploymentEnd is then the last second of the day, or the start of the camera's next
-    deployment on it, and `written_end` where the day begins; elsewhere both are the same.
+    It has the standard's columns as text, `zone`, `written_end` and `whole_day`. If an end was written as a date, it
+    includes that day: deploymentEnd is then the last second of the day, or the start of the camera's next deployment on
+    that day, and `written_end` is the start of the day. For other ends both are the same.
 
     Args:
         connection: that gets the table; its TimeZone is set to UTC.
@@ -123,11 +123,9 @@ def _check_zones(connection: duckdb.DuckDBPyConnection, url: str) -> None:
                 "give --timezone (Europe/Berlin, +01:00), or a column timezone"
             )
         try:
-            connection.execute("select timezone(?, timestamp '2024-01-01')::varchar", [zone]).fetchall()
-        except duckdb.Error as error:
-            raise UsageError(
-                f"{url}: {zone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
-            ) from error
+            time_zones.require_known(connection, zone)
+        except ValueError as error:
+            raise UsageError(f"{url}: {error}") from error
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, url: str, names: list[str]) -> None:

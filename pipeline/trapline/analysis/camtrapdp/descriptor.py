@@ -1,7 +1,7 @@
-"""The description of a Camtrap DP package, `datapackage.json`, by the standard's profile.
+"""Compose the description of a Camtrap DP package, `datapackage.json`, by the standard's profile.
 
-What the data cannot tell (who made the package, by which sampling design) a person writes in a file with the profile's
-own property names. The rules of the profile are in `schemas/profile.json`.
+What is not in the data (who made the package, by which sampling design) comes from a user's file, under the profile's
+property names. The rules of the profile are in `schemas/profile.json`.
 """
 
 import json
@@ -29,11 +29,11 @@ _OBSERVATION_LEVELS = ["media", "event"]
 
 @dataclass(frozen=True)
 class Description:
-    """What a person has written of a package.
+    """A user's description of a package.
 
     Attributes:
         url: of the file.
-        properties: of the profile; those that it does not know are kept.
+        properties: of the profile; unknown ones are kept.
     """
 
     url: str

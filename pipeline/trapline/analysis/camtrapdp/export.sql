@@ -67,7 +67,8 @@ create temp view told as
 select
     seen.* exclude (species),
     case detected when 'human' then 'Homo sapiens' else coalesce(taxa.scientificName, species) end as name,
-    species is not null or detected is not null as classified,
+    -- A prediction that is not finite is none; to SQL, NaN is above all numbers.
+    (species is not null and isfinite(probability)) or detected is not null as classified,
     detected is null and probability < {threshold} as vague,
     case when not classified then 'unclassified' when vague then 'unknown'
          else coalesce(detected, taxa.observationType) end as kind
@@ -97,7 +98,7 @@ select
     case when classified then strftime(timezone('UTC', classified_at), '%Y-%m-%dT%H:%M:%SZ') end
         as classificationTimestamp,
     -- A mean of probabilities may exceed 1 by the rounding of a float.
-    case when not vague then least(probability, 1) end as classificationProbability,
+    case when classified and not vague then least(probability, 1) end as classificationProbability,
     case when vague then 'mostProbable:' || replace(name, '|', ' ') || ' | probability:' || probability end
         as observationTags,
     null::varchar as observationComments

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from trapline.analysis import csv_input
 from trapline.analysis.camtrapdp import descriptor
+from trapline.analysis.spelling import respelled
 from trapline.errors import UsageError
 
 _TYPES = ("animal", "human", "vehicle", "blank")
@@ -36,7 +37,10 @@ def load(connection: duckdb.DuckDBPyConnection, url: str | None, classes: Sequen
 
 def _read(url: str, classes: Sequence[str]) -> list[dict[str, str | None]]:
     found = csv_input.read(url, ["class", "scientificname"], [name.lower() for name in _NAMES[2:]]).to_pylist()
+    as_model = respelled({row["class"] for row in found if row["class"]}, classes)
     rows = [{name: row.get(name.lower()) for name in _NAMES} for row in found]
+    for row in rows:
+        row["class"] = as_model.get(row["class"] or "", row["class"])
     rows = [row for row in rows if row["class"] in set(classes)]
     named = [row["class"] for row in rows]
     _refuse(url, "lacks the class", [each for each in classes if each not in set(named)])

@@ -1,4 +1,4 @@
-"""Hold tables to the table schemas of Camtrap DP, cell by cell, in DuckDB.
+"""Check tables against the table schemas of Camtrap DP, cell by cell, in DuckDB.
 
 The schemas are those of Camtrap DP 1.0.2 (https://camtrap-dp.tdwg.org/data), in `schemas/`. Checked are required,
 type, format, enum, pattern, minimum, maximum, unique and foreign keys, and that no value is one that the standard

@@ -1,1 +1,1 @@
-"""Group the images of a camera into events; imports the modules of `trapline.analysis` itself, and no other wing."""
+"""Group the images of a camera into events. Imports no other wing of analysis."""

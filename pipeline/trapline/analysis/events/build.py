@@ -1,4 +1,4 @@
-"""Write the events of every deployment as Parquet: which images of a camera belong together, and what they show.
+"""Write the events of all deployments as Parquet: which images of a camera belong together, and what they show.
 
 OUTPUT gets three tables, each a folder: `events`, `images` and `unassigned`; see `event_dataset.py`.
 """
@@ -15,12 +15,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables
+from trapline.analysis import dataset, deployment_periods, deployments, event_dataset, parallel, tables, time_zones
 from trapline.analysis.dataset import Results
 from trapline.analysis.events import corrections, sessions
 from trapline.analysis.events.event_tables import IMAGE_SCHEMA, MOMENT, NARROW_ROWS, Deployment, EventTables
 from trapline.analysis.events.sessions import Gap, Placing
-from trapline.analysis.sql import connect, icu_name, stream, translated
+from trapline.analysis.sql import connect, stream, translated
 from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
@@ -140,9 +140,10 @@ class _Builder:
 
     def run(self, replace: bool, progress: Callable[[Iterable[int], int], Iterable[int]]) -> Account:
         known = tables.survey(self.output)
+        _refuse_foreign(known, self.output)
         if not replace:
             tables.refuse_others(known, self.fingerprint, self.output)
-        account, files = self._look()
+        account, files, images = self._look()
         unassigned = event_dataset.unassigned_url(self.output)
         periods = event_dataset.deployments_url(self.output)
         # Without any event the tables have no rows, but they are there.
@@ -156,9 +157,10 @@ class _Builder:
         # Before anything is written: an image would be in two events. And first of all the table that readers judge the
         # others by, or they would take what is left for all events.
         for url, table in sorted(existing.items(), key=lambda each: (each[0] != unassigned, each[0])):
-            if table.fingerprint != self.fingerprint or url not in wanted | {unassigned}:
+            outdated = url == unassigned and table.rows != account.unassigned.total()
+            if table.fingerprint != self.fingerprint or url not in wanted | {unassigned} or outdated:
                 store.remove(url)
-        done = {name for name in files if self._is_done(name, files[name], existing)}
+        done = {name for name in files if self._is_done(name, files[name], images[name], existing)}
         account.unchanged = len(done)
         account.events = sum(existing[self._urls(name)[0]].rows for name in done)
         todo = [self._task(name, files[name]) for name in sorted(files.keys() - done)]
@@ -173,7 +175,7 @@ class _Builder:
             self._write_empty()
         there = periods in existing and existing[periods].fingerprint == self.fingerprint
         self._write_deployments(periods, there)
-        self._write_unassigned(unassigned, existing.get(unassigned))
+        self._write_unassigned(unassigned, existing.get(unassigned), account.unassigned.total())
         return account
 
     def _tables(self) -> EventTables:
@@ -196,8 +198,8 @@ class _Builder:
         self.unfinished.append(f"{deployment.name} ({why})")
         return 0
 
-    def _look(self) -> tuple[Account, dict[str, list[str]]]:
-        """Return the counts of images, and the result files of each deployment."""
+    def _look(self) -> tuple[Account, dict[str, list[str]], Counter[str]]:
+        """Return the counts of images, and the result files and the number of images of each deployment."""
         by_file = self.connection.sql("""
             select filename, reason, deployment, count(*)::bigint as images from located group by all""").fetchall()
         dataset.require_all(self.source, _sum_by_file(by_file))
@@ -206,17 +208,19 @@ class _Builder:
             found[reason, deployment].append((file, images))
         account = Account()
         files = {}
+        of_deployment: Counter[str] = Counter()
         for (reason, deployment), counted in found.items():
             images = sum(images for _, images in counted)
             if reason or deployment is None:
                 account.unassigned[str(reason)] += images
             else:
                 account.images += images
+                of_deployment[deployment] = images
                 files[deployment] = sorted(file for file, _ in counted)
         account.deployments = len(files)
         if not any(deployment for _, deployment in found):
             self._refuse_without_deployments()
-        return account, files
+        return account, files, of_deployment
 
     def _refuse_without_deployments(self) -> None:
         asked = ", ".join(source.text for source in self.placing.sources)
@@ -230,10 +234,12 @@ class _Builder:
             "metadata:FIELD of the sidecar, or serial (of the camera, in EXIF)"
         )
 
-    def _is_done(self, name: str, files: Sequence[str], existing: dict[str, Origin]) -> bool:
+    def _is_done(self, name: str, files: Sequence[str], count: int, existing: dict[str, Origin]) -> bool:
         identity = self._identity(files)
-        tables = [existing.get(url) for url in self._urls(name)]
-        return all(table is not None and table.made(self.fingerprint, identity) for table in tables)
+        events, images = (existing.get(url) for url in self._urls(name))
+        made = all(table is not None and table.made(self.fingerprint, identity) for table in (events, images))
+        # A time in the future has become one that can be, though no result has changed.
+        return made and images is not None and images.rows == count
 
     def _write_empty(self) -> None:
         origin = Origin(self.fingerprint, "")
@@ -246,10 +252,10 @@ class _Builder:
             origin = Origin(self.fingerprint, "")
             tables.publish(url, deployment_periods.SCHEMA, rows.to_batches(), origin, self.scratch)
 
-    def _write_unassigned(self, url: str, existing: Origin | None) -> None:
+    def _write_unassigned(self, url: str, existing: Origin | None, count: int) -> None:
         everything = list(self.files)
         origin = Origin(self.fingerprint, self._identity(everything))
-        if existing and existing.made(origin.fingerprint, origin.identity):
+        if existing and existing.made(origin.fingerprint, origin.identity) and existing.rows == count:
             return
         sessions.read(self.connection, everything, self.placing)
         sql = f"""
@@ -272,13 +278,18 @@ class _Builder:
 
 def _refuse_unknown_zone(connection: duckdb.DuckDBPyConnection, timezone: str | None) -> None:
     try:
-        connection.execute(
-            "select timezone(?, timestamp '2024-01-01')::varchar", [icu_name(timezone or "UTC")]
-        ).fetchall()
-    except duckdb.Error as error:
-        raise UsageError(
-            f"--timezone {timezone}: no time zone; give a name (Europe/Berlin) or an offset (+01:00)"
-        ) from error
+        time_zones.require_known(connection, timezone or "UTC")
+    except ValueError as error:
+        raise UsageError(f"--timezone {error}") from error
+
+
+def _refuse_foreign(known: dict[str, Origin | None], output: str) -> None:
+    """Raise OutputConflict if a folder has tables of another job, which `--replace` would remove."""
+    foreign = [url for url, table in known.items() if table and "events_version" not in table.fingerprint.facts]
+    if foreign:
+        raise OutputConflict(
+            f"{foreign[0]}: a table that another job wrote, as `trapline tables`; choose another OUTPUT"
+        )
 
 
 def _sum_by_file(rows: Iterable[tuple[str, Any, Any, int]]) -> Counter[str]:

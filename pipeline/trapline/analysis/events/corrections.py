@@ -1,4 +1,4 @@
-"""Corrections of camera clocks that were wrong, as people write them down: a CSV with one row per clock and period.
+"""Read a user's corrections of wrong camera clocks: a CSV with one row per clock and period.
 
     deployment   whose clock it is
     camera       which of its cameras; empty: all of them
@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from trapline.analysis import csv_input
+from trapline.analysis.spelling import respelled
 from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
@@ -63,9 +64,12 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
     for deployment, camera in connection.sql("select distinct deployment, camera from located").fetchall():
         known[deployment].add(camera)
     known.pop(None, None)  # type: ignore[call-overload]
+    rows = table.to_pylist()
+    places = respelled({row["deployment"] for row in rows if row["deployment"]}, known)
     corrections = []
-    for position, row in enumerate(table.to_pylist()):
+    for position, row in enumerate(rows):
         try:
+            row["deployment"] = places.get(row["deployment"], row["deployment"])
             corrections.append(_correction(row, known, connection))
         except ValueError as error:
             raise UsageError(f"{url}: line {csv_input.line(table, position)}: {error}") from error
@@ -93,6 +97,7 @@ def _correction(
     if deployment not in known:
         raise ValueError(f"the results have no deployment {deployment!r}, only such as {min(known, default=None)!r}")
     camera = row.get("camera")
+    camera = respelled([camera], known[deployment]).get(camera, camera) if camera else None
     if camera and camera not in known[deployment]:
         raise ValueError(f"deployment {deployment} has no camera {camera!r}, only such as {min(known[deployment])!r}")
     if bool(row.get("offset")) == bool(image) or bool(image) != bool(true_time):
@@ -140,8 +145,13 @@ def _end_of_day(text: str) -> datetime:
 
 def _clock_time(deployment: str, camera: str | None, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
     found = connection.execute(
-        """select image_uri, captured_at from located where deployment = $1 and camera = coalesce($3, camera)
-           and (image_uri = $2 or ends_with(image_uri, '/' || $2) or ends_with(image_uri, '#' || $2)) limit 2""",
+        """with named as (
+               select *, nfc_normalize(image_uri) as uri, nfc_normalize($2) as image from located
+               where deployment = $1 and camera = coalesce($3, camera)
+           )
+           select image_uri, captured_at from named
+           where uri = image or ends_with(uri, '/' || image) or ends_with(uri, '#' || image)
+           qualify image_uri = $2 or not bool_or(image_uri = $2) over () limit 2""",
         [deployment, image, camera],
     ).fetchall()
     if not found:

@@ -21,7 +21,8 @@ from trapline.analysis import dataset, deployments
 from trapline.analysis.deployment_periods import NOT_IN_TABLE, OUTSIDE, Periods
 from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
-from trapline.analysis.sql import icu_name, literal
+from trapline.analysis.sql import literal
+from trapline.analysis.time_zones import duckdb_name
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -92,7 +93,7 @@ def _on_the_clock(timezone: str | None) -> str:
     if not timezone:
         return "captured_at"
     moment = "try_cast(captured_at::varchar || captured_at_offset as timestamptz)"
-    return f"coalesce(timezone({literal(icu_name(timezone))}, {moment})::timestamp_ms, captured_at)"
+    return f"coalesce(timezone({literal(duckdb_name(timezone))}, {moment})::timestamp_ms, captured_at)"
 
 
 def _dated(connection: duckdb.DuckDBPyConnection, placing: Placing) -> str:

@@ -1,4 +1,1 @@
-"""`trapline tables`: the rows of results without vectors, in few large files.
-
-Imports results and what lies directly in `analysis`.
-"""
+"""Write the rows of results without vectors, in few large files. Imports no other wing of analysis."""

@@ -1,6 +1,6 @@
-"""What each file of the flat tables holds, as its own footer says: the shards, and which version of their results.
+"""What each file of the flat tables holds, according to its own footer: the shards, and the version of their results.
 
-There is no second book: a file is written whole, with its rows and what they are of.
+There is no other record: a file is written whole, with its rows and this list.
 """
 
 import json
@@ -62,7 +62,7 @@ class TableFile:
 
 
 def survey(folder: str) -> dict[str, TableFile | None]:
-    """List every Parquet file in a folder, which need not exist, by URL; None where it is no flat table.
+    """List every Parquet file in a folder, which need not exist, by URL; None if it is no flat table.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.

@@ -1,4 +1,4 @@
-"""Which shard goes in which file, so that a night rewrites few of them, and no row is ever in two.
+"""Decide which shard goes into which file, so that a night rewrites few files, and no row is ever in two.
 
 A shard stays in the file that it is in. New shards fill the last file and then files of their own, in the order of
 their paths: the first run sorts the whole archive by place, and each later run adds its new shards as a block. So a
@@ -25,7 +25,7 @@ class FilePlan:
 
     Attributes:
         url: of the file.
-        before: of the file as it is; None where there is none.
+        before: of the file as it is; None if there is none.
         kept: parts that this holds already.
         changed: parts whose rows are to be read from their results.
         complete: whether it needs no writing.

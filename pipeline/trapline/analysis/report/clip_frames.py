@@ -1,4 +1,4 @@
-"""The frame that shows best what a clip was taken for."""
+"""Find the frame of a clip that shows best why it got its label."""
 
 from collections.abc import Sequence
 from typing import Any

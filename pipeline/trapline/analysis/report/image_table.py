@@ -59,6 +59,7 @@ def read(
     label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
+    # To SQL, NaN is above all numbers.
     connection.execute(
         f"""
         create or replace temp table images as
@@ -66,7 +67,7 @@ def read(
             nullif(split_part(error, ':', 1), '') as reason, content_sha256, captured_at,
             latitude, longitude, coalesce(media_type = 'video', {_CLIP_BY_NAME}) as is_clip,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
-            coalesce(status != 'failed' and {probability} >= $sure, false) as named
+            coalesce(status != 'failed' and isfinite({probability}) and {probability} >= $sure, false) as named
         from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
         {"sure": sure},
     )

@@ -1,8 +1,8 @@
-"""Calibration: one temperature for all logits, so that of predictions with 80 % four in five are right.
+"""Calibration: one temperature for all logits, so that of predictions with 80 %, four in five are right.
 
-Guo et al. 2017, arXiv:1706.04599: probabilities softmax(logits / T), with the T of the least negative log-likelihood.
-It moves no image to another species. The stored probabilities serve as logits by their logarithm, for softmax does not
-see what is added to all of them.
+Guo et al. 2017, arXiv:1706.04599: probabilities are softmax(logits / T), with the T of the lowest negative
+log-likelihood. It does not change the species of any image. The logarithms of stored probabilities serve as logits,
+because softmax ignores what is added to all of them.
 """
 
 from dataclasses import dataclass

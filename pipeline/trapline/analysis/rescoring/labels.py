@@ -1,7 +1,4 @@
-"""Labels become examples: what people called some images, joined to what the model stored of them.
-
-A label names an image by its `image_uri`, by the end of its path where that is unique (`cam1/IMG_0001.JPG`), or by
-its content.
+"""Labels become examples: a user's labels of images, joined with what the results store of these images.
 
 Examples are split by camera, never by image: frames of one camera share background, light and individuals, and a split
 between them measures memory.
@@ -12,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trapline.analysis import csv_input
 from trapline.analysis.dataset import Results
+from trapline.analysis.rescoring.label_file import RESPELLED, Labels
 from trapline.errors import UsageError
 from trapline.results.ledger import Result
 from trapline.results.rows import without_frames
@@ -31,59 +27,6 @@ from trapline.storage import store
 _THREADS = 4
 # Share of the cameras that is held out, at least one.
 _HELD_OUT = 0.2
-# What people call a column of paths.
-_PATH_COLUMNS = ("image_uri", "file", "path", "filename", "filepath")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """A CSV file of labels.
-
-    Attributes:
-        url: of the file.
-        column: column of the rows that the keys are compared with: `image_uri` or `content_sha256`.
-        keys: strings, or binary(32); each once.
-        species: strings, one per key.
-        cameras: strings, one per key; null where the file names none.
-    """
-
-    url: str
-    column: str
-    keys: pa.Array
-    species: pa.Array
-    cameras: pa.Array
-
-    def matches(self, values: pa.Array) -> pa.Table:
-        """Return row, label and exact: the positions of values and of the labels that name them.
-
-        A value of `image_uri` is named by a key that equals it (exact), and by one whose path segments it ends with;
-        `#`, which ends a shard, ends a segment too.
-        """
-        found = [(pc.index_in(values, self.keys), True)]
-        if self.column == "image_uri":
-            paths = pc.replace_substring(values, "#", "/")
-            for segments, (endings, positions) in self._endings.items():
-                tails = pc.extract_regex(paths, rf"(?:^|/)(?P<tail>(?:[^/]*/){{{segments - 1}}}[^/]*)$")
-                place = pc.index_in(pc.struct_field(tails, "tail"), endings)
-                found.append((positions.take(place), False))
-        tables = []
-        for labels, exact in found:
-            rows = pc.indices_nonzero(labels.is_valid())
-            same = pa.array([exact] * len(rows), pa.bool_())
-            tables.append(pa.table({"row": rows, "label": labels.take(rows).cast(pa.int64()), "exact": same}))
-        return pa.concat_tables(tables)
-
-    @cached_property
-    def _endings(self) -> dict[int, tuple[pa.Array, pa.Array]]:
-        """By their number of segments the keys as paths, and their positions."""
-        grouped: dict[int, dict[str, int]] = defaultdict(dict)
-        for position, key in enumerate(self.keys.to_pylist()):
-            path = key.replace("\\", "/").replace("#", "/").removeprefix("./").lstrip("/")
-            grouped[path.count("/") + 1].setdefault(path, position)
-        return {
-            segments: (pa.array(paths.keys(), pa.string()), pa.array(paths.values(), pa.int64()))
-            for segments, paths in grouped.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -97,7 +40,7 @@ class Examples:
         cameras: which camera took it: from the labels, or `camera_serial`, or the shard's folder, in this order.
         vectors: float32 [N, D], embeddings or probabilities.
         given: how many labels there were.
-        unusable: labels of failed images, which have no vector.
+        unusable: labels of images without a vector, as failed ones are, or of one that is not finite.
         repeated: labels of images whose content another label had already; they count once.
         ambiguous: labels whose path is the end of several images' paths.
     """
@@ -129,34 +72,6 @@ class Examples:
         return digest.hexdigest()
 
 
-def read(url: str) -> Labels:
-    """Read a CSV file with the columns species, image_uri (or file, path) or content_sha256 (hex), and camera if known.
-
-    Raises:
-        UsageError: a row lacks its key or species, an image is labelled twice, or a hash is none.
-        StorageError, TransientError: the store refuses, or does not answer.
-    """
-    table = csv_input.read(url, ["species"], [*_PATH_COLUMNS, "content_sha256", "camera"])
-    column = next((name for name in (*_PATH_COLUMNS, "content_sha256") if name in table.column_names), None)
-    if column is None:
-        raise UsageError(f"{url}: has neither a column 'image_uri' (or 'file') nor 'content_sha256'; add one")
-    keys, species = table.column(column).to_pylist(), table.column("species").to_pylist()
-    seen: dict[str, int] = {}
-    for position, (key, name) in enumerate(zip(keys, species, strict=True)):
-        where = f"{url}, line {csv_input.line(table, position)}"
-        if not key or not name:
-            raise UsageError(f"{where}: lacks {'species' if key else column}; fill it in, or leave the line out")
-        first = seen.setdefault(key.lower() if column == "content_sha256" else key, position)
-        if first != position:
-            other = f"also labelled on line {csv_input.line(table, first)}"
-            as_ = "the same" if species[first] == name else f"{species[first]!r} there and {name!r} here"
-            raise UsageError(f"{where}: {key} is {other} ({as_}); leave one")
-    cameras = table.column("camera").to_pylist() if "camera" in table.column_names else [None] * len(keys)
-    values = _hashes(url, table, keys) if column == "content_sha256" else pa.array(keys, pa.string())
-    compared = "content_sha256" if column == "content_sha256" else "image_uri"
-    return Labels(url, compared, values, pa.array(species, pa.string()), pa.array(cameras, pa.string()))
-
-
 def join(labels: Labels, results: Results, vector: str) -> Examples:
     """Return the labelled images, with the embeddings or the probabilities that are stored of them.
 
@@ -181,7 +96,7 @@ def join(labels: Labels, results: Results, vector: str) -> Examples:
             f"{labels.column}; the first is {_shown(labels.keys[0])}, and an image there is {_example(labels, results)}"
         )
     table, ambiguous = _unambiguous(labels, pa.concat_tables(found))
-    usable = table.filter(table.column(vector).is_valid())
+    usable = table.filter(pc.and_(table.column(vector).is_valid(), _finite(table.column(vector))))
     unusable = len(set(table.column("label").to_pylist()) - set(usable.column("label").to_pylist()))
     if not usable:
         raise UsageError(f"{labels.url}: all {unusable:,} images that it labels and {results.output} holds are failed")
@@ -213,18 +128,6 @@ def held_out(cameras: Sequence[str], species: Sequence[str] | None = None) -> se
     return chosen
 
 
-def _hashes(url: str, table: pa.Table, keys: list[str]) -> pa.Array:
-    values = []
-    for position, key in enumerate(keys):
-        try:
-            values.append(bytes.fromhex(key))
-        except ValueError:
-            values.append(b"")
-        if len(values[-1]) != 32:
-            raise UsageError(f"{url}, line {csv_input.line(table, position)}: {key} is no SHA-256 in hex (64 digits)")
-    return pa.array(values, pa.binary(32))
-
-
 def _concerned(labels: Labels, results: Results) -> list[Result]:
     """Return the result files that may hold labelled rows: those of the shards, where all labels name theirs."""
     if labels.column != "image_uri":
@@ -242,7 +145,7 @@ def _concerned(labels: Labels, results: Results) -> list[Result]:
 
 
 def _matches(result: Result, results: Results, labels: Labels, vector: str) -> pa.Table | None:
-    """Return the labelled rows of one file: label (a position), exact, image_uri, content, camera and vector."""
+    """Return the labelled rows of one file: label (a position), grade, image_uri, content, camera and vector."""
     folder = result.url.removeprefix(results.output).rpartition("/")[0] or "/"
     found = []
     with store.open_unchanged(result.url, result.version) as stream:
@@ -260,6 +163,13 @@ def _matches(result: Result, results: Results, labels: Labels, vector: str) -> p
     return pa.concat_tables(found) if found else None
 
 
+def _finite(vectors: pa.ChunkedArray) -> pa.Array:
+    """Return which vectors have finite numbers only; those that are null are among them."""
+    lists = vectors.combine_chunks()
+    wrong = pc.list_parent_indices(lists).filter(pc.invert(pc.is_finite(lists.flatten().cast(pa.float32()))))
+    return pa.array(~np.isin(np.arange(len(lists)), wrong.to_numpy()))
+
+
 def _unambiguous(labels: Labels, found: pa.Table) -> tuple[pa.Table, int]:
     """Return the rows of labels that name one image, in the order of the labels, and how many name several.
 
@@ -267,9 +177,15 @@ def _unambiguous(labels: Labels, found: pa.Table) -> tuple[pa.Table, int]:
         UsageError: all of them name several.
     """
     found = found.sort_by([("label", "ascending"), ("image_uri", "ascending")])
-    label, exact = (found.column(name).to_numpy() for name in ("label", "exact"))
-    # A path in full is not the end of a longer one.
-    found = found.filter(pa.array(exact | ~np.isin(label, label[exact]))).drop_columns(["exact"])
+    label, grade = (found.column(name).to_numpy() for name in ("label", "grade"))
+    # A path in full is not the end of a longer one, nor is one that fits letter by letter another in other case.
+    best = np.full(len(labels.keys), np.iinfo(np.int8).max)
+    np.minimum.at(best, label, grade)
+    # An image that a label names letter by letter is none that another one misspells.
+    uris = found.column("image_uri")
+    named = pc.is_in(uris, uris.filter(pa.array(grade < RESPELLED)).combine_chunks()).to_numpy()
+    kept = (grade == best[label]) & ((grade < RESPELLED) | ~named)
+    found = found.filter(pa.array(kept)).drop_columns(["grade"])
     if labels.column != "image_uri":  # copies of one picture
         return found, 0
     label = found.column("label").to_numpy()
@@ -292,7 +208,7 @@ def _facts(rows: pa.Table, matches: pa.Table, labels: Labels, vector: str, folde
     return pa.table(
         {
             "label": matches.column("label"),
-            "exact": matches.column("exact"),
+            "grade": matches.column("grade"),
             "image_uri": rows.column("image_uri"),
             "content": pa.array(contents, pa.string()),
             "camera": pc.coalesce(cameras, folder),

@@ -1,7 +1,7 @@
-"""New results from stored ones, without reading images: each file of RESULTS gets one of the same name in OUTPUT.
+"""Compute new results from stored ones, without reading images: one file in OUTPUT for each file of RESULTS.
 
-The files of classify are not changed. The new files are results like the first: whole or not at all, with a footer that
-names the file they come from and a fingerprint of everything that can change a row.
+RESULTS is not changed. The new files are results, too: they appear whole or not at all, and have a footer that names
+the file they come from and a fingerprint of everything that can change a row.
 """
 
 import io
@@ -43,7 +43,8 @@ class Outcome:
         images: in it.
         species: the most probable class, counted.
         remarks: images with something to report, counted.
-        trouble: why it could not be made; None where it was.
+        trouble: why it could not be made; None if it was.
+        patterns: deployments of the species list that hold for one of the images; None if that is not known.
     """
 
     url: str
@@ -51,6 +52,7 @@ class Outcome:
     species: Counter[str]
     remarks: Counter[str]
     trouble: str | None = None
+    patterns: frozenset[str] | None = None
 
 
 def fingerprint(
@@ -107,25 +109,23 @@ def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
 def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
     try:
         with store.open_unchanged(shard.uri, shard.identity) as stream:
-            data, images, species, remarks = _rows(pq.ParquetFile(stream), shard, scorer, mark)
+            data, outcome = _rows(pq.ParquetFile(stream), shard, scorer, mark)
         store.put(shard.output, data)
     except (TransientError, PermanentError, OutputConflict) as error:
         return Outcome(shard.output, 0, Counter(), Counter(), in_one_line(error))
     except (pa.ArrowException, OSError) as error:
         trouble = f"{shard.uri}: no sound Parquet ({in_one_line(error)}); classify its shard again"
         return Outcome(shard.output, 0, Counter(), Counter(), trouble)
-    return Outcome(shard.output, images, species, remarks)
+    return outcome
 
 
-def _rows(
-    file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint
-) -> tuple[bytes, int, Counter[str], Counter[str]]:
-    """Return the new file, its images, their species, and remarks."""
+def _rows(file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint) -> tuple[bytes, Outcome]:
+    """Return the new file, and what is in it."""
     before = Footer.from_metadata(file.metadata.metadata or {})
     if before is None:
         raise OutputConflict(f"{shard.uri}: was replaced while it was read; try again")
     sink = io.BytesIO()
-    images, species, remarks = 0, Counter[str](), Counter[str]()
+    images, species, remarks, patterns = 0, Counter[str](), Counter[str](), set[str]()
     batches = partial(file.iter_batches, batch_size=ROWS_PER_GROUP, columns=scorer.reads)
     # The row of a clip stands before its frames, and these perhaps in the next batch.
     clips = clip_pooling.total([scorer.sums(batch) for batch in batches()]) if before.frames else {}
@@ -133,6 +133,7 @@ def _rows(
         for batch in batches():
             table = scorer(batch, remarks, clips)
             images += len(of_images(table))
+            patterns |= scorer.patterns(batch)
             species.update(without_frames(table).column("species").drop_null().to_pylist())
             writer.write_table(table)
         dataset.require_images(shard.uri, images, sum(before.images.values()))
@@ -145,4 +146,4 @@ def _rows(
             size=shard.size,
         )
         writer.add_key_value_metadata(file_metadata(after, scorer.classes))
-    return sink.getvalue(), images, species, remarks
+    return sink.getvalue(), Outcome(shard.output, images, species, remarks, patterns=frozenset(patterns))

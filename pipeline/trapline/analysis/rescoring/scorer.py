@@ -133,6 +133,10 @@ class Scorer:
             [_typed(array, field.type) for array, field in zip(arrays, self.schema, strict=True)], self.schema
         )
 
+    def patterns(self, rows: pa.RecordBatch) -> set[str]:
+        """Return the deployments of the species list that hold for one of the rows."""
+        return self.prior.applying(rows.column("shard"), rows.column("key")) if self.prior else set()
+
     @property
     def _keys(self) -> list[pa.Field]:
         # All that decoding knew: the jobs that come after `classify` come after `rescore` too.
@@ -143,10 +147,15 @@ class Scorer:
         return Columns(self.classes, 0, {}, self.top_k, probabilities=True, embedding="none")
 
     def _usable(self, rows: pa.RecordBatch) -> tuple[npt.NDArray[np.bool_], pa.RecordBatch]:
-        """Return which rows have a prediction, bool [N], and these."""
+        """Return which rows have a prediction, bool [N], and these; one that is not finite is none."""
         vector = rows.column("embedding" if self.head else "probabilities")
-        mask = vector.is_valid().to_numpy(zero_copy_only=False)
+        mask = np.array(vector.is_valid().to_numpy(zero_copy_only=False))
+        mask[mask] = np.isfinite(matrix(vector.drop_null(), self._width)).all(axis=1)
         return mask, rows.filter(pa.array(mask))
+
+    @property
+    def _width(self) -> int:
+        return int(self.head.weight.shape[1]) if self.head else len(self.classes)
 
     def _scores(self, rows: pa.RecordBatch, remarks: Counter[str]) -> _Scores:
         probabilities, energy = self._probabilities(rows, remarks)
@@ -163,10 +172,10 @@ class Scorer:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return probabilities [N, C], and the energy [N] of the logits as they are before temperature and prior."""
         if self.head:
-            embeddings = matrix(rows.column("embedding"), self.head.weight.shape[1])
+            embeddings = matrix(rows.column("embedding"), self._width)
             values = self.head.logits(embeddings.astype(np.float32, copy=False))
             return softmax(values, self.temperature or 1.0), logsumexp(values, axis=1)
-        probabilities = matrix(rows.column("probabilities"), len(self.classes)).astype(np.float32, copy=False)
+        probabilities = matrix(rows.column("probabilities"), self._width).astype(np.float32, copy=False)
         energy = rows.column("energy").to_numpy(zero_copy_only=False)
         if self.temperature is None:
             return probabilities, energy

@@ -1,15 +1,17 @@
 """Region priors: which species can occur, everywhere or in a deployment. The others get probability 0.
 
-A prior of ones and zeros: by Bayes' rule the posterior is the probability of a listed species over that of all listed.
-The latter, `prior_mass`, shows pictures of something that is not on the list: they come out as sure as any other.
+The prior consists of ones and zeros: by Bayes' rule, the posterior is the probability of a listed species divided by
+that of all listed species, the `prior_mass`. A low mass shows pictures of something that is not on the list, whose
+posterior looks as certain as any other.
 """
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trapline.analysis import csv_input
+from trapline.analysis.spelling import composed, respelled
 from trapline.errors import UsageError
 
 EVERYWHERE = ""
@@ -42,7 +45,16 @@ class SpeciesList:
 
     def unknown(self, classes: Sequence[str]) -> list[str]:
         """Return the listed species that the model does not know, by name."""
-        return sorted(frozenset().union(*self.species.values()) - set(classes))
+        return sorted(self._names - set(classes) - respelled(self._names, classes).keys())
+
+    def spelled(self, classes: Sequence[str]) -> dict[str, set[str]]:
+        """Return the species by deployment pattern, spelled as the model spells them."""
+        as_model = respelled(self._names, classes)
+        return {pattern: {as_model.get(name, name) for name in names} for pattern, names in self.species.items()}
+
+    @property
+    def _names(self) -> frozenset[str]:
+        return frozenset().union(*self.species.values())
 
 
 def read(url: str) -> SpeciesList:
@@ -85,7 +97,8 @@ class Prior:
         Raises:
             UsageError: the model knows none of the species, or none of those of one deployment.
         """
-        masks = {pattern: np.array([name in names for name in classes]) for pattern, names in listed.species.items()}
+        species = listed.spelled(classes)
+        masks = {pattern: np.array([name in names for name in classes]) for pattern, names in species.items()}
         everywhere = masks.get(EVERYWHERE, np.zeros(len(classes), bool))
         for pattern, mask in masks.items():
             if not (mask | everywhere).any():
@@ -103,27 +116,44 @@ class Prior:
             shards: URI of the shard of each image.
             keys: path of each image inside its shard.
         """
-        # An archive has a million times as many images as places.
-        folders = pc.replace_substring_regex(keys, "(?s)[^/]*$", "")
-        places = pc.dictionary_encode(pc.binary_join_element_wise(shards.cast(pa.string()), folders, "/"))
+        places = _places(shards, keys)
         if not len(places):
             return np.empty((0, self._width), bool)
         masks = np.stack([self._mask(place) for place in places.dictionary.to_pylist()])
         by_row: npt.NDArray[np.bool_] = masks[places.indices.to_numpy()]
         return by_row
 
+    def applying(self, shards: pa.Array, keys: pa.Array) -> set[str]:
+        """Return the deployment patterns that hold where one of the images was taken; arguments as of `allowed`."""
+        return {pattern for place in _places(shards, keys).dictionary.to_pylist() for pattern in self._holding(place)}
+
     def _mask(self, place: str) -> npt.NDArray[np.bool_]:
-        path = f"/{place.strip('/')}/"
-        found = [mask for pattern, mask in self.masks.items() if pattern and fnmatchcase(path, f"*/{pattern}/*")]
+        found = [self.masks[pattern] for pattern in self._holding(place)]
         if EVERYWHERE in self.masks:
             found.append(self.masks[EVERYWHERE])
         nothing_said = np.ones(self._width, bool)
         mask: npt.NDArray[np.bool_] = np.logical_or.reduce(found) if found else nothing_said
         return mask
 
+    def _holding(self, place: str) -> list[str]:
+        path = composed(f"/{place.strip('/')}/")
+        return [pattern for pattern, regex in self._regexes.items() if regex.search(path)]
+
+    @cached_property
+    def _regexes(self) -> dict[str, re.Pattern[str]]:
+        """By pattern; `[`, `]` and `?` are characters of names."""
+        texts = {pattern: ".*".join(map(re.escape, composed(pattern).split("*"))) for pattern in self.masks}
+        return {pattern: re.compile(f"(?s)/{text}/") for pattern, text in texts.items() if pattern}
+
     @property
     def _width(self) -> int:
         return len(next(iter(self.masks.values())))
+
+
+def _places(shards: pa.Array, keys: pa.Array) -> pa.DictionaryArray:
+    """Return the folders of images: an archive has a million times as many images as places."""
+    folders = pc.replace_substring_regex(keys, "(?s)[^/]*$", "")
+    return pc.dictionary_encode(pc.binary_join_element_wise(shards.cast(pa.string()), folders, "/"))
 
 
 def condition(

@@ -1,4 +1,4 @@
-"""Roll-up: where no species is probable enough, the lowest genus, family or class that is.
+"""Roll-up: if no species is probable enough, the lowest genus, family or class that is.
 
 The probability of a taxon is the sum over its species. A species that the taxonomy does not name counts for itself
 only.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.analysis import csv_input
+from trapline.analysis.spelling import respelled
 from trapline.errors import UsageError
 
 # From the narrowest; species come before them.
@@ -29,7 +30,7 @@ class Taxonomy:
 
     Attributes:
         url: of the file.
-        above: species -> its taxon at each of RANKS; None where the file does not name one.
+        above: species -> its taxon at each of RANKS; None if the file does not name one.
     """
 
     url: str
@@ -42,7 +43,13 @@ class Taxonomy:
 
     def unplaced(self, classes: Sequence[str]) -> list[str]:
         """Return classes of a model that have no taxon above them."""
-        return [name for name in classes if not any(self.above.get(name, ()))]
+        return [name for name, taxa in zip(classes, self.places(classes), strict=True) if not any(taxa)]
+
+    def places(self, classes: Sequence[str]) -> list[tuple[str | None, ...]]:
+        """Return the taxa above each class of a model, at each of RANKS."""
+        as_model = respelled(self.above, classes)
+        above = {as_model.get(name, name): taxa for name, taxa in self.above.items()}
+        return [above.get(name, (None,) * len(RANKS)) for name in classes]
 
 
 def read(url: str) -> Taxonomy:
@@ -100,7 +107,7 @@ class RollUp:
         Raises:
             UsageError: the taxonomy knows none of them.
         """
-        places = [taxonomy.above.get(name, (None,) * len(RANKS)) for name in classes]
+        places = taxonomy.places(classes)
         if not any(any(place) for place in places):
             raise UsageError(
                 f"{taxonomy.url}: places none of the {len(classes):,} species of the model, such as {classes[0]!r}; "

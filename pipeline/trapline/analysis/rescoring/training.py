@@ -1,4 +1,4 @@
-"""Labels give a head, a temperature, and figures for both from cameras that neither was trained on.
+"""Train a head and fit a temperature on labels, and evaluate both on cameras that neither was trained on.
 
 The temperature of a new head is fitted on predictions for cameras that the head, or that fold of its cross-validation,
 has not seen: a head is overconfident about its training data, and a temperature fitted there would be too high.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trapline.analysis.dataset import Results
-from trapline.analysis.rescoring import artifacts, calibration, head, labels
+from trapline.analysis.rescoring import artifacts, calibration, head, label_file, labels
 from trapline.analysis.rescoring.artifacts import Learned
 from trapline.analysis.rescoring.evaluation import (
     confusion_png,
@@ -59,11 +59,11 @@ def train_or_load(request: TrainingRequest, results: Results, output: str) -> Le
         StorageError, TransientError: the store refuses, or does not answer.
     """
     vector = "embedding" if request.labels or request.head else "probabilities"
-    train = labels.join(labels.read(request.labels), results, vector) if request.labels else None
+    train = labels.join(label_file.read(request.labels), results, vector) if request.labels else None
     tested = None
     if request.calibrate:
         same = request.calibrate == request.labels
-        tested = train if same else labels.join(labels.read(request.calibrate), results, vector)
+        tested = train if same else labels.join(label_file.read(request.calibrate), results, vector)
     if train is None and tested is None:
         return _given(request, output)
     examples = [part.digest if part else None for part in (train, tested)]

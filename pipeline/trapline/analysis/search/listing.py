@@ -1,4 +1,4 @@
-"""What a job has found, as a table of DuckDB, for a person to see and for a file to keep."""
+"""Print the rows that a job has found, and write them to files."""
 
 from collections.abc import Mapping
 from datetime import datetime

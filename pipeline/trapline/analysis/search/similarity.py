@@ -1,7 +1,7 @@
-"""Pictures become neighbours: the rows whose embeddings are most like an example's, exact, over the whole archive.
+"""Find the rows whose embeddings are most like an example's, by exact search over the whole archive.
 
-A clip is searched by its frames, and is one neighbour, with the frame that is most like the example: an animal that
-walks through for two seconds of sixty is a thirtieth of the mean. As an example a clip is the mean of its frames.
+A clip is searched by its frames, and listed once, with the frame that is most like the example: an animal that is seen
+for two of sixty seconds would be a thirtieth of the mean. As an example, a clip is the mean of its frames.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def examples(
     a cosine a little below 1.
 
     Args:
-        connection: of `results.connect`, with the view `images`.
+        connection: of `sql.connect`, with the view `images`.
         results: where to search.
         names: each an `image_uri`, or the URL of a picture or a clip.
         model: the checkpoint that the results were computed with; needed for pictures only.
@@ -106,7 +106,7 @@ def nearest(
     has no embedding, even where the condition leaves that row out.)
 
     Args:
-        connection: of `results.connect`, with the view `images`, frames included.
+        connection: of `sql.connect`, with the view `images`, frames included.
         results: of that view.
         like: at least one.
         count: how many rows, at most.

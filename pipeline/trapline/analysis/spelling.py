@@ -1,0 +1,32 @@
+"""Names in a person's table, spelled as the results have them.
+
+macOS writes `é` in file names as two characters (NFD), and everybody types it as one (NFC). Names of files are never
+changed for that: of two folders that look alike each keeps its own.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+
+def composed(name: str) -> str:
+    """Return a name in NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
+def respelled(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return, by each name that is none of the known ones but looks like a single one of them, that one.
+
+    A known name that stands among the names itself is not given to another one, and of two names that look alike
+    neither is respelled.
+    """
+    given, there = set(names), set(known)
+    looking = defaultdict(list)
+    for name in given - there:
+        looking[composed(name)].append(name)
+    free = defaultdict(list)
+    for name in there - given:
+        free[composed(name)].append(name)
+    return {
+        alike[0]: free[form][0] for form, alike in looking.items() if len(alike) == 1 and len(free.get(form, ())) == 1
+    }
