@@ -61,7 +61,7 @@ class Results:
         return f"{named} (weights sha256:{self.computed.get('weights_sha256', 'unknown')}{head})"
 
     def refuse_crops(self, job: str) -> None:
-        """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
+        """Raise UsageError if there are rows of crops, for a job that takes a row for an image."""
         if self.has_crops:
             raise UsageError(
                 f"{self.output}: holds crops (classified with --detections), and {job} needs one prediction per image; "
@@ -127,7 +127,7 @@ def schema(results: Results) -> pa.Schema:
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:
-    """Raise UsageError where the rows lack one of these columns.
+    """Raise UsageError if the rows lack one of these columns.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -209,7 +209,7 @@ def require_all(results: Results, images: Mapping[str, int]) -> None:
 
 
 def require_images(url: str, found: int, said: int) -> None:
-    """Raise OutputConflict where another number of images was read of a result file than its footer says."""
+    """Raise OutputConflict if another number of images was read of a result file than its footer says."""
     if found != said:
         raise OutputConflict(
             f"{url}: {found:,} images were read of it, and its footer says {said:,}; if `classify` is writing there, "

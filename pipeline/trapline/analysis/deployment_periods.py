@@ -149,7 +149,7 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
 
 
 def refuse_repeated(deployments: Iterable[str | None], url: str) -> None:
-    """Raise UsageError where rows of a table have the same deploymentID."""
+    """Raise UsageError if rows of a table have the same deploymentID."""
     for name, count in Counter(deployments).items():
         if name and count > 1:
             raise UsageError(

@@ -71,7 +71,7 @@ class Source:
 
 
 def parse(text: str) -> Source:
-    """Parse a source as it is written on the command line; raise UsageError where it is none."""
+    """Parse a source as it is written on the command line; raise UsageError if it is none."""
     if text == _SERIAL:
         return Source(text, {"deployment": "camera_serial"})
     if text.startswith(_METADATA):
@@ -89,7 +89,7 @@ def located(sources: Sequence[Source]) -> str:
 
 
 def suggest(shard: str) -> str | None:
-    """Return a pattern that takes the folder of a shard for the deployment; None where there is none."""
+    """Return a pattern that takes the folder of a shard for the deployment; None if there is none."""
     *_, parent, folder = ["", "", *(shard.rpartition("/")[0] if shard_format(shard) else shard).split("/")]
     usable = parent and folder and not set("{}*…:") & set(parent) and ".." not in parent
     return f"{parent}/{{deployment}}/…" if usable else None

@@ -30,7 +30,7 @@ class Pooled:
         first: the row of each event's first frame; E rows.
         probabilities: float32 [E, C]; NaN where no frame was predicted.
         best_frame: of each event, the URI of the frame in which the event's most probable class is most probable (the
-            first of several); None where no frame was predicted.
+            first of several); None if no frame was predicted.
     """
 
     first: pa.RecordBatch

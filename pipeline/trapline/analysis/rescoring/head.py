@@ -44,7 +44,7 @@ class Head:
         classes: names, in the order of the logits.
         embedding: settings of the embeddings that it takes.
         cameras: those whose images it was trained on.
-        temperature: that its logits are to be divided by; None where it was not calibrated.
+        temperature: that its logits are to be divided by; None if it was not calibrated.
     """
 
     weight: npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ class Head:
         return data
 
     def refuse_other(self, results: Fingerprint, url: str) -> None:
-        """Raise UsageError where results hold embeddings of another kind than the head takes."""
+        """Raise UsageError if results hold embeddings of another kind than the head takes."""
         mine, theirs = Fingerprint(self.embedding), Fingerprint(embedding_facts(results))
         if mine.digest != theirs.digest:
             raise UsageError(

@@ -43,8 +43,8 @@ class Outcome:
         images: in it.
         species: the most probable class, counted.
         remarks: images with something to report, counted.
-        trouble: why it could not be made; None where it was.
-        patterns: deployments of the species list that hold for one of the images; None where that is not known.
+        trouble: why it could not be made; None if it was.
+        patterns: deployments of the species list that hold for one of the images; None if that is not known.
     """
 
     url: str

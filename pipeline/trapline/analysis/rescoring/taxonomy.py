@@ -30,7 +30,7 @@ class Taxonomy:
 
     Attributes:
         url: of the file.
-        above: species -> its taxon at each of RANKS; None where the file does not name one.
+        above: species -> its taxon at each of RANKS; None if the file does not name one.
     """
 
     url: str
