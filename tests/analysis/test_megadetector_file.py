@@ -139,6 +139,13 @@ def test_frames_that_lie_closer_than_the_average_rate_keep_numbers_of_their_own(
     assert entry["frames_processed"] == [box["frame_number"] for box in entry["detections"]] == [0, 1, 2]
 
 
+def test_frames_at_uneven_times_have_numbers_that_their_clip_has() -> None:
+    rate, duration = 12 / 9.3, 9.3
+    assert megadetector_file._frame_numbers([0.0, 2.5, 2.6, 9.1, 9.2], rate, duration) == [0, 3, 4, 10, 11]
+    assert megadetector_file._frame_numbers([9.0, 9.1, 9.2], rate, duration) == [9, 10, 11]
+    assert megadetector_file._frame_numbers([0.0], 1, 0.0) == [0]
+
+
 def test_megadetectors_own_tools_find_the_file_valid(tmp_path: Path, validate: Callable[[str], dict[str, Any]]) -> None:
     varied(str(tmp_path))
     megadetector_file.write(dataset.find(f"{tmp_path}/results"), f"{tmp_path}/detections.json")

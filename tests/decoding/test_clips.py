@@ -1,7 +1,7 @@
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,6 +19,7 @@ from tests.support.clips import (
     motion_jpeg,
     sound_only,
 )
+from trapline.decoding import frames
 from trapline.decoding.clips import ClipFacts
 from trapline.decoding.crops import Box, Cropping, Crops
 from trapline.decoding.decode import decode
@@ -55,36 +56,6 @@ class TestSampling:
     def test_no_frame_is_there_twice(self, tmp_path: Path) -> None:
         _, facts = decoded(clip(frames=4), tmp_path, Sampling(fps=1000, frames=1000))
         assert facts.frames == (0.0, 0.1, 0.2, 0.3)
-
-
-class TestStreams:
-    def two(self, muxer: str, first: int, path: Path) -> Path:
-        """A clip of ten frames, behind a stream of so many."""
-        with av.open(str(path), "w", format=muxer) as container:
-            streams = []
-            for _ in range(2):
-                stream = container.add_stream("mjpeg" if muxer == "mov" else "mpeg4", rate=10)
-                stream.width, stream.height = SIZE
-                stream.pix_fmt = "yuvj420p" if muxer == "mov" else "yuv420p"
-                streams.append(stream)
-            container.start_encoding()
-            for stream, count in zip(streams, (first, 10), strict=True):
-                for number in range(count):
-                    frame = av.VideoFrame.from_ndarray(drawn(number), format="rgb24")
-                    container.mux(stream.encode(frame))
-                container.mux(stream.encode())
-        return path
-
-    @pytest.mark.parametrize("muxer", ["matroska", "avi", "asf", "mov"])
-    @pytest.mark.parametrize("first", [0, 1])
-    def test_an_empty_stream_or_a_preview_is_not_the_clip(self, muxer: str, first: int, tmp_path: Path) -> None:
-        data = self.two(muxer, first, tmp_path / "two").read_bytes()
-        _, facts = decoded(data, tmp_path, Sampling(fps=10))
-        assert (facts.status, len(facts.frames)) == ("ok", 10)
-
-    def test_a_single_picture_is_a_clip_where_nothing_moves(self, tmp_path: Path) -> None:
-        _, facts = decoded(clip(frames=1), tmp_path)
-        assert (facts.status, facts.frames) == ("ok", (0.0,))
 
 
 class TestTrouble:
@@ -136,6 +107,20 @@ class TestTrouble:
     def test_a_recording_without_its_index_is_not_guessed_at(self, tmp_path: Path) -> None:
         data = clip(frames=60)
         assert self.kind(data[: data.rindex(b"moov") - 4], tmp_path) == ("failed", "truncated")
+
+    def test_what_is_known_of_a_clip_that_cannot_be_decoded_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tags = {"creation_time": "2024-05-01T12:00:00Z"}
+        key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+        _, encrypted = decoded(clip(options=key, tags=tags), tmp_path)
+        _, unknown = decoded(clip(tags=tags).replace(b"avc1", b"zzzz"), tmp_path)
+        monkeypatch.setattr(frames, "MAX_PIXELS", 1000)
+        _, too_large = decoded(clip(tags=tags), tmp_path)
+        for facts in (encrypted, unknown, too_large):
+            assert (facts.status, facts.captured_at) == ("failed", datetime(2024, 5, 1, 12))
+        for facts in (encrypted, too_large):
+            assert (facts.width, facts.height) == SIZE
 
     def test_an_index_that_breaks_off_says_so(self, tmp_path: Path) -> None:
         data = clip(frames=60)

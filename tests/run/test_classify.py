@@ -30,7 +30,7 @@ from tests.support.archives import (
 from tests.support.numerics import assert_as_exact, birders
 from tests.support.progress import Silent, run_progress
 from tests.support.runs import Run
-from trapline.errors import CheckpointError, OutputConflict, UsageError
+from trapline.errors import OutputConflict, UsageError
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.footer import find
 from trapline.results.verify import reconcile
@@ -309,7 +309,7 @@ class TestEveryNight:
 
         # It comes while the input is listed: before there is a worker, and however fast these are.
         with monkeypatch.context() as patch:
-            patch.setattr("trapline.run.classify.discover", slow)
+            patch.setattr("trapline.run.prepare.discover", slow)
             stop_at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
             manifest = run(stop_at=stop_at)
         assert (manifest.status, manifest.ended_by) == ("stopped", f"--stop-at {stop_at}")
@@ -374,49 +374,9 @@ class TestConcurrentRuns:
             share_with_concurrent_runs(mine.plan, Silent())
 
 
-class TestWrongInvocations:
-    @pytest.mark.parametrize("option", ["inputs", "output"])
-    def test_a_place_in_the_folder_of_a_submitted_job_is_refused(
-        self, run: Run, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        write_tar(run.archive / "a.tar", pictures(2))
-        # Where `ray job submit --working-dir` starts a job.
-        folder = tmp_path / "session/runtime_resources/working_dir_files/_ray_pkg_0a1b"
-        write_tar(folder / "here/a.tar", pictures(2))
-        monkeypatch.chdir(folder)
-        with pytest.raises(UsageError, match=r"here: is in the folder that Ray has unpacked .*absolute path or a URL"):
-            run(**{option: ("here",) if option == "inputs" else "here"})
-        (folder / "list").write_text("here\n")
-        with pytest.raises(UsageError, match=r"a.tar: is in the folder that Ray has unpacked"):
-            run(inputs=("@list",))
-        assert not run.output.exists()
-
-    def test_a_deadline_that_is_over_is_named(self, run: Run) -> None:
-        with pytest.raises(UsageError, match="--stop-at 2020-01-01T06:00: is over"):
-            run(stop_at="2020-01-01T06:00")
-
-    def test_a_partition_that_is_not_there_is_named(self, run: Run) -> None:
-        write_tar(run.archive / "site=12/a.tar", pictures(2))
-        with pytest.raises(UsageError, match="--where site=99: no shard"):
-            run(where=("site=99",))
-
-    def test_a_missing_input_is_named(self, run: Run) -> None:
-        with pytest.raises(Exception, match=r"archive: not found"):
-            run()
-
-    def test_an_input_without_images_is_named(self, run: Run) -> None:
-        write_folder(run.archive, {"notes.txt": b"x"})
-        with pytest.raises(UsageError, match=r"archive: holds no shard"):
-            run()
-
-    def test_a_missing_model_is_named(self, run: Run) -> None:
-        write_tar(run.archive / "a.tar", pictures(2))
-        with pytest.raises(CheckpointError, match=r"nothing\.pt"):
-            run(model="nothing.pt")
-
-    def test_a_gpu_that_is_not_there_is_said_and_not_waited_for(self, run: Run) -> None:
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU here")
-        write_tar(run.archive / "a.tar", pictures(2))
-        with pytest.raises(UsageError, match="has what a predict worker takes"):
-            run(device="cuda")
+def test_a_gpu_that_is_not_there_is_said_and_not_waited_for(run: Run) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    write_tar(run.archive / "a.tar", pictures(2))
+    with pytest.raises(UsageError, match="has what a predict worker takes"):
+        run(device="cuda")

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from tests.support.archives import jpeg, pictures, sidecar, write_folder
+from tests.support.store_files import folder_for_all, unprivileged
 from trapline.config import RunConfig
 from trapline.model import checkpoint
+from trapline.results.ledger import plan
 from trapline.results.verify import reconcile
 from trapline.run.job import Job, columns_of, fingerprint
 from trapline.run.messages import PredictedChunk, Task
@@ -30,6 +32,7 @@ class Folder:
     def __call__(self, **options: Any) -> int:
         config = RunConfig(inputs=("in",), output="out", model="m", **options)
         columns, mark = columns_of(config, self.model), fingerprint(config, self.model, "fp32")
+        self.mark = mark
         job = Job(self.model.size, 4, "cpu", "fp32", columns, mark.digest)
         inputs, output = [str(self.loose.parent)], str(self.output)
         (shard,) = discover(inputs, output).shards
@@ -67,6 +70,31 @@ def test_added_images_alone_are_read(folder: Folder, first: dict[str, tuple[Any,
     assert len(rows) == 23
     assert {key: rows[key] for key in first} == first
     assert [rows[key][1] for key in ("new.jpg", "cut.jpg")] == ["ok", "salvaged"]
+
+
+def test_what_may_not_be_read_is_a_row_until_it_may(tiny_model: Path) -> None:
+    with folder_for_all() as root:
+        root.chmod(0o777)
+        folder = Folder(root, tiny_model)
+        write_folder(folder.loose, pictures(5, prefix=""))
+        closed = folder.loose / "0002.jpg"
+        closed.chmod(0)
+
+        def is_done() -> bool:
+            (shard,) = discover([str(folder.loose.parent)], str(folder.output)).shards
+            return bool(plan([shard], str(folder.output), folder.mark, replace=False).done)
+
+        with unprivileged():
+            assert folder() == 0
+            rows = folder.rows()
+            assert [row[1] for _, row in sorted(rows.items())] == ["ok", "ok", "failed", "ok", "ok"]
+            assert not is_done()
+            assert folder() == 4
+            assert folder.rows() == rows
+        closed.chmod(0o644)
+        assert folder() == 4
+        assert {row[1] for row in folder.rows().values()} == {"ok"}
+        assert is_done()
 
 
 def test_what_changed_with_its_sidecar_is_read_again_and_what_went_is_gone(

@@ -1,15 +1,23 @@
 """Loose images of a folder: what is fetched together, and links that lead nowhere."""
 
+from collections import Counter
+from errno import EIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.reading import read_all, read_sound
+from tests.support.archives import write_folder
+from tests.support.reading import read_all, read_sound, shard_of
+from tests.support.store_files import folder_for_all, unprivileged
 from trapline.errors import StorageError
 from trapline.sources import loose_images
-from trapline.sources.loose_images import Loose, batches
+from trapline.sources.loose_images import UNAVAILABLE, Loose, batches
+from trapline.sources.records import read
 from trapline.sources.shards import discover
 from trapline.sources.sidecars import UNREADABLE
+from trapline.storage import retry
+from trapline.storage.local import LocalFiles
 from trapline.storage.store import Entry
 
 
@@ -58,3 +66,47 @@ def test_a_folder_of_links_that_all_lead_nowhere_is_an_error_as_of_a_disk_that_i
     assert outcome.records == []
     assert isinstance(outcome.error, StorageError)
     assert "mount the disk" in str(outcome.error)
+
+
+def test_a_file_that_may_not_be_read_costs_itself_alone() -> None:
+    names = ("a.jpg", "b.jpg", "b.json", "c.mp4", "d.mp4", "z.jpg")
+    with folder_for_all() as root:
+        folder = write_folder(root / "cam", dict.fromkeys(names, b"x"))
+        for name in ("b.jpg", "b.json", "d.mp4"):
+            (folder / name).chmod(0)
+        with unprivileged():
+            outcome = read_all(folder)
+            known = {record.key: record.identity or "" for record in outcome.records if not record.error}
+            again = list(read(shard_of(folder), Counter(), known))
+    assert outcome.error is None
+    assert outcome.kinds == {"a.jpg": None, "b.jpg": UNAVAILABLE, "c.mp4": None, "d.mp4": UNAVAILABLE, "z.jpg": None}
+    assert outcome.ignored == {UNREADABLE: 1}
+    errors = [str(record.error) for record in outcome.records if record.error]
+    assert all("access denied" in error and "check credentials and permissions" in error for error in errors)
+    # Where the others are known and not fetched, one of them is asked.
+    assert {record.key for record in again if record.error} == {"b.jpg", "d.mp4"}
+
+
+def test_a_folder_of_which_no_file_may_be_read_is_an_error() -> None:
+    with folder_for_all() as root:
+        folder = write_folder(root / "cam", {f"{number:03}.jpg": b"x" for number in range(50)})
+        for file in folder.iterdir():
+            file.chmod(0)
+        with unprivileged(), pytest.raises(StorageError, match="access denied"):
+            next(read(shard_of(folder), Counter()))
+
+
+def test_a_place_that_the_disk_cannot_read_costs_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "cam", dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), b"x"))
+    sound = LocalFiles.cat_file
+
+    def cat_file(self: LocalFiles, path: str, **options: Any) -> bytes:
+        if path.endswith("/b.jpg"):
+            raise OSError(EIO, "Input/output error")
+        return bytes(sound(self, path, **options))
+
+    monkeypatch.setattr(LocalFiles, "cat_file", cat_file)
+    monkeypatch.setattr(retry, "_PAUSES", (0.0,))
+    assert read_all(folder).kinds == {"a.jpg": None, "b.jpg": UNAVAILABLE, "c.jpg": None}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.archives import write_folder, write_tar
 from tests.support.servers import S3Server
+from tests.support.store_files import folder_for_all, unprivileged
 from trapline.errors import OutputConflict, StorageError, UsageError
 from trapline.sources.lookup import read_media
 from trapline.sources.records import read
@@ -293,6 +294,17 @@ def test_junk_folders_are_ignored_and_counted(archive: Path, output: str) -> Non
     found = discover([str(archive)], output)
     assert [Path(shard.uri).name for shard in found.shards] == ["c.tar", "cam", "recycle"]
     assert found.ignored == {"#recycle": 1, "@Recycle": 1, ".Trash-1000": 1}
+
+
+def test_junk_folders_need_not_be_readable(output: str) -> None:
+    with folder_for_all() as root:
+        fill(root, "disk/lost+found/x/1.jpg", "disk/cam/1.jpg")
+        (root / "disk/lost+found").chmod(0)
+        with unprivileged():
+            assert outputs([str(root / "disk")], output) == ["cam/images.parquet"]
+            assert outputs([f"{root}/*/"], output) == ["disk/cam/images.parquet"]
+            with pytest.raises(StorageError, match="access denied"):
+                discover([str(root / "disk/lost+found")], output)
 
 
 def test_an_input_may_lie_in_a_snapshot(tmp_path: Path, output: str) -> None:

@@ -1,7 +1,6 @@
 import errno
 import os
 import random
-import re
 import resource
 import signal
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.support.store_files import names, parquet, write
+from tests.support.store_files import folder_for_all, names, parquet, unprivileged, write
 from trapline.errors import StorageError
 from trapline.storage import store
 from trapline.storage.local import leads_nowhere, temporary_name
@@ -70,17 +69,20 @@ def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_and_not_passed_over() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        write(Path(name, "closed", "a.tar"))
-        Path(name).chmod(0o755)
-        Path(name, "closed").chmod(0)
+    with folder_for_all() as folder:
+        write(folder / "closed" / "a.tar")
+        (folder / "closed").chmod(0)
+        with unprivileged(), pytest.raises(StorageError, match=r"access denied .*closed"):
+            store.list_files(str(folder))
 
-        def look() -> None:
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            store.list_files(name)
 
-        assert re.match(r"StorageError: .*access denied .*closed", said_by_a_child(look))
+def test_a_folder_that_may_not_be_read_is_left_out_where_that_is_allowed() -> None:
+    with folder_for_all() as folder:
+        write(folder / "a.tar")
+        (folder / "lost+found").mkdir(mode=0)
+        with unprivileged():
+            listed = store.list_files(str(folder), left_out=lambda path: path.endswith("/lost+found"))
+    assert [entry.url for entry in listed] == [f"{folder}/a.tar"]
 
 
 def test_identity_changes_with_the_content_though_size_and_second_stay(tmp_path: Path) -> None:
@@ -168,3 +170,20 @@ def test_what_a_killed_program_left_is_removed_and_nothing_else(tmp_path: Path) 
     store.remove_partial(str(tmp_path))
     store.remove_partial(f"{tmp_path}/missing")
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(mine)
+
+
+def test_folders_are_listed_however_deep_they_lie(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    levels = (4000 - len(path)) // 2  # Linux takes paths of 4,095 bytes
+    deepest = f"{path}{'/d' * levels}"
+    for level in range(1, levels + 1):
+        os.mkdir(f"{path}{'/d' * level}")  # noqa: PTH102  # pathlib calls itself for each level
+    with open(f"{deepest}/a.tar", "xb"):  # noqa: PTH123
+        pass
+    try:
+        assert [entry.url for entry in store.list_files(path)] == [f"{deepest}/a.tar"]
+        assert len(store.list_files(f"{path}/*")) == 1
+    finally:
+        os.unlink(f"{deepest}/a.tar")  # noqa: PTH108  # pytest, too, would call itself for each
+        for level in range(levels, 0, -1):
+            os.rmdir(f"{path}{'/d' * level}")  # noqa: PTH106

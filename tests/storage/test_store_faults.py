@@ -257,7 +257,7 @@ class TestAChangingInput:
         s3.filesystem().rm(f"{bucket}/in/deleted.tar")
         s3.filesystem().put(str(write_tar(tmp_path / "replaced.tar", pictures(7))), f"{bucket}/in/replaced.tar")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trapline.run.classify.discover", lambda *_: before)
+            patch.setattr("trapline.run.prepare.discover", lambda *_: before)
             manifest = classify(config, Silent())
         assert (manifest.status, manifest.images["ok"]) == ("incomplete", 12)
         assert list(manifest.shards_failed) == [f"{bucket}/in/deleted.tar"]

@@ -56,7 +56,7 @@ def read_all(source: Path | str | Shard) -> Outcome:
     outcome = Outcome([], None, Counter())
     try:
         for record in read(shard, outcome.ignored):
-            assert (record.data is None) == (record.error is not None)
+            assert (record.data is None and record.clip is None) == (record.error is not None)
             record.key.encode()
             outcome.records.append(record)
     except (ShardBroken, TransientError, StorageError) as error:

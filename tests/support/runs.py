@@ -18,8 +18,11 @@ class Run:
         self.archive, self.output, self.model = folder / "archive", folder / "output", model
 
     def __call__(self, **options: Any) -> Manifest:
+        return classify_monitored(self.config(**options), Silent())
+
+    def config(self, **options: Any) -> RunConfig:
         values = {"inputs": (str(self.archive),), "output": str(self.output), "model": str(self.model)}
-        return classify_monitored(RunConfig(**{"precision": "fp32", **values, **options}), Silent())
+        return RunConfig(**{"precision": "fp32", **values, **options})
 
     def rows(self, query: str = "*") -> list[tuple[Any, ...]]:
         glob = f"{self.output}/**/*.parquet"

@@ -1,6 +1,9 @@
 """Files that tests of stores write and list."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,3 +39,24 @@ def parquet(rows: int) -> bytes:
         pa.table({"x": pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(os.urandom(8 * rows))])}), sink
     )
     return bytes(sink.getvalue())
+
+
+@contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """A folder that `unprivileged` may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Hold this process to the permissions of files, which do not bind root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

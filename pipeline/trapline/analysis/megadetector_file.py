@@ -38,8 +38,8 @@ _UNCLASSIFIED = ("person", "human", "vehicle")
 _CLIP_SUFFIXES = (".mp4", ".avi", ".mpeg", ".mpg", ".mov", ".mkv", ".flv")
 _ROWS_AT_ONCE = 2**14
 _COLUMNS = (
-    *("image_uri", "key", "media_type", "frame_seconds", "frame_rate", "status", "error", "probability", "top_k"),
-    *("crop", "box", "detection_confidence", "detection_category"),
+    *("image_uri", "key", "media_type", "frame_seconds", "frame_rate", "duration_seconds", "status", "error"),
+    *("probability", "top_k", "crop", "box", "detection_confidence", "detection_category"),
 )
 # MegaDetector writes three digits of a confidence and four of a coordinate; four are a third of a pixel in 3,000.
 _DIGITS = 4
@@ -165,14 +165,29 @@ def _seen(
     rate = own["frame_rate"] or 1
     when = itemgetter("frame_seconds")
     parts = sorted((row for row in rows if when(row) is not None), key=when) or [own | {"frame_seconds": 0.0}]
-    processed: list[int] = []
+    by_frame = [(seconds, list(frame)) for seconds, frame in groupby(parts, key=when)]
+    processed = _frame_numbers([seconds for seconds, _ in by_frame], rate, own["duration_seconds"] or 0)
     boxes: list[dict[str, Any]] = []
-    for seconds, frame in groupby(parts, key=when):
-        # A number of its own, also where frames lie closer than the rate, which is an average.
-        number = max(round(seconds * rate), processed[-1] + 1 if processed else 0)
-        processed.append(number)
-        boxes += [box | {"frame_number": number} for box in _boxes(list(frame), numbers, classes)]
+    for number, (_, frame) in zip(processed, by_frame, strict=True):
+        boxes += [box | {"frame_number": number} for box in _boxes(frame, numbers, classes)]
     return {"frame_rate": rate, "frames_processed": processed, "detections": boxes}
+
+
+def _frame_numbers(seconds: Sequence[float], rate: float, duration: float) -> list[int]:
+    """Return a number for each frame of a clip, by the average rate: its own, and one that the clip has.
+
+    Where frames are shown at uneven times, these are not their own; but a tool that opens them finds each.
+
+    Args:
+        seconds: when each is shown, in order.
+        rate: frames a second, on average.
+        duration: of the clip, in seconds.
+    """
+    numbers: list[int] = []
+    for each in seconds:
+        numbers.append(max(round(each * rate), numbers[-1] + 1 if numbers else 0))
+    most = max(round(duration * rate), len(numbers)) - len(numbers)
+    return [min(number, most + place) for place, number in enumerate(numbers)]
 
 
 def _boxes(rows: Sequence[dict[str, Any]], numbers: dict[str, str], classes: dict[str, str]) -> list[dict[str, Any]]:

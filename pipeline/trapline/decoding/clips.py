@@ -1,7 +1,5 @@
 """A clip becomes sampled frames at the model's size, and facts.
 
-The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
-often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
 Kinds of error, besides those of `decode`:
 
     no_video       there is sound, or nothing, and no picture
@@ -11,35 +9,18 @@ Kinds of error, besides those of `decode`:
     unsupported    in a codec that this FFmpeg does not decode
 """
 
-import re
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from trapline.decoding import clip_facts, container_dates, containers, frame_times, frames, image_ops
+from trapline.decoding import containers, image_ops
+from trapline.decoding.clip_reading import NO_PART, ClipReading
 from trapline.decoding.containers import Container
 from trapline.decoding.crops import Box, Crops
 from trapline.decoding.decode import Facts
-from trapline.decoding.frame_times import FrameClock
-from trapline.decoding.sampling import Sampling, Still
-from trapline.decoding.watched_file import WatchedFile
+from trapline.decoding.sampling import Sampling
 from trapline.errors import ImageError, in_one_line, is_out_of_memory
-
-if TYPE_CHECKING:
-    import av
-
-_NO_PART = "truncated", "the file breaks off, and no part of it can be decoded"
-# Further frames of one moment: times that were rounded to milliseconds lie up to one beside their second.
-_NEAR = 0.0015
-
-
-# What decoders say of damage to what stands beside the pictures of a clip, in their words.
-_BESIDE = re.compile(r"\b(?:EXIF|ICC|APP|SEI|VUI)")
 
 
 @dataclass(frozen=True)
@@ -102,10 +83,10 @@ def decode(
     facts = ClipFacts("failed", None, clip.content_sha256, format=container.name, media_type="video")
     pictures: list[torch.Tensor] = []
     error: str | None = None
+    reading = ClipReading(clip.path, container)
+    truncated = containers.breaks_off(clip.path, container)
     try:
-        reading = _Reading(clip.path, container)
-        facts = reading.facts(facts)
-        truncated = containers.breaks_off(clip.path, container)
+        reading.scan()
         for seconds, picture in reading.frames(sampling):
             cut = crops.of_frame(seconds, reading.times.seconds) if crops else None
             if cut:
@@ -124,14 +105,15 @@ def decode(
             raise MemoryError from refusal
         if isinstance(refusal, OSError) and not isinstance(refusal, av.FFmpegError):
             raise
-        if containers.breaks_off(clip.path, container):
-            error = str(ImageError(*_NO_PART))
-        error = error or f"corrupt: the container is damaged ({in_one_line(refusal)})"
+        error = f"corrupt: the container is damaged ({in_one_line(refusal)})"
+        if truncated:
+            error = _flaw(reading, truncated) if pictures else str(ImageError(*NO_PART))
     status: Any = "failed" if not pictures else "salvaged" if error else "ok"
-    return torch.stack(pictures) if pictures else None, replace(facts, status=status, error=error)
+    facts = replace(_with_known(facts, reading), status=status, error=error)
+    return torch.stack(pictures) if pictures else None, facts
 
 
-def _flaw(reading: "_Reading", truncated: bool) -> str | None:
+def _flaw(reading: ClipReading, truncated: bool) -> str | None:
     if truncated:
         return f"truncated: the file breaks off, {reading.times.duration:.1f} s of it are there"
     if reading.damage:
@@ -139,7 +121,7 @@ def _flaw(reading: "_Reading", truncated: bool) -> str | None:
     return None
 
 
-def _nothing(reading: "_Reading", truncated: bool) -> tuple[str, str]:
+def _nothing(reading: ClipReading, truncated: bool) -> tuple[str, str]:
     if truncated:
         return "truncated", "the file breaks off before its first frame"
     if reading.damage:
@@ -147,185 +129,12 @@ def _nothing(reading: "_Reading", truncated: bool) -> tuple[str, str]:
     return "no_frames", "a video without a single frame"
 
 
-class _Reading:
-    """The video of a clip: the times of its frames, and then the frames.
-
-    Args:
-        path: of the file.
-        container: what it is.
-
-    Attributes:
-        damage: what was wrong first; None as long as nothing is.
-        times: of its frames.
-
-    Raises:
-        ImageError: there is nothing to decode.
-        Exception: of many kinds, where the container is damaged.
-    """
-
-    def __init__(self, path: str, container: Container) -> None:
-        self._path = path
-        self._container = container
-        self._number = 0  # of the videos that the file holds
-        self.damage: str | None = None
-        videos = self._scan()
-        lengths = [len(self.times.seconds)]
-        while lengths[-1] < 2 and len(lengths) < videos:  # a stream that was left empty, or a preview
-            self._number += 1
-            self._scan()
-            lengths.append(len(self.times.seconds))
-        if lengths[-1] < max(lengths):
-            self._number = lengths.index(max(lengths))
-            self._scan()
-
-    def _scan(self) -> int:
-        """Read tags, size and times; return how many videos the file holds."""
-        with self._opened() as (opened, stream):
-            codec = stream.codec_context
-            written = container_dates.read(self._path, self._container.name)
-            self._tags = clip_facts.read({**stream.metadata, **opened.metadata, **written}, self._container.name)
-            self._width, self._height = codec.width, codec.height
-            if codec.width * codec.height > frames.MAX_PIXELS:
-                raise ImageError(
-                    "too_large", f"frames of {codec.width} x {codec.height} pixels, the limit is {frames.MAX_PIXELS}"
-                )
-            self.times = frame_times.scan(opened, stream, self._note)
-            return len(_videos(opened))
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """Open the file; gives the container and its video."""
-        import av  # 0.1 s, and of use for clips only
-
-        # Without any protocol, so that a container cannot make FFmpeg open what it names.
-        options, demuxer = {"protocol_whitelist": "none"}, self._container.demuxer
-        with (
-            WatchedFile(self._path) as file,
-            av.open(file, format=demuxer, options=options, metadata_errors="replace") as opened,
-        ):
-            has_media = opened.streams.video or opened.streams.audio
-            if not has_media and containers.breaks_off(self._path, self._container):
-                raise ImageError(*_NO_PART)
-            stream = _videos(opened)[self._number]
-            stream.codec_context.thread_count = 1  # decoding is parallel by task
-            yield opened, stream
-
-    def facts(self, before: ClipFacts) -> ClipFacts:
-        """Return the facts with what is known of the clip."""
-        return replace(
-            before,
-            width=self._width or None,
-            height=self._height or None,
-            duration_seconds=self.times.duration if len(self.times.seconds) else None,
-            frame_rate=self.times.rate,
-            **vars(self._tags),
-        )
-
-    def frames(self, sampling: Sampling) -> Iterator[tuple[float, torch.Tensor]]:
-        """Decode the frames that are wanted; gives when each is shown, and its pixels, uint8 [3, height, width]."""
-        import av
-
-        times = self.times.seconds
-        places = np.unique(np.searchsorted(times, sampling.moments(self.times.duration) - _NEAR))
-        chosen = times[places[places < len(times)]]
-        if isinstance(sampling, Still) and len(chosen) and not self.times.by_place:
-            # Of a minute of 1080p the last second is there at once, instead of after 10 s.
-            with suppress(av.FFmpegError), closing(self._shown(chosen, chosen[0])) as sought:
-                found = next(sought, None)
-                if found and found[0] == round(float(chosen[0]), 6) and not self.damage:
-                    yield found
-                    return
-            self.damage = None
-        yield from self._shown(chosen)
-
-    def _shown(
-        self, chosen: npt.NDArray[np.float64], begin: float | None = None
-    ) -> Generator[tuple[float, torch.Tensor]]:
-        """Decode the frames that are shown at these times; with `begin`, from the key frame before that."""
-        following = 0
-        for seconds, frame in self._decoded(set(chosen.tolist()) if self.times.independent else None, begin):
-            if following == len(chosen):
-                return
-            if seconds is None or seconds < chosen[following]:
-                continue
-            following = int(np.searchsorted(chosen, seconds, side="right"))
-            if frame.is_corrupt:
-                self._note("a frame lacks parts")
-            yield round(seconds, 6), frames.pixels(frame)
-
-    def _decoded(self, only: set[float] | None, begin: float | None) -> "Iterator[tuple[float | None, av.VideoFrame]]":
-        """Decode frames in the order in which they are shown; of independent ones only those of these times."""
-        import av
-
-        with self._opened() as (opened, stream), _listening(stream.codec_context.name) as said:
-            if begin is not None:
-                opened.seek(int((begin + self.times.start) / stream.time_base), stream=stream)
-            packets, clock = opened.demux(stream), FrameClock(self.times, stream.time_base)
-            while True:
-                try:
-                    packet = next(packets, None)
-                except av.FFmpegError as error:
-                    self._note(error)
-                    packet = None
-                is_end = packet is None or not packet.size
-                if not is_end and only is not None and self._said(packet, stream) not in only:
-                    continue
-                try:
-                    decoded: Sequence[av.VideoFrame] = stream.codec_context.decode(None if is_end else packet)
-                except av.FFmpegError as error:
-                    self._note(error)
-                    decoded = []
-                for words in said():
-                    self._note(words)
-                for frame in decoded:
-                    yield clock(frame), frame
-                if is_end:
-                    return
-
-    def _said(self, packet: Any, stream: Any) -> float | None:
-        seconds = frame_times.said(packet, stream.time_base)
-        return None if seconds is None else seconds - self.times.start
-
-    def _note(self, what: object) -> None:
-        """Keep the first damage; raise MemoryError, which says nothing of the clip."""
-        if isinstance(what, BaseException) and is_out_of_memory(what):
-            raise MemoryError from what
-        self.damage = self.damage or in_one_line(what if isinstance(what, Exception) else Exception(str(what)))
-
-
-def _videos(opened: Any) -> list[Any]:
-    """Return the videos of a container that FFmpeg knows the codec of, without the pictures on a cover."""
-    import av
-
-    cover = av.stream.Disposition.attached_pic
-    moving = [stream for stream in opened.streams.video if not stream.disposition & cover]
-    if not moving:
-        sound = ", but sound" if opened.streams.audio else ""
-        raise ImageError("no_video", f"it holds no pictures that move{sound}")
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
-        raise ImageError("unsupported", "its codec is not known; convert it to H.264")
-    return known
-
-
-@contextmanager
-def _listening(codec: str) -> Iterator[Any]:
-    """Take in what the decoder says of damage that it conceals; gives a function that returns what is new."""
-    import av.logging
-
-    before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    # Or what two clips in a row say alike is kept from the second, and comes up while a third is decoded.
-    av.logging.set_skip_repeated(False)
-    try:
-        with av.logging.Capture() as logs:
-
-            def said() -> list[str]:
-                new = [message.strip() for _, name, message in logs if name == codec and not _BESIDE.search(message)]
-                logs.clear()
-                return new
-
-            yield said
-    finally:
-        av.logging.set_level(before)
-        av.logging.set_skip_repeated(skips)
+def _with_known(facts: ClipFacts, reading: ClipReading) -> ClipFacts:
+    return replace(
+        facts,
+        width=reading.width or None,
+        height=reading.height or None,
+        duration_seconds=reading.times.duration if len(reading.times.seconds) else None,
+        frame_rate=reading.times.rate,
+        **vars(reading.tags),
+    )

@@ -8,7 +8,7 @@ which they are shown, so that there the place of a frame among the others says i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,10 @@ class FrameTimes:
     independent: bool
     by_place: bool = False
     keys_in_step: bool = True
+
+
+NONE: Final = FrameTimes(np.array([], np.float64), 0.0, 0.0, None, independent=False)
+"""Of a clip without frames, or that was not scanned."""
 
 
 def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTimes:

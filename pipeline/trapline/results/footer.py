@@ -13,6 +13,7 @@ from trapline import __version__
 from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
 from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
+from trapline.sources.loose_images import UNAVAILABLE
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -69,6 +70,11 @@ class Footer:
     def has_clips(self) -> bool:
         """Return whether the shard holds clips, including those that `--no-video` left out or took for bad images."""
         return bool(self.clips or "video" in self.reasons or (CLIP_SUFFIXES | {OTHER}) & self.ignored.keys())
+
+    @property
+    def unavailable(self) -> int:
+        """Return how many of the images could not be read; another day they may be readable, unchanged."""
+        return self.reasons.get(UNAVAILABLE, 0)
 
     @property
     def depends_on(self) -> Fingerprint:

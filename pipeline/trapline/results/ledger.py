@@ -1,8 +1,8 @@
 """What OUTPUT holds: every result file says in its footer whose rows it has, and a cache keeps what the footers say.
 
 A shard is done when its file exists and the file's footer names the current fingerprint and the shard's current
-identity. Nothing else is recorded that could disagree: the cache counts only for files whose size and etag have not
-changed, and deleting it costs only the time to read the footers again.
+identity, and no file of the shard was unavailable. Nothing else is recorded that could disagree: the cache counts only
+for files whose size and etag have not changed, and deleting it costs only the time to read the footers again.
 """
 
 import io
@@ -37,6 +37,7 @@ class Result:
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
         frames: rows of the clips' frames; not part of the three counts.
+        unavailable: how many images could not be read, see `Footer`.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Result:
     clips: int = 0
     frames: int = 0
     image_fingerprint: str | None = None
+    unavailable: int = 0
 
     @property
     def images(self) -> int:
@@ -61,7 +63,7 @@ class Result:
         """Return what the ledger keeps of a file and its footer."""
         if said is None:
             return cls(entry.url, entry.identity)
-        counts = {**said.images, "clips": said.clips, "frames": said.frames}
+        counts = {**said.images, "clips": said.clips, "frames": said.frames, "unavailable": said.unavailable}
         digests = said.depends_on.digest, said.fingerprint.without_clips().digest
         return cls(
             entry.url, entry.identity, said.uri, said.identity, digests[0], **counts, image_fingerprint=digests[1]
@@ -115,7 +117,7 @@ def plan(
         result = at.get(shard.output)
         if result:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity:
+        if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
             done.append(result)
         else:
             todo.append(shard)

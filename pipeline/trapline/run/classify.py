@@ -1,43 +1,29 @@
 """The whole run in one place: plan, execute, close. Shards → chunks → predictions → Parquet."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from threading import Lock
 
-from trapline.config import RunConfig, parse_deadline, parse_part, parse_since
-from trapline.decoding.sampling import Sampling
+from trapline.config import RunConfig
 from trapline.detections.index import Index, Slice, counted, indexed
-from trapline.detections.megadetector import Detections
 from trapline.errors import ClusterError, OutputConflict, TraplineError, UsageError, in_one_line
-from trapline.model import checkpoint
-from trapline.model.checkpoint import Model
-from trapline.model.predict import DEFAULT_BATCH
 from trapline.ray_session import connect, on_shared_cluster
 from trapline.results import layout, ledger
-from trapline.results.ledger import Result
 from trapline.results.rows import classes_csv
 from trapline.run import capacity, heartbeat, retention
 from trapline.run.capacity import Cluster
 from trapline.run.heartbeat import Heartbeat
-from trapline.run.job import Job, columns_of, cropping, fingerprint
 from trapline.run.manifest import Manifest, Status
 from trapline.run.messages import Task
 from trapline.run.observer import During, OnEnd, RunObserver, ignore_end
 from trapline.run.passes import run_passes
 from trapline.run.plan import RunPlan
-from trapline.run.precision import settle
+from trapline.run.prepare import Prepared, part_of, prepare
 from trapline.run.progress import Progress
 from trapline.run.ray_stream import RayStream, WorkerClasses
 from trapline.run.ray_watch import RayWatch, exit_now, patience
-from trapline.sources.selection import Part, newest_first, select
-from trapline.sources.shards import Shard, discover
+from trapline.sources.shards import Shard
 from trapline.storage import store
-from trapline.storage.store import Entry
-
-# `ray job submit --working-dir` unpacks the folder there, starts the job in it, and deletes it some time after the job.
-_JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
 def classify(
@@ -66,7 +52,7 @@ def classify(
         FatalError: the run cannot go on; the message says what to do.
         KeyboardInterrupt: after the manifest was written; what is committed stays.
     """
-    prepared = _prepare(config)
+    prepared = prepare(config)
     progress = Progress(prepared.plan)
     if config.dry_run:
         if prepared.detections:
@@ -103,96 +89,8 @@ def classify(
     return manifest
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A run that is planned.
-
-    Attributes:
-        plan: what to do.
-        listed: all shards of the inputs, also those that are not selected.
-        job: what the workers compute.
-        model: what they compute it with.
-        detections: the detector's output; None if there is none.
-        results: all results in OUTPUT.
-        unfinished: files in OUTPUT that were never finished, or are being written.
-    """
-
-    plan: RunPlan
-    listed: list[Shard]
-    job: Job
-    model: Model
-    detections: Detections | None
-    results: list[Result]
-    unfinished: list[Entry]
-
-
-def _prepare(config: RunConfig) -> _Prepared:
-    """Load the model, list the input, and compare it with what OUTPUT holds; write nothing."""
-    now = datetime.now(UTC)
-    stop_at = parse_deadline(config.stop_at, now) if config.stop_at else None
-    if stop_at and stop_at <= now:
-        raise UsageError(f"--stop-at {config.stop_at}: is over; give a time of day, or a time to come")
-    _refuse_job_folder([config.output, *config.inputs])
-    size = (config.size, config.size) if config.size else None
-    model = checkpoint.load(config.model, size=size, architecture=config.architecture)
-    device = capacity.device(config)
-    results, unfinished = ledger.survey_all(config.output)
-    precision, bound = settle(config.precision, model, device, results)
-    columns = columns_of(config, model)
-    detections = _detections(config)
-    current = fingerprint(config, model, precision, detections.digest if detections else None, bound, device=device)
-
-    since = parse_since(config.since, now) if config.since else None
-    listed = discover(config.inputs, config.output, config.image_column, config.video)
-    found = select(listed, since, config.where, part_of(config.part), config.output)
-    _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
-    compared = ledger.plan(found.shards, config.output, current, config.replace, results)
-    todo = newest_first(compared.todo) if stop_at else compared.todo
-    plan = RunPlan(
-        config=config,
-        fingerprint=current,
-        found=found,
-        already_done=compared.done,
-        todo=todo[: config.limit],
-        results_with_other_fingerprint=compared.results_with_other_fingerprint,
-        stop_at=stop_at,
-    )
-    job = Job(
-        size=model.size,
-        batch_size=config.batch_size or DEFAULT_BATCH[device],
-        device=device,
-        precision=precision,
-        columns=columns,
-        fingerprint=current.digest,
-        decode=config.decode,
-        cropping=cropping(config),
-        sampling=Sampling(config.video_fps, config.video_frames),
-        all_matched=config.detections_unmatched == "error",
-        stop_at=stop_at,
-        bound=bound,
-    )
-    return _Prepared(plan, listed.shards, job, model, detections, results, unfinished)
-
-
-def _refuse_job_folder(urls: Iterable[str]) -> None:
-    """Raise UsageError for a path in the folder of a submitted job, where relative paths lead."""
-    for url in urls:
-        place = store.absolute(url)
-        if not url.startswith("@") and _JOB_FOLDER in place:
-            raise UsageError(
-                f"{url}: is in the folder that Ray has unpacked for this job ({place}), and deletes with it; give an "
-                "absolute path or a URL"
-            )
-
-
-def _detections(config: RunConfig) -> Detections | None:
-    if config.detections is None:
-        return None
-    return Detections.at(config.detections, config.detection_threshold, config.detection_categories)
-
-
 def _execute(
-    prepared: _Prepared,
+    prepared: Prepared,
     progress: Progress,
     observer: RunObserver,
     during: Sequence[During],
@@ -221,7 +119,7 @@ def _execute(
 
 
 @contextmanager
-def _indexed(prepared: _Prepared, progress: Progress, observer: RunObserver) -> Iterator[dict[str, Slice]]:
+def _indexed(prepared: Prepared, progress: Progress, observer: RunObserver) -> Iterator[dict[str, Slice]]:
     """Store the detector's boxes for the workers, as long as the context lasts; yield their place by shard URI."""
     detections, plan = prepared.detections, prepared.plan
     if detections is None:
@@ -276,11 +174,6 @@ def share_with_concurrent_runs(plan: RunPlan, observer: RunObserver) -> list[Sha
             )
             sharing = True
     return plan.todo[::-1] if sharing else plan.todo
-
-
-def part_of(option: str | None) -> Part | None:
-    """Return the part that a value of `--part` names; None without one."""
-    return Part(*parse_part(option)) if option else None
 
 
 class _Closing:

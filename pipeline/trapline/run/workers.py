@@ -84,7 +84,8 @@ class Reader:
             return
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
-            if footer.identity == shard.identity:  # another run has written it meanwhile
+            # Another run has written it meanwhile.
+            if footer.identity == shard.identity and not footer.unavailable:
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":

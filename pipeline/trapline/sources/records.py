@@ -5,7 +5,7 @@ memory.
 
 A fault of one image is a record with an `error`; a fault of the shard's own framing (a tar that breaks off) raises
 `ShardBroken` after the records before the break. Kinds of image error raised here: `too_large`, `encrypted`,
-`unreadable`, `nested_archive`, `null`.
+`unreadable`, `unavailable`, `nested_archive`, `null`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from trapline.sources import limits, signatures
 from trapline.sources.archives import wanted
 from trapline.sources.file_types import count_ignored, is_clip, is_sidecar, sample_stem
 from trapline.sources.limits import Quota
-from trapline.sources.loose_images import Loose, batches, fetch, lost_links
+from trapline.sources.loose_images import UNAVAILABLE, Fetcher, Loose, batches, lost_links
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
@@ -230,9 +230,10 @@ def _read_folder(shard: Shard, ignored: Counter[str], known: Mapping[str, str]) 
         loose = [each for each in loose if not is_clip(each.key)]
     sidecars.count_unmatched(ignored)
     lost = lost_links(loose)
+    fetcher = Fetcher(loose, lost)
     try:
         for batch in batches([image for image in loose if known.get(image.key) != image.identity]):
-            yield from _fetch(batch, lost, ignored)
+            yield from _fetch(batch, fetcher, lost, ignored)
         for image in loose:
             if known.get(image.key) == image.identity:
                 yield Record(image.key, None, identity=image.identity, unchanged=True)
@@ -249,17 +250,23 @@ def _list_folder(shard: Shard, ignored: Counter[str]) -> tuple[list[Entry], Side
     return images, sidecars
 
 
-def _fetch(batch: list[Loose], lost: set[Entry], ignored: Counter[str]) -> Iterator[Record]:
-    data = fetch(batch, lost)
+def _fetch(batch: list[Loose], fetcher: Fetcher, lost: set[Entry], ignored: Counter[str]) -> Iterator[Record]:
+    fetched = fetcher.fetch(batch)
     for each in batch:
-        metadata = _text(data.get(each.sidecar), ignored) if each.sidecar else None
-        if each.sidecar and each.sidecar not in data:
-            count_ignored(ignored, UNREADABLE if each.sidecar in lost else limits.SIDECAR_TOO_LARGE)
+        sidecar = fetched.get(each.sidecar) if each.sidecar else None
+        if each.sidecar and not isinstance(sidecar, bytes):
+            is_unreadable = sidecar is not None or each.sidecar in lost
+            count_ignored(ignored, UNREADABLE if is_unreadable else limits.SIDECAR_TOO_LARGE)
+        metadata = _text(sidecar, ignored) if isinstance(sidecar, bytes) else None
         error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES if is_clip(each.key) else None)
         if each.image in lost:
             error = ImageError("unreadable", "a symbolic link without a target; bring back the target, or remove it")
-        clip = SpooledFile.loose(each.image) if is_clip(each.key) and not error else None
-        yield Record(each.key, data.get(each.image), metadata, error, each.identity, clip=clip)
+        found = fetcher.clip(each) if is_clip(each.key) and not error else fetched.get(each.image)
+        if isinstance(found, TraplineError):
+            error = ImageError(UNAVAILABLE, str(found).removeprefix(f"{each.image.url}: "))
+        data = found if isinstance(found, bytes) else None
+        clip = found if isinstance(found, SpooledFile) else None
+        yield Record(each.key, data, metadata, error, each.identity, clip=clip)
 
 
 def _sidecar(record: Record, ignored: Counter[str]) -> bytes | None:

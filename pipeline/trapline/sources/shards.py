@@ -166,7 +166,13 @@ def _list(root: str, output: str) -> list[Entry]:
         raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
     if is_media(root):
         raise UsageError(f"{root}: names single images or clips; give the folder that holds them")
-    return [entry for entry in store.list_files(root) if not is_below(entry.url, output)]
+
+    def is_junk(folder: str) -> bool:
+        above = store.glob_base(root) if store.has_glob(root) else root
+        return bool(junk(f"{folder.removeprefix(above)}/"))
+
+    # Such as lost+found, which every ext4 disk has and only root can read.
+    return [entry for entry in store.list_files(root, left_out=is_junk) if not is_below(entry.url, output)]
 
 
 def _shards(

@@ -36,9 +36,22 @@ def leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
 
 
+OnError = Callable[[OSError], None]
+
+
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def raise_unless(left_out: Callable[[str], bool]) -> OnError:
+    """Return an error handler for a walk that skips unreadable folders which `left_out` accepts."""
+
+    def on_error(error: OSError) -> None:
+        if not (isinstance(error, PermissionError) and left_out(str(error.filename))):
+            _raise_unless_gone(error)
+
+    return on_error
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc]
@@ -62,15 +75,28 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         return {"name": name, "size": facts.st_size, "type": kind, **times}
 
     def walk(
-        self,
-        path: str,
-        maxdepth: int | None = None,
-        topdown: bool = True,
-        on_error: Any = _raise_unless_gone,
-        **options: Any,
-    ) -> Iterator[Any]:
-        """Walk as fsspec does, but raise errors, except for files that have vanished."""
-        return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
+        self, path: str, maxdepth: int | None = None, on_error: OnError = _raise_unless_gone, **_: Any
+    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield each folder with the facts of its folders and of its files, by name; `on_error` gets the errors.
+
+        fsspec's own recursion ends with Python's limit, at some 1,000 levels.
+        """
+        waiting = [(self._strip_protocol(path), 1)]
+        while waiting:
+            folder, depth = waiting.pop()
+            try:
+                listing = self.ls(folder, detail=True)
+            except OSError as error:
+                on_error(error)
+                continue
+            folders: dict[str, Any] = {}
+            files: dict[str, Any] = {}
+            for facts in listing:
+                name = "" if facts["name"] == folder else facts["name"].rpartition("/")[2]
+                (folders if facts["type"] == "directory" else files)[name] = facts
+            yield folder, folders, files
+            if maxdepth is None or depth < maxdepth:
+                waiting += [(facts["name"], depth + 1) for facts in folders.values()]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Write a file that appears whole or not at all, and that survives a power cut."""

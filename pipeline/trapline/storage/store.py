@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from trapline.errors import PermanentError, StorageError, TransientError
 from trapline.storage.filesystems import LOCAL, publishes_whole, resolve, url_of
-from trapline.storage.local import is_temporary, temporary_name
+from trapline.storage.local import is_temporary, raise_unless, temporary_name
 from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
@@ -122,12 +122,13 @@ def glob_base(pattern: str) -> str:
     return "/".join(parts[: next(i for i, part in enumerate(parts) if _has_magic(part))])
 
 
-def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
+def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], bool] | None = None) -> list[Entry]:
     """List every file at or below a URL, in the order of names.
 
     Args:
         url: a file, a folder or a pattern; a folder that matches a pattern stands for all files below it.
         missing_ok: return an empty list where there is nothing.
+        left_out: whether a local folder without read permission may be skipped.
 
     Raises:
         StorageError: there is nothing there, or listing is not allowed.
@@ -135,9 +136,10 @@ def list_files(url: str, missing_ok: bool = False) -> list[Entry]:
     """
     fs, path = resolve(url)
     is_pattern = has_glob(url)
+    options = {"on_error": raise_unless(left_out)} if fs is LOCAL and left_out else {}
 
     def listing() -> list[dict[str, Any]]:
-        found = _matching(fs, path) if is_pattern else list(fs.find(path, detail=True).values())
+        found = _matching(fs, path, options) if is_pattern else list(fs.find(path, detail=True, **options).values())
         if not found and not missing_ok and (is_pattern or not _exists(fs, path)):
             raise StorageError(f"{url}: {'no match' if is_pattern else 'not found'}; check the bucket and the path")
         return found
@@ -300,9 +302,9 @@ def _check_identity(url: str, identity: str) -> None:
         raise TransientError(f"{url}: changed while it was being read (was {identity}, is {now})")
 
 
-def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
-    """Return what matches a pattern; a folder that matches stands for all files below it."""
-    matches: dict[str, dict[str, Any]] = fs.glob(pattern, detail=True)
+def _matching(fs: Any, pattern: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what matches a pattern; a folder that matches stands for all files below it, found with these options."""
+    matches: dict[str, dict[str, Any]] = fs.glob(pattern, detail=True, **options)
     found = []
     folder = None
     for path in sorted(matches, key=lambda path: path.split("/")):  # what lies below a folder follows it
@@ -310,7 +312,7 @@ def _matching(fs: Any, pattern: str) -> list[dict[str, Any]]:
             continue
         if matches[path]["type"] == "directory":
             folder = path
-            found += fs.find(path, detail=True).values()
+            found += fs.find(path, detail=True, **options).values()
         else:
             found.append(matches[path])
     return found

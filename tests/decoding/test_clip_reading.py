@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.support.clips import SIZE, clip, decoded, drawn
+from trapline.decoding.sampling import Sampling
+
+
+def two(muxer: str, first: int, path: Path) -> Path:
+    """A clip of ten frames, behind a stream of so many."""
+    with av.open(str(path), "w", format=muxer) as container:
+        streams = []
+        for _ in range(2):
+            stream = container.add_stream("mjpeg" if muxer == "mov" else "mpeg4", rate=10)
+            stream.width, stream.height = SIZE
+            stream.pix_fmt = "yuvj420p" if muxer == "mov" else "yuv420p"
+            streams.append(stream)
+        container.start_encoding()
+        for stream, count in zip(streams, (first, 10), strict=True):
+            for number in range(count):
+                frame = av.VideoFrame.from_ndarray(drawn(number), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("muxer", ["matroska", "avi", "asf", "mov"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_empty_stream_or_a_preview_is_not_the_clip(muxer: str, first: int, tmp_path: Path) -> None:
+    data = two(muxer, first, tmp_path / "two").read_bytes()
+    _, facts = decoded(data, tmp_path, Sampling(fps=10))
+    assert (facts.status, len(facts.frames)) == ("ok", 10)
+
+
+def test_a_single_picture_is_a_clip_where_nothing_moves(tmp_path: Path) -> None:
+    _, facts = decoded(clip(frames=1), tmp_path)
+    assert (facts.status, facts.frames) == ("ok", (0.0,))
