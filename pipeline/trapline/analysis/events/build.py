@@ -314,6 +314,8 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
+    if not {*source.computed.get("detection_categories", ())}.isdisjoint(dataset.NOT_ANIMALS):
+        facts["crops"] = "of animals"
     if placing.timezone:
         facts["timezone"] = placing.timezone
     if placing.corrections:
