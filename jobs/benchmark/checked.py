@@ -1,8 +1,8 @@
-"""`--precision checked` put to the test: over many pictures, none may get another class than float32 gives it.
+"""Test `--precision checked` over many pictures: none may get another class than float32 gives it.
 
 Pictures are drawings of the demo and photographs, each cropped, mirrored, made lighter or darker, and so never the same
-twice. The networks are trained on other crops of them: each drawing is of a class of birds, each photograph a class of
-its own.
+twice. The networks are trained on other crops of them: each drawing has the class of its bird, and each photograph is a
+class of its own.
 """
 
 import copy
@@ -95,7 +95,7 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What became of pictures of one kind in one network.
+    """The answers of one network for pictures of one kind.
 
     Attributes:
         network: its name.

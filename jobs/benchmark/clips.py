@@ -1,6 +1,6 @@
-"""Clips, by container and codec: frames a second on one core, and what a clip costs beside a photograph.
+"""Measure clips, by container and codec: frames per second on one core, and their cost in photographs.
 
-Seconds are those of the processor, of this process and of the sandbox: what else a machine does changes them little.
+Seconds are CPU seconds, of this process and of the sandbox, which other work on the machine changes little.
 """
 
 import hashlib
@@ -74,11 +74,11 @@ class Row:
     Attributes:
         kind: its name.
         megabytes: of the file.
-        frames: that are sampled of it.
-        frames_per_second: of the clip's own, also those after the last sampled one, in the median.
-        in_sandbox: how many times as fast it is in a process of its own, by the work of both processes.
-        photographs_decoded: as many are decoded in the time that this clip takes.
-        photographs_classified: the same with the network, to which a clip gives each of its sampled frames.
+        frames: number of sampled frames.
+        frames_per_second: all frames of the clip by the time for decoding it, in the median.
+        in_sandbox: its speed in a process of its own, relative to this one, by the work of both processes.
+        photographs_decoded: number of photographs that are decoded in the time that this clip takes.
+        photographs_classified: the same with the network, which gets each sampled frame of the clip.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""Networks to be measured side by side: birder's and ours, of the same weights, as each is used at its best.
+"""The networks that `benchmark model` compares: birder's and Trapline's, with the same weights, each used at its best.
 
-birder's get images that are normalised already; ours get uint8 pixels, as in a run. On a GPU the images of all of them
-lie there, but for those that come "from the host": two threads feed these, as in a run.
+birder's networks get normalised images; Trapline's get uint8 pixels, as in a run. On a GPU all images are in its
+memory, except "from the host": two threads copy these, as in a run.
 """
 
 import copy
@@ -38,12 +38,12 @@ _TUNED = "max-autotune-no-cudagraphs"
 
 @dataclass(frozen=True)
 class Contender:
-    """A network that is ready.
+    """A network that is ready to be measured.
 
     Attributes:
-        precision: what it multiplies in.
-        on: pixels to work on them.
-        threads: that do it at the same time.
+        precision: in which it multiplies.
+        on: takes pixels, and returns a function that predicts them.
+        threads: number of threads that call that function at the same time.
     """
 
     precision: Precision
@@ -54,15 +54,15 @@ class Contender:
 def contenders(
     model: Model, device: Device, precisions: Sequence[Precision], size: int, compiled: bool, tuned: bool = False
 ) -> dict[str, Callable[[], Contender]]:
-    """Return all contenders by name, birder's in float32 first; each is made when it is called for.
+    """Return functions that make the contenders, by name, birder's in float32 first.
 
     Args:
         model: whose weights they have.
-        device: where.
+        device: where they compute.
         precisions: of Trapline's networks.
         size: of a batch.
-        compiled: whether those are among them that `torch.compile` makes fast.
-        tuned: whether ours is there once more, with kernels that torch tries out.
+        compiled: whether networks compiled by `torch.compile` are among them.
+        tuned: whether Trapline's is also compiled with kernels that torch tries out.
     """
     found: dict[str, Callable[[], Contender]] = {}
     if find_spec("birder") and VARIANTS.get(model.variant) == model.architecture:
@@ -119,7 +119,7 @@ def _birder(model: Model, device: Device, precision: Precision, compiled: bool =
 def _there(
     model: Model, device: Device, size: int, precision: Precision, compiled: bool = False, mode: str | None = None
 ) -> Contender:
-    """Return Trapline's network, of pixels that lie on the device."""
+    """Return Trapline's network, for pixels in the device's memory."""
     predictor = _predictor(model, device, size, precision)
     network = Compiled(predictor.answer, _refuse, mode)
     if compiled:
@@ -140,7 +140,7 @@ def _there(
 
 
 def _from_host(model: Model, device: Device, size: int, precision: Precision, compiled: bool = False) -> Contender:
-    """Return Trapline's network as a run has it: pixels and answers lie in the host's memory."""
+    """Return Trapline's network as in a run: pixels and answers are in the host's memory."""
     predictor = _predictor(model, device, size, precision)
     if compiled and predictor.gpu:
         _compile(predictor.gpu.answer, predictor, size)
@@ -158,7 +158,7 @@ def _from_host(model: Model, device: Device, size: int, precision: Precision, co
 
 
 def _checked(model: Model, device: Device, size: int) -> Contender:
-    """Return Trapline's network in bf16, and again in float32 where in doubt, of pixels in the host's memory."""
+    """Return Trapline's network in the precision `checked`, for pixels in the host's memory."""
     predictor = CheckedPredictor(copy.deepcopy(model), device, measure_bound(model), size, note=_refuse)
 
     def on(pixels: Pixels) -> Callable[[], Answers]:

@@ -1,4 +1,4 @@
-"""Bytes to pixels, on one core: the ways of `--decode` and birder's, on the same photographs; and what they change."""
+"""Measure bytes to pixels on one core, by the modes of `--decode` and by birder, and how far their pixels differ."""
 
 import io
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a question costs on S3: asked of a result file for each shard, and of the files of `trapline tables`."""
+"""Measure what a query costs on S3, over a result file for each shard, and over the files of `trapline tables`."""
 
 import hashlib
 from collections import Counter
@@ -72,7 +72,7 @@ class Row:
 
 
 class Requests:
-    """The requests of an s3fs as people use it, counted where they are sent.
+    """The requests of an s3fs with its defaults, counted where they are sent.
 
     Attributes:
         sent: by kind.

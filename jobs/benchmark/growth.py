@@ -1,7 +1,7 @@
-"""How `trapline classify` grows: with the archive, with the number of its shards, with decode workers.
+"""Measure how time and memory of `trapline classify` grow with the archive, the number of shards and decode workers.
 
-A small network on small pictures, with the reference model's classes and embedding, makes decoding bind and rows as
-large as ever. Each run is a process of its own, whose memory is watched: what one holds alone, by kind of process.
+A small network on small pictures, with the reference model's classes and embedding, makes decoding the bottleneck, and
+rows as large as usual. Each run is a process of its own, whose unshared memory is watched, by kind of process.
 """
 
 import os
@@ -81,7 +81,7 @@ def measure(console: Console, images: Sequence[bytes], scratch: Path, base: int,
 
 
 def write_archive(folder: Path, images: Sequence[bytes], count: int, per_shard: int) -> Path:
-    """Write one tar under many names: each of them is a shard like any other, and takes no room."""
+    """Write one tar under many names (hard links): each is a shard like any other, and takes no space."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     first = folder / "00000.tar"

@@ -1,4 +1,4 @@
-"""The network alone: ours and birder's on the same weights and the same images, in turn. No Ray is needed."""
+"""Measure the network alone, Trapline's and birder's, with the same weights and images, in turn. Ray is not needed."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -31,14 +31,14 @@ _PASSES: dict[Device, int] = {"cpu": 1, "cuda": 8}  # of a round: a GPU has the 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one size of batch. What was not measured is None; where it could not be, `trouble` says why.
+    """One contender at one batch size. Figures that were not measured are None; `trouble` says why they could not be.
 
     Attributes:
         name: of the contender.
         batch_size: images in a pass.
-        first_seconds: until its first answers; most of it is compiling, where it compiles.
+        first_seconds: until its first answers; mostly compiling, if it is compiled.
         images_per_second: in the median.
-        times_birder: ratio to birder in float32 (or to ours, where birder's is not there).
+        times_birder: ratio to birder in float32 (or to Trapline, if birder is not installed).
         share_of_peak: of the rate at which this machine multiplies large matrices in that precision.
         top1_agreement: share of the images with the class that the reference gives.
         cosine: the least one between an embedding and the reference's.
@@ -58,9 +58,9 @@ class Row:
     trouble: str | None = None
 
 
-def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE, seed: int = 0) -> Model:
-    """Return a network of random weights, with a classifier that tells images apart."""
-    torch.manual_seed(seed)
+def random_model(variant: str = VARIANT, size: tuple[int, int] = SIZE) -> Model:
+    """Return a network of random weights, always the same, with a classifier that tells images apart."""
+    torch.manual_seed(0)
     network = Hiera(VARIANTS[variant], CLASSES, size).eval().requires_grad_(False)
     torch.nn.init.normal_(network.get_parameter("classifier.weight"))
     classes = tuple(f"species {number}" for number in range(CLASSES))

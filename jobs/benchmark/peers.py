@@ -1,6 +1,6 @@
-"""What one would write without Trapline, as programs of their own: `python -m jobs.benchmark.peers bare|naive …`.
+"""Programs that one would write without Trapline: `python -m jobs.benchmark.peers bare|naive …`.
 
-Both use our network, so that what differs is the way the data takes, and both decode as birder's transform does.
+Both use Trapline's network, so that only the data path differs, and both decode as birder's transform does.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a second night costs before it reads its first image: to list an archive, and to see what of it is done."""
+"""Measure what a second night costs before its first image: listing the archive, and finding out what is done."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What a pass should take: each kernel as long as its products or its bytes, whichever is longer, at measured peaks.
+"""Compute how long a pass should take: each kernel as long as its products or its bytes, at measured peaks.
 
 The shapes are those of the reference model, Hiera-Base at 384 pixels; products reach 85 % of the peak, memory 92 %.
 """

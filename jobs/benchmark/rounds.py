@@ -1,4 +1,4 @@
-"""Contenders take turns, so that what else the machine does strikes all of them alike; ratios are within a round."""
+"""Let contenders take turns, so that other work on the machine slows all of them; ratios are within a round."""
 
 import gc
 import platform
@@ -15,7 +15,7 @@ from trapline.cpu_count import usable_cpus
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure of several rounds: its median, and how far it went."""
+    """A figure of several rounds: its median and its range."""
 
     median: float
     lowest: float
@@ -32,10 +32,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """How one contender did.
+    """The time of one contender.
 
     Attributes:
-        items: worked off in each round.
+        items: processed in each round.
         seconds: of each round.
     """
 
@@ -44,7 +44,7 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Return items a second, in the median."""
+        """Return items per second, in the median."""
         return self.items / median(self.seconds)
 
     def times_as_fast_as(self, other: "Timing") -> Spread:
@@ -64,16 +64,16 @@ def take_turns(
 
     Args:
         console: shows which one is running.
-        contenders: each does its work once and gives the number of items.
-        rounds: that count.
+        contenders: by name; each does its work once and returns the number of items.
+        rounds: number of rounds that count.
         warm: whether a round that does not count comes first.
-        clock: gives seconds; by default of the time that passes.
+        clock: returns seconds; by default wall time.
     """
     clock = clock or perf_counter
     items = dict.fromkeys(contenders, 0)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
-    gc.freeze()  # collections then look only at what the turns made, and take 0.3 s less where torch and Ray are loaded
+    gc.freeze()  # collections then look only at new objects, which saves 0.3 s each with torch and Ray loaded
     try:
         with console.status("") as status:
             for turn in range(-1 if warm else 0, rounds):
@@ -90,7 +90,7 @@ def take_turns(
 
 
 def machine() -> dict[str, str | int]:
-    """Return what machine figures come from."""
+    """Return a description of this machine."""
     names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),

@@ -1,7 +1,7 @@
-"""Whole programs, from a folder of photographs to answers on disk: `trapline classify` and what one would use instead.
+"""Measure whole programs, from photographs to answers on disk: `trapline classify` and what one would use instead.
 
-Each runs over a small and a large archive in turn. The difference between the two is what images cost once a program is
-under way; what is left of the small run is what it costs to start.
+Each program runs over a small and a large archive in turn. The difference between the two is what the images cost, and
+the rest of the small run is what start and end cost.
 """
 
 import copy
@@ -105,11 +105,11 @@ def measure(
 
 
 def with_answers(model: Model, images: Sequence[bytes]) -> Model:
-    """Return a model with a classifier that is in doubt about few of some images.
+    """Return a model with a classifier that is certain about most of some images.
 
-    One of random weights has no clear answer to any image, and `checked` would compute all of them twice. Here a
-    quarter of the images, those that differ most, are classes, and an image is of the class whose embedding is nearest;
-    but for one, which is of two classes.
+    A classifier of random weights is certain about no image, and `checked` would compute all of them twice. Here a
+    quarter of the images, those that differ most, are the classes, and an image is of the class whose embedding is
+    nearest; one image is of two classes.
 
     Args:
         model: with more classes than there are images; its embeddings are kept.

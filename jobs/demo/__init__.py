@@ -1,8 +1,8 @@
-"""Trapline at work on what is made here: an archive of drawn photographs, and a small model trained on others.
+"""Run Trapline on an archive of drawn photographs, with a small model that is trained on others.
 
-What is there already is kept, so a second run finds nothing to do. FOLDER ends up with `archive/` (the input),
-`truth.csv`, `model.pt` and `output/`; with `deployments.csv`, `project.yaml` and `species.csv` as a person writes them;
-and with what follows: `events/`, `rescored/`, `rescored-events/`, `package/` (Camtrap DP) and `report.html`.
+Existing files are kept, so that a second run finds nothing to do. FOLDER gets `archive/` (the input), `truth.csv`,
+`model.pt` and `output/`; `deployments.csv`, `project.yaml` and `species.csv`, as a user would write them; and the
+results of the other jobs: `events/`, `rescored/`, `rescored-events/`, `package/` (Camtrap DP) and `report.html`.
 """
 
 import shlex
@@ -33,8 +33,8 @@ T = TypeVar("T")
 PHOTOGRAPHS = 240
 EXAMPLES = 1536
 EPOCHS = 5
-# No picture of the archive is among the examples, and the training's settings were chosen by another archive (seed 7):
-# who changes them looks there.
+# No picture of the archive is among the examples. The training's settings were chosen on another archive (seed 7): use
+# that to change them.
 _ARCHIVE_SEED, _MODEL_SEED = 2026, 1
 
 _ACCURACY = """

@@ -1,4 +1,4 @@
-"""The demo's archive: photographs and two clips of six cameras at three sites, with what real archives suffer from.
+"""The demo's archive: photographs and two clips of six cameras at three sites, with the flaws of real archives.
 
 Paths are Hive partitions, as in `site=heath/cam1/0001.tar`. Beside the archive lies `truth.csv`: which species is on
 which picture.
@@ -33,7 +33,7 @@ _DAYS = 28
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera where it stands, and the shards that hold its pictures.
+    """A camera at its place, and the shards with its pictures.
 
     Attributes:
         site: the name of a habitat.
@@ -137,7 +137,7 @@ def build_archive(folder: Path, seed: int, images: int) -> list[Photograph]:
 def photograph(
     rng: np.random.Generator, species: Species, night: bool, camera: Camera, moment: datetime, size: Size
 ) -> Image.Image:
-    """Return what a camera takes of a bird, RGB, with the strip that it burns into the lower edge."""
+    """Return a camera's photograph of a bird, RGB, with the info strip that it burns into the lower edge."""
     habitat = next(habitat for habitat in HABITATS if habitat.name == camera.site)
     image = draw_scene(rng, species, night, size, habitat)
     _burn_in(image, camera, moment, int(rng.integers(-2, 12) + 8 * (not night)))
@@ -145,12 +145,12 @@ def photograph(
 
 
 def cameras_of(species: Species) -> list[Camera]:
-    """Return the cameras before which a bird may come."""
+    """Return the cameras that may see a bird."""
     return [camera for camera in CAMERAS if camera.site in species.habitats]
 
 
 def _plan(seed: int, images: int) -> Iterator[Photograph]:
-    """Plan who comes where and when; pictures are numbered through, by camera and time."""
+    """Plan which bird comes where and when; pictures are numbered by camera and time."""
     rng = np.random.default_rng(seed)
     homes = [(camera.site, shard) for camera in CAMERAS for shard in camera.shards]
     number = 1
@@ -255,7 +255,7 @@ def _write(path: Path, files: list[_File], camera: Camera, species: dict[str, st
 
 
 def _with_sidecars(files: Iterable[_File], camera: Camera, species: dict[str, str]) -> Iterator[_File]:
-    """Yield files as WebDataset has them: what is known about a picture follows it, in JSON under the same name."""
+    """Yield files as WebDataset orders them: each picture, then its JSON sidecar under the same name."""
     for file in files:
         known = {"site": camera.site, "camera": camera.name, "species": species[file.name]}
         yield file

@@ -1,4 +1,4 @@
-"""The demo's clips: what a trail camera films, Motion JPEG in AVI with the camera's clock in it."""
+"""The demo's clips, like those of a trail camera: Motion JPEG in AVI, with the time of the camera's clock."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

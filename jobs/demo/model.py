@@ -35,7 +35,7 @@ _WARMUP = 20  # steps
 
 
 def draw_examples(seed: int, count: int) -> Iterator[tuple[Tensor, int]]:
-    """Draw photographs as in the archive and yet none of it: uint8 [3, 64, 64], and the index of the class."""
+    """Draw photographs like those of the archive: uint8 [3, 64, 64], and the index of the class."""
     birds = sorted(SPECIES, key=lambda species: species.name)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -58,7 +58,7 @@ def new_network(images: Tensor, seed: int) -> Hiera:
 
 @torch.no_grad()
 def whiten(filters: nn.Parameter, pixels: Tensor) -> None:
-    """Start filters out as the principal components of what they see, and their negatives (arXiv:2404.00498)."""
+    """Initialise filters with the principal components of their input, and the negatives (arXiv:2404.00498)."""
     count, channels, *kernel = filters.shape
     patches = F.unfold(pixels, tuple(kernel), stride=5).transpose(1, 2).flatten(0, 1)  # 5: some are enough
     variances, components = torch.linalg.eigh(patches.T.cov())
@@ -102,7 +102,7 @@ def train(network: Hiera, images: Tensor, labels: Tensor, epochs: int, seed: int
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Use one thread: the same sums in the same order on every machine, and no waiting for a core that others use."""
+    """Use one thread: the same sums in the same order on every machine, and no waiting for busy cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -112,7 +112,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Convert uint8 to what the network takes, float32 [N, 3, H, W]."""
+    """Convert uint8 to the network's input, float32 [N, 3, H, W]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels / 255 - mean) / std
 

@@ -1,4 +1,4 @@
-"""What a person writes down beside an archive: where each camera stood, who asks what, and which birds can come."""
+"""The files that a user writes for an archive: where each camera stood, who made the study, and which birds occur."""
 
 import csv
 from pathlib import Path
@@ -43,7 +43,7 @@ project:
 
 
 def write(folder: Path) -> None:
-    """Write the deployments, the project and the species list into a folder; what is there is kept."""
+    """Write the deployments, the project and the species list into a folder; existing files are kept."""
     columns = ("deploymentID", "locationName", "cameraID", "cameraModel", "latitude", "longitude")
     periods = ("deploymentStart", "deploymentEnd")
     rows = [

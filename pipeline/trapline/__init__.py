@@ -3,7 +3,7 @@
 To read it, begin with the run and follow an image; each room says in its `__init__.py` what it is for:
 
 1. `cli/classify.py` and `config.py`: the options of a run.
-2. `run/classify.py`: a run from plan to manifest.
+2. `run/classify.py`: a run from plan (`run/prepare.py`) to manifest.
 3. `sources/`: what a shard is, and its records; `storage/` below it opens any URL.
 4. `decoding/` (and `detections/` for boxes): bytes become pixels and facts.
 5. `model/`: pixels become probabilities and embeddings.

@@ -14,7 +14,7 @@ _PACKAGE = "torch"
 
 
 def bytecode_warning(package: str = _PACKAGE) -> str | None:
-    """Return a warning of one line if a package is not compiled and cannot be; None otherwise.
+    """Return a warning of one line if a package is not compiled and cannot be; None if it is.
 
     Args:
         package: its name; it is looked up, not imported.

@@ -46,7 +46,7 @@ class Options(BaseModel):
     )
     decode: Annotated[DecodeMode, MODEL] = Field(
         default="exact",
-        description="exact: the same pixels as birder's transform. Otherwise the JPEG decoder shrinks large images. "
+        description="exact: the same pixels as birder's transform. Else the JPEG decoder shrinks large images. "
         "close: 1.2 times as fast, pixels differ by 0.4 of 255 on average. fast: 1.3 times, 0.6. "
         "fastest: 1.6 times, 1.2.",
     )

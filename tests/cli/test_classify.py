@@ -132,6 +132,24 @@ class TestABadInvocation:
         assert shown.err.count("\n") == 1
         assert shown.out == ""
 
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (b"\ninputs: [in", "night.yaml: is not YAML (while parsing a flow sequence"),
+            (b"model: \xff", "night.yaml: cannot be read as UTF-8 text"),
+            (b"- in", "night.yaml"),
+            (b"modle: m.pt", "night.yaml"),
+        ],
+    )
+    def test_a_bad_config_file_is_named(
+        self, content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "night.yaml").write_bytes(content)
+        assert main(["--config", str(tmp_path / "night.yaml")]) == 2
+        shown = capsys.readouterr()
+        assert expected in shown.err
+        assert shown.err.count("\n") == 1
+
     def test_every_option_is_explained(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--help"]) == 0
         shown = capsys.readouterr().out

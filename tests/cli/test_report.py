@@ -21,7 +21,7 @@ class TestCommand:
         plant(f"{bucket}/out", "fen/c2", [seen("gone.jpg", logits=UNSURE)], archive=f"{bucket}/in")
         assert job.main([f"{bucket}/out", f"{bucket}/report.html"]) == 0
         said = " ".join(capsys.readouterr().out.split())
-        assert said.startswith("images 5 of 2 cameras at 1 sites pictures 4 fetched, 1 not to be had")
+        assert said.startswith("images 5 of 2 cameras at 1 sites pictures 4 fetched, 1 could not be read")
         html = store.read_text(f"{bucket}/report.html")
         assert html.count("data:image/jpeg") >= 4
         assert "fen/c1" in html

@@ -10,7 +10,7 @@ import torch
 from tests.support.numerics import smooth_pixels
 from trapline.model import checkpoint
 from trapline.model.boundaries import Boundaries, log_ratios
-from trapline.model.checked import CheckedPredictor, predictor
+from trapline.model.checked import CheckedPredictor, make_predictor
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
@@ -34,7 +34,7 @@ def plain(tiny_model: Path, pixels: npt.NDArray[np.uint8]) -> dict[str, Predicti
 
 def checked(model: Path, bound: float, notes: list[str] | None = None) -> CheckedPredictor:
     notes = [] if notes is None else notes
-    found = predictor(checkpoint.load(str(model)), "cpu", "checked", 4, ("stage4",), notes.append, bound=bound)
+    found = make_predictor(checkpoint.load(str(model)), "cpu", "checked", 4, ("stage4",), notes.append, bound=bound)
     assert isinstance(found, CheckedPredictor)
     return found
 

@@ -15,7 +15,7 @@ from trapline.model.precision import resolve_precision
 from trapline.model.rounding import measure_bound
 from trapline.results import ledger
 from trapline.run.job import fingerprint
-from trapline.run.precision import settle
+from trapline.run.precision import choose_precision
 from trapline.run.writer import commit
 
 
@@ -40,7 +40,7 @@ def result(output: Path, name: str, model: Model, *how: Any) -> None:
 
 
 def settled(asked: Any, model: Model, output: Path) -> tuple[str, float | None]:
-    return settle(asked, model, "cpu", ledger.survey(str(output)))
+    return choose_precision(asked, model, "cpu", ledger.survey(str(output)))
 
 
 def test_in_an_empty_output_it_is_that_of_the_processor_or_what_was_asked_for(model: Model, tmp_path: Path) -> None:

@@ -241,6 +241,36 @@ def test_an_empty_value_of_a_pax_header_says_nothing(scratch: Path) -> None:
     assert count_images(shard_of(scratch / "a.tar")) == 3
 
 
+@pytest.mark.parametrize("field", [slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148), slice(329, 337)])
+def test_a_malformed_owner_or_time_costs_nothing(field: slice, scratch: Path) -> None:
+    header = bytearray(raw_header(b"p.jpg", 1))
+    header[field] = b"z" * (field.stop - field.start)
+    unchecked = bytes(header)
+    mend(header)
+    outcome = read_bytes(scratch, "a.tar", BEFORE + bytes(header) + padded(b"p") + AFTER)
+    assert outcome.error is None
+    assert outcome.images["p.jpg"] == b"p"
+    # It does not excuse a wrong checksum.
+    outcome = read_bytes(scratch, "a.tar", BEFORE + unchecked + padded(b"p") + AFTER)
+    assert "bad checksum" in str(outcome.error)
+
+
+@pytest.mark.parametrize("which", ["a name with a line break", "two headers", "a folder of old tars"])
+def test_what_is_read_is_what_is_counted(which: str, scratch: Path) -> None:
+    def attributes(text: str) -> bytes:
+        return raw_header(b"pax", len(pax(text)), b"x") + padded(pax(text))
+
+    before = {
+        "a name with a line break": attributes("path=a\nb.jpg") + raw_header(b"p.jpg", 1),
+        "two headers": attributes("size=1") + attributes("mtime=1.5") + raw_header(b"p.jpg", 0),
+        "a folder of old tars": raw_header(b"folder.jpg/", 0, b"\0") + raw_header(b"p.jpg", 1),
+    }
+    outcome = read_bytes(scratch, "a.tar", BEFORE + before[which] + padded(b"p") + AFTER)
+    assert outcome.error is None
+    assert len(outcome.records) == 3
+    assert count_images(shard_of(scratch / "a.tar")) == 3
+
+
 def test_a_tar_of_zeros_is_empty_up_to_the_size_of_an_empty_one(scratch: Path) -> None:
     assert read_bytes(scratch, "a.tar", bytes(10_240)).records == []
     outcome = read_bytes(scratch, "a.tar", bytes(10_752))

@@ -3,7 +3,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.store_files import names, write
+from tests.support.store_files import names, one_line, write
 from trapline.errors import StorageError
 from trapline.storage import store
 from trapline.storage.filesystems import resolve
@@ -59,3 +59,23 @@ def test_a_url_keeps_the_host_that_it_names(given: str, expected: str) -> None:
 def test_a_store_that_is_not_installed_is_named() -> None:
     with pytest.raises(StorageError, match="nosuch://a/b"):
         store.list_files("nosuch://a/b")
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(StorageError, match=r"empty path .*; give .* \. for the current folder"):
+        store.absolute("")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3a:///"])
+def test_a_url_without_a_bucket_says_so_at_once(url: str) -> None:
+    with pytest.raises(StorageError, match="names no bucket"):
+        store.list_files(url)
+
+
+def test_whatever_a_store_lacks_on_this_machine_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of HDFS it is Java's library, which pyarrow misses with an OSError."""
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    monkeypatch.setenv("HADOOP_HOME", "/nowhere")
+    with pytest.raises(StorageError, match=r"^hdfs://one/cards: .*; check the URL") as caught:
+        store.list_files("hdfs://one/cards")
+    one_line(caught.value)

@@ -17,7 +17,7 @@ from trapline.results.ledger import Result
 from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
-# Categories of a detector, of boxes that no classifier of species is asked about, though their rows have a prediction.
+# Categories of a detector for which there is no classification of species, though their rows have a prediction.
 NOT_ANIMALS = ("person", "human", "vehicle")
 
 # What writes the columns that an option leaves out.
@@ -64,7 +64,7 @@ class Results:
         return f"{named} (weights sha256:{self.computed.get('weights_sha256', 'unknown')}{head})"
 
     def refuse_crops(self, job: str) -> None:
-        """Raise UsageError where there are rows of crops, for a job that takes a row for an image."""
+        """Raise UsageError if there are rows of crops, for a job that takes a row for an image."""
         if self.has_crops:
             raise UsageError(
                 f"{self.output}: holds crops (classified with --detections), and {job} needs one prediction per image; "
@@ -130,7 +130,7 @@ def schema(results: Results) -> pa.Schema:
 
 
 def require_columns(results: Results, names: Iterable[str]) -> None:
-    """Raise UsageError where the rows lack one of these columns.
+    """Raise UsageError if the rows lack one of these columns.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -212,7 +212,7 @@ def require_all(results: Results, images: Mapping[str, int]) -> None:
 
 
 def require_images(url: str, found: int, said: int) -> None:
-    """Raise OutputConflict where another number of images was read of a result file than its footer says."""
+    """Raise OutputConflict if another number of images was read of a result file than its footer says."""
     if found != said:
         raise OutputConflict(
             f"{url}: {found:,} images were read of it, and its footer says {said:,}; if `classify` is writing there, "

@@ -1,4 +1,4 @@
-"""Which deployment a camera, or a place, was in at which time: the rows of the CSV that a person keeps of them.
+"""Which deployment a camera or a place belonged to at which time, from a user's CSV.
 
     deploymentID     the deployment's name
     cameraID, locationID, locationName
@@ -8,8 +8,8 @@
     latitude, longitude
     timezone         of the camera's clock, for times with an offset from UTC
 
-The columns are those of Camtrap DP. An image belongs to the row that has its name and in whose period it lies, and to
-none where there is no such row.
+The columns are those of Camtrap DP. An image belongs to the row that has its name and in whose period it lies, if there
+is one.
 """
 
 import re
@@ -153,7 +153,7 @@ def by_name(rows: Sequence[dict[str, Any]], used: Collection[str], url: str) -> 
 
 
 def refuse_repeated(deployments: Iterable[str | None], url: str) -> None:
-    """Raise UsageError where rows of a table have the same deploymentID."""
+    """Raise UsageError if rows of a table have the same deploymentID."""
     for name, count in Counter(deployments).items():
         if name and count > 1:
             raise UsageError(

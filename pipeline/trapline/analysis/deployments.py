@@ -1,4 +1,4 @@
-"""Which deployment and which camera an image belongs to: what its path, its sidecar or its EXIF says, in SQL.
+"""Which deployment and which camera an image belongs to, in SQL, from its path, its sidecar or its EXIF.
 
 A source is one of
 
@@ -6,9 +6,9 @@ A source is one of
     metadata:FIELD             a field of the image's sidecar: `station`, `deployment.id`, `site/camera`
     serial                     the serial number of the camera in EXIF
 
-and of several, in order, the first that says something of an image holds for it. What is called `deployment` is the
-deployment's name, and what is called `camera` the camera's. Without a `deployment`, all values joined by `/` are the
-name; without a `camera`, each deployment is taken to have one.
+If there are several, the first one that an image has counts. The value `deployment` is the deployment's name, and
+`camera` is the camera's. Without a `deployment`, all values joined by `/` are the name; without a `camera`, each
+deployment has one camera.
 """
 
 import re
@@ -71,7 +71,7 @@ class Source:
 
 
 def parse(text: str) -> Source:
-    """Parse a source as it is written on the command line; raise UsageError where it is none."""
+    """Parse a source as it is written on the command line; raise UsageError if it is none."""
     if text == _SERIAL:
         return Source(text, {"deployment": "camera_serial"})
     if text.startswith(_METADATA):
@@ -89,7 +89,7 @@ def located(sources: Sequence[Source]) -> str:
 
 
 def suggest(shard: str) -> str | None:
-    """Return a pattern that takes the folder of a shard for the deployment; None where there is none."""
+    """Return a pattern that takes the folder of a shard for the deployment; None if there is none."""
     *_, parent, folder = ["", "", *(shard.rpartition("/")[0] if shard_format(shard) else shard).split("/")]
     usable = parent and folder and not set("{}*…:") & set(parent) and ".." not in parent
     return f"{parent}/{{deployment}}/…" if usable else None

@@ -1,11 +1,11 @@
-"""Write results in the batch output format of MegaDetector, which Timelapse, AddaxAI and MegaDetector's own tools open.
+"""Write results in MegaDetector's batch output format, which Timelapse, AddaxAI and MegaDetector's own tools open.
 
 Format 1.6: https://lila.science/megadetector-output-format. Each image has its boxes, each box the detector's category
 and confidence, and the most probable classes with their probabilities. An image that was classified without boxes has
 one box around all of it, of the category `animal`, whose confidence is the probability of the first class. A clip has
 the boxes of each frame that was sampled, with the frame's number.
 
-Where events are given, the classes of an image are those of its event.
+With events, the classes of an image are those of its event.
 """
 
 import json
@@ -32,7 +32,7 @@ from trapline.storage import store
 FORMAT_VERSION = "1.6"
 
 _STANDARD_CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
-# What MegaDetector's tools take for a clip by its name, and ask for frames.
+# Suffixes that MegaDetector's tools take for clips, for which they expect frames.
 _CLIP_SUFFIXES = (".mp4", ".avi", ".mpeg", ".mpg", ".mov", ".mkv", ".flv")
 _ROWS_AT_ONCE = 2**14
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""The page that documents the row and the footer, `docs/schema.md`, generated from the code that writes them.
+"""Generate the page that documents the row and the footer, `docs/schema.md`, from the code that writes them.
 
 `python -m jobs.docs` writes it; a test fails where page and code differ.
 """

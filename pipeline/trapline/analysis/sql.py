@@ -1,4 +1,4 @@
-"""DuckDB: a connection that reads any store, values and files as SQL, answers, and errors that name the place."""
+"""Use DuckDB: connections that read any store, values and files as SQL, answers, and errors that name the place."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,12 +21,12 @@ MOST_ROWS = 400
 
 @dataclass(frozen=True)
 class Table:
-    """What DuckDB answers.
+    """The answer to a query.
 
     Attributes:
         names: of the columns.
-        rows: as many as were asked for at most.
-        left_out: how many more there are.
+        rows: at most as many as were asked for.
+        left_out: number of further rows.
     """
 
     names: tuple[str, ...]

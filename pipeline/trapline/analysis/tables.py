@@ -56,7 +56,7 @@ def identity(files: Iterable[Result]) -> str:
 
 
 def survey(folder: str) -> dict[str, Origin | None]:
-    """List every Parquet file in a folder, which need not exist, by URL; None where it is not such a table.
+    """List every Parquet file in a folder, which need not exist, by URL; None if it is not such a table.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
@@ -66,7 +66,7 @@ def survey(folder: str) -> dict[str, Origin | None]:
 
 
 def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, folder: str) -> None:
-    """Raise OutputConflict where tables in the folder were made in another way, and says what differs."""
+    """Raise OutputConflict if tables in the folder were made in another way, and say what differs."""
     ours = [table for table in known.values() if table]
     others = [table for table in ours if table.fingerprint != fingerprint]
     if others:
@@ -78,7 +78,7 @@ def refuse_others(known: dict[str, Origin | None], fingerprint: Fingerprint, fol
 
 
 def refuse_nested(first: str, second: str) -> None:
-    """Raise UsageError where one of two folders lies in the other: globs over one would find the other's files."""
+    """Raise UsageError if one of two folders lies in the other: globs over one would find the other's files."""
     first, second = store.absolute(first), store.absolute(second)
     one, two = _followed(first), _followed(second)
     if is_below(one, two) or is_below(two, one):
@@ -156,7 +156,7 @@ def _origin(file: Entry) -> Origin | None:
 
 
 def origin_of(said: pq.FileMetaData | None) -> Origin | None:
-    """Return what a footer says of a table; None where it is not of such a table, or there is none."""
+    """Return what a footer says of a table; None if it is not of such a table, or there is none."""
     try:
         metadata = {name.decode(): value.decode() for name, value in ((said and said.metadata) or {}).items()}
         table = json.loads(metadata[_TABLE_KEY])

@@ -18,7 +18,7 @@ def duckdb_name(timezone: str) -> str:
 
 
 def require_known(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:
-    """Raise ValueError where a text is no time zone, or an abbreviation that stands for several.
+    """Raise ValueError if a text is no time zone, or an abbreviation that stands for several.
 
     Args:
         connection: any, of DuckDB.

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Yaml
+from yaml import YAMLError
 
 from trapline.bytecode import bytecode_warning
 from trapline.cli.run_job import command, run
 from trapline.config import INPUT, Options, RunConfig
-from trapline.errors import UsageError
+from trapline.errors import UsageError, in_one_line
 from trapline.ray_session import start_in_background
 
 if TYPE_CHECKING:
@@ -32,7 +33,18 @@ def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCo
         path = Path(given.tokens[-1].value)
         if not path.is_file():
             raise UsageError(f"{path}: no such config file")
-        Yaml(path, use_commands_as_keys=False)(app, commands, arguments)
+        try:
+            path.read_text("utf-8")
+            Yaml(path, use_commands_as_keys=False)(app, commands, arguments)
+        except (OSError, UnicodeError) as error:
+            raise UsageError(
+                f"{path}: cannot be read as UTF-8 text ({in_one_line(error)}); correct the file"
+            ) from error
+        except CycloptsError as error:
+            if isinstance(error.__cause__, YAMLError):
+                reason = in_one_line(error.__cause__)
+                raise UsageError(f"{path}: is not YAML ({reason}); correct the file") from error
+            raise
 
 
 app = command(

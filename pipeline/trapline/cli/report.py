@@ -90,7 +90,7 @@ def report(
         survey = built.survey
         counted = f"{survey.independent:,} independent of {survey.events:,}, in {survey.days:,.0f} camera-days"
         console.print(f"events    {counted}", highlight=False)
-    missing = f", {built.missing:,} not to be had" if built.missing else ""
+    missing = f", {built.missing:,} could not be read" if built.missing else ""
     console.print(f"pictures  {built.shown:,} fetched{missing}", highlight=False)
     if found := Counter(finding.rule for finding in built.findings):
         told = ", ".join(f"{count:,} {rule}" for rule, count in found.most_common())

@@ -1,7 +1,7 @@
-"""What a clip says about itself in its container's tags: when, where, with which camera.
+"""Read what a container's tags say about a clip: when, where, with which camera.
 
-A fact that is absent, malformed or a placeholder is None; nothing is guessed from elsewhere. A time is as it is
-written, with the zone that is written beside it or that the container's specification gives it.
+A fact that is absent, malformed or a placeholder is None; nothing is guessed. A time is as written, with the zone that
+is written with it, or that the container's specification defines.
 """
 
 import re

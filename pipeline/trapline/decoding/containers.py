@@ -1,4 +1,4 @@
-"""Containers of clips: which one a file is by its first bytes, and whether it lacks its end by its structure."""
+"""Recognise containers of clips by their first bytes, and decide from their structure whether they lack their end."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Final
 
 HEAD_BYTES: Final = 4096
-"""How much of a file is looked at to recognise it."""
+"""How much of a file to read to recognise it."""
 
 # Brands of ISO base media files that are no clips: pictures, and a camera's RAW photographs.
 _STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx "}

@@ -1,9 +1,9 @@
-"""When the frames of a clip are shown: by its packets, and of each decoded frame by these.
+"""Find out when the frames of a clip are shown: from its packets, and from these for each decoded frame.
 
-A frame says itself when it is shown, but in two kinds of clips. AVI and ASF have one time for each packet, in the order
-in which packets are stored: where frames refer to later ones (H.264 with B-frames), they come with the time of another,
-up to two frames away. And in MPEG program streams some packets have no time. A decoder gives frames in the order in
-which they are shown, so that there the place of a frame among the others says its time.
+A frame has the time at which it is shown, except in two kinds of clips. AVI and ASF have one time for each packet, in
+the order in which packets are stored: if frames refer to later ones (H.264 with B-frames), they come with the time of
+another frame, up to two frames away. And in MPEG program streams some packets have no time. A decoder returns frames in
+the order in which they are shown, so in these clips the position of a frame among the others gives its time.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A decoded frame of a clip becomes the picture that a viewer shows: RGB, and turned as the display matrix says."""
+"""Convert a decoded frame of a clip to the picture that a viewer shows: RGB, and turned by the display matrix."""
 
 from enum import Enum
 from functools import cache

@@ -1,4 +1,4 @@
-"""Which frames of a clip are decoded: those that are classified, or one for a person to look at."""
+"""Choose which frames of a clip are decoded: those to classify, or one to look at."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -13,8 +13,8 @@ class Sampling:
     """Which frames of a clip are classified.
 
     Attributes:
-        fps: how many of each second.
-        frames: how many at most; of a longer clip so many, at equal distances over its whole length.
+        fps: frames per second of the clip.
+        frames: the most frames; a longer clip gives this many, evenly spread over its length.
     """
 
     fps: float = 1.0
@@ -47,7 +47,7 @@ class Still(Sampling):
         return np.array([self.seconds])
 
     def size(self, picture: torch.Tensor, asked: tuple[int, int]) -> tuple[int, int]:
-        """Return the largest height and width in the frame's proportions within what is asked for; never enlarge."""
+        """Return the largest size with the frame's proportions within the size asked for; never enlarge."""
         height, width = picture.shape[1:]
         scale = min(1.0, asked[0] / height, asked[1] / width)
         return max(1, round(height * scale)), max(1, round(width * scale))

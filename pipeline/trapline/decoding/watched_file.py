@@ -1,7 +1,7 @@
-"""A file that FFmpeg reads, and whose disk fails, is no damaged clip.
+"""Let FFmpeg read a file, and tell a failing disk from a damaged clip.
 
-FFmpeg takes a read that fails for the end of the file, or says of it what it says of damage; and it gives the error of
-a disk (EIO) for damage, too.
+FFmpeg treats a failed read as the end of the file, or reports it as damage; and it reports damage as a disk's error
+(EIO), too.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class WatchedFile:
-    """A file to read, which ends for its reader where it cannot be read, and remembers why.
+    """A file that seems to end where it cannot be read, and remembers why.
 
     Args:
         path: of the file.
@@ -34,7 +34,7 @@ class WatchedFile:
             raise self._error
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; none at the end, and where the disk fails."""
+        """Return up to `size` bytes; none at the end, and if the disk fails."""
         try:
             return self._file.read(size) or b""
         except OSError as error:

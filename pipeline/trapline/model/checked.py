@@ -23,7 +23,7 @@ from trapline.model.predictions import Predictions
 _GPU_PASS = 16
 
 
-def predictor(
+def make_predictor(
     model: Model,
     device: Literal["cpu", "cuda"],
     precision: Literal["fp32", "bf16", "checked"],

@@ -17,7 +17,7 @@ from trapline.decoding.decode import decode
 from trapline.errors import UsageError
 from trapline.model import checkpoint as checkpoints
 from trapline.model.architecture import STAGES
-from trapline.model.checked import predictor
+from trapline.model.checked import make_predictor
 from trapline.model.precision import resolve_precision
 from trapline.model.predict import DEFAULT_BATCH
 from trapline.model.predictions import Predictions, joined
@@ -76,7 +76,7 @@ class Classifier:
         self._batch_size = batch_size or DEFAULT_BATCH[device]
         computed = resolve_precision(precision, device, model)
         bound = measure_bound(model) if computed == "checked" else None
-        self._predictor = predictor(model, device, computed, self._batch_size, stages, bound=bound)
+        self._predictor = make_predictor(model, device, computed, self._batch_size, stages, bound=bound)
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Return the probability of each class, float32 [N, classes]; arguments and errors as of `predict`."""

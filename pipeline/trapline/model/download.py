@@ -62,7 +62,7 @@ def _fetch_url(url: str) -> Path:
     key = hashlib.sha256(f"{url}\n{info['size']}\n{version}".encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trapline" / "checkpoints"
     path = cache / key[:16] / Path(remote.partition("?")[0]).name
-    # Only with a version: otherwise other weights of the same size would go unnoticed.
+    # Only with a version: without one, other weights of the same size would go unnoticed.
     if version and path.exists():
         return path
 

@@ -35,7 +35,7 @@ def image_rows(
     """
     columns = {name: [getattr(fact, name) for fact in facts] for name in _FACT_NAMES}
     columns |= {name: [getattr(record, name) for record in records] for name in ("key", "metadata", "identity")}
-    # Otherwise up to 1,000 frames of a clip would repeat a sidecar of up to 1 MiB.
+    # Up to 1,000 frames of a clip would repeat a sidecar of up to 1 MiB.
     for number, fact in enumerate(facts):
         if fact.frame_seconds is not None:
             columns["metadata"][number] = None

@@ -19,7 +19,7 @@ class Task:
     Attributes:
         shard: which one.
         isolate: whether one of its images may have killed or starved a worker: each is decoded in a process of its own.
-        boxes: where the boxes of its images are stored; None where there are none.
+        boxes: where the boxes of its images are stored; None if there are none.
     """
 
     shard: Shard

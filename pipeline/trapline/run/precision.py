@@ -12,7 +12,7 @@ from trapline.results import footer
 from trapline.results.ledger import Result
 
 
-def settle(
+def choose_precision(
     asked: Precision, model: Model, device: Literal["cpu", "cuda"], results: Sequence[Result]
 ) -> tuple[Computed, float | None]:
     """Return the precision of a run, and the bound of `checked`.

@@ -16,7 +16,7 @@ from trapline.results.ledger import Result
 from trapline.run import capacity
 from trapline.run.job import Job, columns_of, cropping, fingerprint
 from trapline.run.plan import RunPlan
-from trapline.run.precision import settle
+from trapline.run.precision import choose_precision
 from trapline.sources.selection import Part, newest_first, select
 from trapline.sources.shards import Shard, discover
 from trapline.storage import store
@@ -65,7 +65,7 @@ def prepare(config: RunConfig) -> Prepared:
     model = checkpoint.load(config.model, size=size, architecture=config.architecture)
     device = capacity.device(config)
     results, unfinished = ledger.survey_all(config.output)
-    precision, bound = settle(config.precision, model, device, results)
+    precision, bound = choose_precision(config.precision, model, device, results)
     columns = columns_of(config, model)
     detections = _detections(config)
     current = fingerprint(config, model, precision, detections.digest if detections else None, bound, device=device)

@@ -25,7 +25,7 @@ from trapline.cpu_count import usable_cpus
 from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
 from trapline.detections.shard_boxes import ShardBoxes
 from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
-from trapline.model.checked import predictor
+from trapline.model.checked import make_predictor
 from trapline.model.device_errors import is_device_lost
 from trapline.model.gpu import Busy
 from trapline.model.precision import multiplies_in_bf16
@@ -149,7 +149,7 @@ class PredictorActor:
                     f"{platform.node()}: its processor does not multiply in bf16, and takes longer for --precision "
                     f"{job.precision} than for fp32: use machines of one kind, or fp32 and another OUTPUT"
                 )
-            self.predictor = predictor(
+            self.predictor = make_predictor(
                 load(), job.device, job.precision, job.batch_size, stages, self.notes.put, bound=job.bound
             )
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's

@@ -23,7 +23,7 @@ _TYPES_WITHOUT_ROW = b"23456" + b"gK" + b"DNV" + b"AEI"
 _MAX_NAME_BYTES = 2**18
 _EMPTY_ZIP_BYTES = 22
 _NO_FILE_MODES = (0x4, 0xA)  # of zip members: folder, symbolic link
-_PAX_FIELD = re.compile(rb"(?s)\d+ (path|size)=(.*?)\n")
+_PAX_LENGTH = re.compile(rb"([1-9]\d{0,7}) ")
 
 
 def count_images(shard: Shard) -> int | None:
@@ -78,16 +78,29 @@ def _tar_names(stream: IO[bytes]) -> Iterator[str]:
         if kind in b"LxX":
             data = stream.read(min(length, _MAX_NAME_BYTES))
             if kind == b"L":
-                name = data.rstrip(b"\0")
+                name = data.partition(b"\0")[0]
             else:
-                found = dict(_PAX_FIELD.findall(data))
-                name, size = found.get(b"path") or name, int(found[b"size"]) if b"size" in found else None
+                found = _pax_values(data)
+                name, size = found.get(b"path") or name, int(found[b"size"]) if b"size" in found else size
         else:
-            if kind not in _TYPES_WITHOUT_ROW:
-                yield (name or _short_name(header)).decode("utf-8", "surrogateescape")
+            path = name or _short_name(header)
+            is_old_folder = kind == b"\0" and path.endswith(b"/")
+            if kind not in _TYPES_WITHOUT_ROW and not is_old_folder:
+                yield path.decode("utf-8", "surrogateescape")
             name, size = b"", None
         place += 0 if kind in b"123456" else -(-length // _BLOCK) * _BLOCK
         stream.seek(place)
+
+
+def _pax_values(data: bytes) -> dict[bytes, bytes]:
+    """Return the values of a PAX header, each of which is `LENGTH NAME=VALUE\\n`; a value may hold line breaks."""
+    found: dict[bytes, bytes] = {}
+    place = 0
+    while length := _PAX_LENGTH.match(data, place):
+        name, _, value = data[length.end() : place + int(length[1]) - 1].partition(b"=")
+        found[name] = value
+        place += int(length[1])
+    return found
 
 
 def _short_name(header: bytes) -> bytes:

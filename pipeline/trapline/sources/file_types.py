@@ -67,7 +67,7 @@ def is_media(name: str) -> bool:
 
 
 def media_type(name: str) -> Literal["image", "video"] | None:
-    """Return what a file is by its name; None where the name does not say."""
+    """Return what a file is by its name; None if the name does not say."""
     return "image" if is_image(name) else "video" if is_clip(name) else None
 
 

@@ -20,6 +20,8 @@ _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
 # How often a gzipped tar may be unpacked from its start to read the targets of hard links.
 _MAX_REWINDS = 16
 
+# Bytes of a header: mode, owner and group; time; device.
+_UNUSED_NUMBERS = ((100, 124), (136, 148), (329, 345))
 _GNU_MAGIC = b"ustar  \0"
 _GNU_CONTINUED = b"M"
 # Types that are no files: GNU's folder list, long name and volume label; attributes and inodes of Solaris and star.
@@ -210,7 +212,10 @@ class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictTarInfo":
         """Parse a header; only POSIX's has a prefix of the name, GNU's may have times there (`tar --incremental`)."""
-        header = super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError:  # type: ignore[attr-defined]
+            header = super().frombuf(_without_unused_numbers(buf), encoding, errors)
         if buf[257:265] == _GNU_MAGIC:
             prefix = tarfile.nts(buf[345:500], encoding, errors)  # type: ignore[attr-defined]
             header.name = header.name.removeprefix(f"{prefix}/") if prefix else header.name
@@ -229,6 +234,17 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from error
+
+
+def _without_unused_numbers(header: bytes | bytearray) -> bytes | bytearray:
+    """Return a header whose unused numbers, which may be malformed, are 0; as it is if its checksum is wrong."""
+    if tarfile.nti(header[148:156]) not in tarfile.calc_chksums(header):  # type: ignore[attr-defined]
+        return header
+    plain = bytearray(header)
+    for start, end in _UNUSED_NUMBERS:
+        plain[start:end] = bytes(end - start)
+    plain[148:156] = b"%06o\0 " % tarfile.calc_chksums(plain)[0]  # type: ignore[attr-defined]
+    return plain
 
 
 class _View(io.RawIOBase):

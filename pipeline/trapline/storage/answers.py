@@ -53,7 +53,7 @@ async def without_repetition(listing: AsyncIterator[dict[str, Any]]) -> AsyncIte
 
 
 def _length(asked: str | None, answer: dict[str, Any]) -> int | None:
-    """Return how many bytes the body must have to be what was asked for; None where the answer does not say."""
+    """Return how many bytes the body must have to be what was asked for; None if the answer does not say."""
     asked_for = _ASKED.fullmatch(asked or "")
     if not asked_for:
         return answer.get("ContentLength")

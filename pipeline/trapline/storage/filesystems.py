@@ -9,7 +9,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from trapline.errors import StorageError
+from trapline.errors import StorageError, in_one_line
 from trapline.storage.local import LocalFiles
 from trapline.storage.watched_loop import watched_loop
 
@@ -26,8 +26,10 @@ def resolve(url: str) -> tuple[Any, str]:
     """Return the filesystem of a URL (of which fsspec keeps one per process and set of options) and the path in it.
 
     Raises:
-        StorageError: there is no such filesystem, or its package is not installed.
+        StorageError: the URL is empty, names no bucket or no filesystem, or the filesystem's package is not installed.
     """
+    if not url:  # such as an unset variable of a shell; the current folder is `.`
+        raise StorageError("an empty path or URL was given; give a path, a URL, or . for the current folder")
     # fsspec would take `site::1.tar` for a chain of filesystems.
     if "://" not in url or url.startswith("file://"):
         return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
@@ -36,10 +38,16 @@ def resolve(url: str) -> tuple[Any, str]:
             # Imported here: it takes 0.4 s, which each process of a run over local files would spend for nothing.
             from trapline.storage.s3 import S3Files, s3_files
 
-            return s3_files(), S3Files._strip_protocol(url)
+            if path := S3Files._strip_protocol(url):
+                return s3_files(), path
+            raise StorageError(f"{url}: names no bucket; give s3://BUCKET or s3://BUCKET/PREFIX")
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"{url}: {error}") from error
+    except StorageError:
+        raise
+    # Clients connect, load libraries or read credentials when they are made, and raise errors of any type.
+    except Exception as error:
+        reason = in_one_line(error)
+        raise StorageError(f"{url}: {reason}; check the URL, and what its store needs on this machine") from error
     if isinstance(fs, LocalFileSystem):
         return LOCAL, os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links, and name their targets
     fs = _watched(fs)

@@ -29,7 +29,7 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
 
     It has the standard's columns as text, `zone`, `written_end` and `whole_day`. If an end was written as a date, it
     includes that day: deploymentEnd is then the last second of the day, or the start of the camera's next deployment on
-    that day, and `written_end` is the start of the day. Otherwise both are the same.
+    that day, and `written_end` is the start of the day. For other ends both are the same.
 
     Args:
         connection: that gets the table; its TimeZone is set to UTC.

@@ -1,8 +1,8 @@
-"""Write results and events as a Camtrap DP package, the standard in which camera-trap studies are exchanged.
+"""Write results and events as a Camtrap DP package, the standard for exchanging camera-trap studies.
 
 Camtrap DP 1.0.2: https://camtrap-dp.tdwg.org; Bubnicki et al. 2024, doi:10.1002/rse2.374. The tables are views, in
-`export.sql`. DuckDB joins, sorts and writes them to a file of this machine each; there they are held to the standard's
-rules, before anything of a package is written or removed.
+`export.sql`. DuckDB joins and sorts each of them and writes it to a local file; these are checked against the
+standard's rules before anything of a package is written or removed.
 """
 
 import json
@@ -91,7 +91,7 @@ def export(
         events: the events of these results.
         deployments: URL of the deployments table, see `deployment_table.py`.
         package: a folder for the package alone.
-        description: what the data cannot tell.
+        description: what the data does not contain.
         title: of the package.
         how: to describe the observations.
         replace: overwrite a package that is there.

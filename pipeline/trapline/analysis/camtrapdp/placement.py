@@ -6,13 +6,13 @@ Tables and views in SQL:
     timed       the events that have one, with `minutes`: the clock's offset from UTC
     placed      the images of these events
 
-An event belongs to the deployment whose deploymentID it names. Where it names none, the table may describe a camera or
-a place that was in use several times: then the rows whose cameraID, locationID or locationName it names count (or
-locationID/cameraID, locationName/cameraID), and of these the one in whose period it lies: between two periods of a
-camera, none.
+An event belongs to the deployment whose deploymentID it names. If it names none, the table may describe a camera or a
+place that was in use several times: then it belongs to the row whose cameraID, locationID or locationName (or
+locationID/cameraID, locationName/cameraID) it names, and in whose period it lies; between two periods of a camera, to
+none.
 
-An event is a start and a duration. All times in it have the offset that its start has, so that it is as long as the
-camera's clock says, also over a change to or from summer time.
+An event has a start and a duration. All times in it have the offset of its start, so that it is as long as the camera's
+clock says, even across a change to or from summer time.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ _TOLERANCE_S = 86_400
 
 
 def place(connection: duckdb.DuckDBPyConnection, deployments: str) -> list[str]:
-    """Create the tables; return what there is to say about clocks.
+    """Create the tables; return warnings about clocks.
 
     Args:
         connection: has `deployments`, as `deployment_table.load` creates it; `events`; and `mapping` (image_uri,

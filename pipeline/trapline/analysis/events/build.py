@@ -1,4 +1,4 @@
-"""Write the events of every deployment as Parquet: which images of a camera belong together, and what they show.
+"""Write the events of all deployments as Parquet: which images of a camera belong together, and what they show.
 
 OUTPUT gets three tables, each a folder: `events`, `images` and `unassigned`; see `event_dataset.py`.
 """
@@ -288,7 +288,7 @@ def _refuse_unknown_zone(connection: duckdb.DuckDBPyConnection, timezone: str | 
 
 
 def _refuse_foreign(known: dict[str, Origin | None], output: str) -> None:
-    """Raise OutputConflict where a folder has tables of another job, which `--replace` would remove."""
+    """Raise OutputConflict if a folder has tables of another job, which `--replace` would remove."""
     foreign = [url for url, table in known.items() if table and "events_version" not in table.fingerprint.facts]
     if foreign:
         raise OutputConflict(

@@ -1,4 +1,4 @@
-"""Corrections of camera clocks that were wrong, as people write them down: a CSV with one row per clock and period.
+"""Read a user's corrections of wrong camera clocks: a CSV with one row per clock and period.
 
     deployment   whose clock it is
     camera       which of its cameras; empty: all of them

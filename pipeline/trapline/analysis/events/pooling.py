@@ -1,11 +1,11 @@
 """Pool the predictions of an event's images: the mean of their distributions over the classes, streamed.
 
 Every image that was predicted has the same weight (a linear opinion pool; Stone 1961, doi:10.1214/aoms/1177704873). A
-product would treat the images of a burst as independent, which they are not; a mean of logarithms lets one image in
-which the animal has turned away veto all others; a maximum trusts the most mistaken image. The mean also has a plain
-meaning: how probable the species is in an image of this event that is drawn at random. Where the results hold only the
-top k, a class that is not listed counts as 0, and the mean of each class is a lower bound. Of an image with crops each
-crop has the weight of an image: the mean is then that of an animal of this event that is drawn at random.
+product would treat the images of a burst as independent, which they are not; with a mean of logarithms, one image in
+which the animal has turned away would veto all others; a maximum would trust the most mistaken image. The mean also has
+a simple meaning: how probable the species is in a random image of this event. If the results hold only the top k, a
+class that is not listed counts as 0, and the mean of each class is a lower bound. Each crop has the weight of an image:
+with crops, the mean is that of a random animal of this event.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Pooled:
         first: the row of each event's first frame; E rows.
         probabilities: float32 [E, C]; NaN where no frame was predicted.
         best_frame: of each event, the URI of the frame in which the event's most probable class is most probable (the
-            first of several); None where no frame was predicted.
+            first of several); None if no frame was predicted.
     """
 
     first: pa.RecordBatch

@@ -62,7 +62,7 @@ class TableFile:
 
 
 def survey(folder: str) -> dict[str, TableFile | None]:
-    """List every Parquet file in a folder, which need not exist, by URL; None where it is no flat table.
+    """List every Parquet file in a folder, which need not exist, by URL; None if it is no flat table.
 
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.

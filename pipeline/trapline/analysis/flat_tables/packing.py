@@ -25,7 +25,7 @@ class FilePlan:
 
     Attributes:
         url: of the file.
-        before: of the file as it is; None where there is none.
+        before: of the file as it is; None if there is none.
         kept: parts that this holds already.
         changed: parts whose rows are to be read from their results.
         complete: whether it needs no writing.

@@ -1,4 +1,4 @@
-"""A map's projection, grid of degrees and scale bar, computed here, so that a page needs no tiles from a server.
+"""Compute a map's projection, grid of degrees and scale bar, so that a page needs no tiles from a server.
 
 The projection is equirectangular: kilometres east and north of a point in the middle, true along its parallel and along
 all meridians. For a survey area of some hundred kilometres the difference cannot be measured on a screen.

@@ -1,4 +1,4 @@
-"""One HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
+"""Build the report: one HTML page of tables, charts and pictures, which needs neither scripts nor a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Page:
         headline: the figures at its top.
         survey: the events in figures; None without events.
         findings: cameras that a person should look at.
-        shown, missing: pictures that were fetched, and those that could not be had.
+        shown, missing: pictures that were fetched, and those that could not be read.
     """
 
     html: str

@@ -66,7 +66,7 @@ class Headline:
         unnamed: of those not failed, the ones with no label that the model was sure enough of.
         shards, sites, cameras, labels: how many there are; labels of named images only.
         undated, unplaced: images without a time, and without a camera.
-        first, last: the days from the archive's beginning to its end; None where no image has a time. Days of a clock
+        first, last: the days from the archive's beginning to its end; None if no image has a time. Days of a clock
             that is probably wrong do not count (see `_SPAN`).
         outside: images with a time before or after that.
     """
@@ -94,7 +94,7 @@ class Headline:
 
 
 def headline(connection: duckdb.DuckDBPyConnection, found: Results) -> Headline:
-    """Return the archive in figures; raise UsageError where there is no image at all."""
+    """Return the archive in figures; raise UsageError if there is no image at all."""
     ((first, last),) = connection.execute(_SPAN).fetchall()
     found_ = connection.execute(
         """

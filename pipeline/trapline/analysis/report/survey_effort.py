@@ -1,4 +1,4 @@
-"""Where each camera stood and how long: as the deployments of EVENTS say, or else from its first image to its last.
+"""Where each camera stood and how long: from the deployments of EVENTS, else from its first image to its last.
 
 Tables in SQL:
 
@@ -6,7 +6,7 @@ Tables in SQL:
     units           a row per unit, which is a camera in one deployment: unit (its name), site, starts, ends, days (null
                     where nothing says how long), declared (by a deployment's start and end), latitude, longitude
 
-Units of deployments without any event are there, too. All times are those of the cameras' clocks.
+Units of deployments without any event are included. All times are those of the cameras' clocks.
 """
 
 from collections.abc import Sequence

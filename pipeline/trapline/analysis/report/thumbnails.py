@@ -1,8 +1,8 @@
-"""A few pictures and frames of clips, read again from their shards and made small, for a page to show.
+"""Read a few pictures and frames of clips again from their shards, and make thumbnails of them.
 
-Archives change. A shard that is gone, or a picture that cannot be read or is another one now, is no error here: the
-thumbnail says why there is none. Rows may come from anyone: only shards that the ledger has are read, from the kinds of
-stores that archives lie in.
+Archives change: if a shard is gone, or a picture cannot be read or has changed, that is no error, and the thumbnail
+says why there is none. Results may come from untrusted sources: only shards in the ledger are read, and only from the
+kinds of stores that archives lie in.
 """
 
 import base64
@@ -108,7 +108,7 @@ def fetch(
     Args:
         pictures: which.
         shards: those that may be read, as `known_shards` returns them; None for any.
-        image_column: of Parquet shards, the column that was classified; None where it was found by itself.
+        image_column: of Parquet shards, the column that was classified; None if it was found by itself.
     """
     wanted: dict[str, dict[str, Picture]] = defaultdict(dict)
     for picture in pictures:
@@ -174,7 +174,7 @@ class _Shrinker:
         self.close = self._sandbox.close
 
     def shrink(self, picture: Picture, data: bytes | SpooledFile) -> Thumbnail:
-        """Return the thumbnail of a picture with these bytes; raise NoRoom where a clip cannot be copied."""
+        """Return the thumbnail of a picture with these bytes; raise NoRoom if a clip cannot be copied."""
         digest = data.sha256 if isinstance(data, SpooledFile) else hashlib.sha256(data).digest()
         if digest != picture.content_sha256:
             return Thumbnail(problem="it is another picture now than the one that was classified")

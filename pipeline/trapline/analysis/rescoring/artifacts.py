@@ -20,8 +20,8 @@ class Learned:
     """A head and a temperature, with their evaluation.
 
     Attributes:
-        head: None where the stored probabilities are used.
-        temperature: None where there is none to apply.
+        head: None if the stored probabilities are used.
+        temperature: None if there is none to apply.
         report: figures, as JSON.
         remarks: warnings for the user, a line each.
         pictures: PNG files by name.
@@ -47,7 +47,7 @@ def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
 
 
 def load_earlier(output: str, source: str) -> Learned | None:
-    """Return what an earlier run into OUTPUT trained on the same; None where there is none, or it was changed.
+    """Return what an earlier run into OUTPUT trained on the same; None if there is none, or it was changed.
 
     Args:
         output: of the earlier run.

@@ -1,4 +1,4 @@
-"""Evaluation on cameras that a classifier was not trained on: accuracy and calibration, as figures and charts."""
+"""Evaluate a classifier on cameras that it was not trained on: accuracy and calibration, as figures and charts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

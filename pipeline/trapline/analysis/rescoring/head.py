@@ -1,4 +1,4 @@
-"""A new head: a linear classifier of stored embeddings, trained on labels, in one small file.
+"""Train a new head on labels: a linear classifier of stored embeddings, in one small file.
 
 Logistic regression with a penalty, whose strength is chosen by cross-validation between cameras. All examples are in
 memory, twice: 50,000 of 768 numbers are 300 MB.
@@ -44,7 +44,7 @@ class Head:
         classes: names, in the order of the logits.
         embedding: settings of the embeddings that it takes.
         cameras: those whose images it was trained on.
-        temperature: that its logits are to be divided by; None where it was not calibrated.
+        temperature: that its logits are to be divided by; None if it was not calibrated.
     """
 
     weight: npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ class Head:
         return data
 
     def refuse_other(self, results: Fingerprint, url: str) -> None:
-        """Raise UsageError where results hold embeddings of another kind than the head takes."""
+        """Raise UsageError if results hold embeddings of another kind than the head takes."""
         mine, theirs = Fingerprint(self.embedding), Fingerprint(embedding_facts(results))
         if mine.digest != theirs.digest:
             raise UsageError(

@@ -1,7 +1,7 @@
-"""New results from stored ones, without reading images: each file of RESULTS gets one of the same name in OUTPUT.
+"""Compute new results from stored ones, without reading images: one file in OUTPUT for each file of RESULTS.
 
-The files of classify are not changed. The new files are results like the first: whole or not at all, with a footer that
-names the file they come from and a fingerprint of everything that can change a row.
+RESULTS is not changed. The new files are results, too: they appear whole or not at all, and have a footer that names
+the file they come from and a fingerprint of everything that can change a row.
 """
 
 import io
@@ -43,8 +43,8 @@ class Outcome:
         images: in it.
         species: the most probable class, counted.
         remarks: images with something to report, counted.
-        trouble: why it could not be made; None where it was.
-        patterns: deployments of the species list that hold for one of the images; None where that is not known.
+        trouble: why it could not be made; None if it was.
+        patterns: deployments of the species list that hold for one of the images; None if that is not known.
     """
 
     url: str

@@ -1,8 +1,8 @@
 """Region priors: which species can occur, everywhere or in a deployment. The others get probability 0.
 
 The prior consists of ones and zeros: by Bayes' rule, the posterior is the probability of a listed species divided by
-that of all listed species, the `prior_mass`. A low mass shows pictures of something that is not on the list, which
-would otherwise look as certain as any other.
+that of all listed species, the `prior_mass`. A low mass shows pictures of something that is not on the list, whose
+posterior looks as certain as any other.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Roll-up: where no species is probable enough, the lowest genus, family or class that is.
+"""Roll-up: if no species is probable enough, the lowest genus, family or class that is.
 
 The probability of a taxon is the sum over its species. A species that the taxonomy does not name counts for itself
 only.
@@ -30,7 +30,7 @@ class Taxonomy:
 
     Attributes:
         url: of the file.
-        above: species -> its taxon at each of RANKS; None where the file does not name one.
+        above: species -> its taxon at each of RANKS; None if the file does not name one.
     """
 
     url: str

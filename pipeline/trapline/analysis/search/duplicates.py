@@ -1,6 +1,6 @@
-"""Images and clips that an archive holds more than once: byte for byte, or nearly so by their embeddings.
+"""Find images and clips that an archive holds more than once: byte for byte, or nearly, by their embeddings.
 
-A clip is compared once, by the mean of its frames: these are nearly the same among each other, and would be found.
+A clip is compared once, by the mean of its frames, because its frames are nearly the same and would all be found.
 """
 
 import hashlib
