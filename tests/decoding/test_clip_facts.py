@@ -48,6 +48,10 @@ class TestTags:
         found = read(tags, "avi")
         assert (found.captured_at, found.captured_at_tag, found.captured_at_offset) == expected
 
+    def test_a_place_may_have_a_name(self) -> None:
+        found = read({"location": "+48.1000-011.5000/Isarauen"}, "3gp")
+        assert (found.latitude, found.longitude) == (48.1, -11.5)
+
     def test_places_that_are_none(self) -> None:
         for text in ("", "+00.0000+000.0000/", "+95.0+010.0/", "north of the fen"):
             found = read({"location": text}, "mp4")

@@ -177,3 +177,10 @@ class TestCrops:
         data = clip(frames=8, times=[0, 1, 2, 3, 25, 26, 27, 60], muxer="matroska")
         _, facts = decoded(data, tmp_path, crops=self.crops(4, 7))
         assert list(zip(facts.frames, map(len, facts.boxes), strict=True)) == [(0.0, 0), (2.5, 2), (6.0, 2)]
+
+    def test_frames_that_share_a_time_are_counted_each(self, tmp_path: Path) -> None:
+        pictures = [as_jpeg(drawn(number)) for number in range(6)]
+        data = motion_jpeg(pictures, "matroska", times=[0, 0, 10, 10, 20, 20])
+        _, facts = decoded(data, tmp_path, crops=self.crops(4))
+        assert facts.frame_rate == pytest.approx(6 / facts.duration_seconds)
+        assert list(zip(facts.frames, map(len, facts.boxes), strict=True)) == [(0.0, 0), (1.0, 0), (2.0, 2)]

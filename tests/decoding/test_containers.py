@@ -59,6 +59,19 @@ def test_what_stands_behind_the_end_of_a_clip_is_no_break(tmp_path: Path) -> Non
         assert not containers.breaks_off(str(path), found)
 
 
+@pytest.mark.parametrize("options", [{}, {"mpegts_m2ts_mode": "1"}])
+def test_zeros_behind_a_transport_stream_are_no_break_and_a_part_of_a_packet_is_one(
+    options: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "clip"
+    data = clip(muxer="mpegts", frames=3, options=options)
+    found = recognise(data)
+    assert found is not None
+    for written, breaks_off in ((data + bytes(1000), False), (data[:-1], True), (data[:-186], True)):
+        path.write_bytes(written)
+        assert containers.breaks_off(str(path), found) == breaks_off
+
+
 def test_a_camera_that_lost_its_power_leaves_a_length_of_zero(tmp_path: Path) -> None:
     path = tmp_path / "clip"
     data = bytearray(clip("mjpeg", "yuvj420p", "avi"))

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -105,8 +105,10 @@ def clip(
         return Path(file.name).read_bytes()
 
 
-def motion_jpeg(pictures: Iterable[bytes], muxer: str = "avi", rate: int = 10) -> bytes:
-    """A clip of these JPEGs."""
+def motion_jpeg(
+    pictures: Iterable[bytes], muxer: str = "avi", rate: int = 10, times: Sequence[int] | None = None
+) -> bytes:
+    """A clip of these JPEGs; `times` as of `clip`, but several may be the same."""
     with NamedTemporaryFile() as file, av.open(file.name, "w", format=muxer) as container:
         stream: Any = container.add_stream("mjpeg", rate=rate)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuvj420p"
@@ -114,7 +116,7 @@ def motion_jpeg(pictures: Iterable[bytes], muxer: str = "avi", rate: int = 10) -
         for number, picture in enumerate(pictures):
             packet = av.Packet(picture)
             packet.stream, packet.time_base = stream, Fraction(1, rate)
-            packet.pts = packet.dts = number
+            packet.pts = packet.dts = times[number] if times else number
             packet.is_keyframe = True
             container.mux(packet)
         container.close()

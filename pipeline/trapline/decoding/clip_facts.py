@@ -34,8 +34,8 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 # Where the counting of seconds begins: in QuickTime, Unix, FAT, Matroska, ASF. A clock that was never set says so.
 _PLACEHOLDERS = {(1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1601, 1, 1)}
 _MATROSKA_ZERO = datetime(2001, 1, 1)
-# ISO 6709 as Apple and Android write it: degrees with a decimal point.
-_PLACE = re.compile(r"([+-]\d{1,2}\.\d+)([+-]\d{1,3}\.\d+)(?:[+-]\d+(?:\.\d+)?)?(?:CRS\w+)?/?", re.ASCII)
+# ISO 6709 as Apple and Android write it: degrees with a decimal point. FFmpeg adds the name that 3GP gives the place.
+_PLACE = re.compile(r"([+-]\d{1,2}\.\d+)([+-]\d{1,3}\.\d+)(?:[+-]\d+(?:\.\d+)?)?(?:CRS\w+)?(?:/.*)?", re.ASCII)
 
 
 @dataclass(frozen=True)

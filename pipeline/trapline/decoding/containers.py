@@ -138,5 +138,8 @@ def _asf(file: IO[bytes], size: int) -> bool:
 
 
 def _transport_stream(file: IO[bytes], size: int) -> bool:
-    head = file.read(1)
-    return bool(size % (188 if head == b"G" else 192))
+    """Look for a packet that breaks off; zeros that fill a card's last cluster are none."""
+    length, sync_at = (188, 0) if file.read(1) == b"G" else (192, 4)
+    rest = size % length
+    file.seek(size - rest + sync_at)
+    return rest > 0 and (rest <= sync_at or file.read(1) == b"G")

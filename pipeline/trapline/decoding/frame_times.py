@@ -26,7 +26,7 @@ class FrameTimes:
     """When the frames of a clip are shown.
 
     Attributes:
-        seconds: of each frame, float64 [N], in order and from 0.
+        seconds: of each frame, float64 [N], in order and from 0; several may share a time.
         start: of the first frame, in the container's seconds.
         duration: from the first frame to the end of the last, in seconds.
         rate: frames a second, on average; None where that is not known.
@@ -89,7 +89,7 @@ def scan(opened: Any, stream: Any, note: Callable[[Exception], None]) -> FrameTi
     if unsaid:
         times = _interpolated(stored, stream)
     as_stored = bool((np.diff(times) > 0).all()) and bool(stream.codec_context.has_b_frames)
-    times = np.unique(times)
+    times = np.sort(times)
     if not len(times):
         return FrameTimes(times, 0.0, 0.0, None, independent)
     start, last = float(times[0]), float(times[-1])
