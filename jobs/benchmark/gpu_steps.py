@@ -29,7 +29,6 @@ from trapline.errors import in_one_line
 from trapline.model.attention_kernels import choose_kernels
 from trapline.model.checkpoint import Model
 from trapline.model.gpu_blocks import Fusions, fuse
-from trapline.model.hiera import Hiera
 from trapline.model.predict import Predictor
 
 _CHECKOUT = Path(__file__).parents[2]
@@ -45,18 +44,43 @@ _KINDS = {
 }
 
 
-def _with_cudnn(network: Hiera) -> Hiera:
-    choose_kernels(network, "flash", "cudnn")
-    return network
+Change = Callable[[Predictor], None]
+
+
+def _fused(**fusions: bool) -> Change:
+    def change(predictor: Predictor) -> None:
+        predictor.network = fuse(predictor.network, Fusions(**fusions))
+
+    return change
+
+
+def _with_cudnn(predictor: Predictor) -> None:
+    choose_kernels(predictor.network, "flash", "cudnn")
+
+
+def _with_stem(predictor: Predictor) -> None:
+    # Triton comes with torch's builds for GPUs only.
+    from trapline.model.stem_kernel import PixelStem
+
+    predictor.stem = PixelStem(predictor.network, predictor.mean, predictor.std)
+
+
+def _with_all(predictor: Predictor) -> None:
+    _with_cudnn(predictor)
+    _with_stem(predictor)
+    _fused(gelu=True, residual=True, windows=True, mlp=True)(predictor)
 
 
 # What may make ours faster, and is off until it has been measured.
-_CHANGES: dict[str, Callable[[Hiera], Hiera]] = {
-    "GELU in the product": partial(fuse, fusions=Fusions(gelu=True)),
-    "GELU and residual in the product": partial(fuse, fusions=Fusions(gelu=True, residual=True)),
+_CHANGES: dict[str, Change] = {
+    "GELU in the product": _fused(gelu=True),
+    "GELU and residual in the product": _fused(gelu=True, residual=True),
     "cuDNN over images": _with_cudnn,
-    "windows as one kernel": partial(fuse, fusions=Fusions(windows=True)),
-    "all of it": lambda network: fuse(_with_cudnn(network), Fusions(gelu=True, residual=True, windows=True)),
+    "stem as one kernel": _with_stem,
+    "windows as one kernel": _fused(windows=True),
+    "early MLPs as one kernel": _fused(mlp=True),
+    "early MLPs as one kernel, tanh": _fused(gelu=True, mlp=True),
+    "all of it": _with_all,
 }
 
 
@@ -95,7 +119,6 @@ class Scope:
 
 
 Tables = dict[str, list[Figures]]
-Change = Callable[[Hiera], Hiera]
 Part = tuple[str, Callable[[], Iterable[Figures]]]
 """The title of a table, and its rows as they are measured."""
 
@@ -194,7 +217,7 @@ def _ready(
     """Return our network, after its first pass, and images for it on the device."""
     predictor = _predictor(scope, size)
     if change:
-        predictor.network = change(predictor.network)
+        change(predictor)
     images = torch.from_numpy(_noise(scope, size)).to(predictor.device)
     network = torch.compile(predictor.answer, fullgraph=True, dynamic=False) if compiled else predictor.answer
     predictor.answer(images)

@@ -12,6 +12,8 @@ from jobs.benchmark import gpu_kernels, gpu_steps, main
 from jobs.benchmark.model import SIZE, random_model
 from jobs.benchmark.roofline import Peaks, microseconds_per_image
 from trapline.model.architecture import VARIANTS
+from trapline.model.blocks import MaskUnitAttention
+from trapline.model.predict import Predictor
 
 
 def run(step: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -113,6 +115,22 @@ def test_the_roofline_has_the_products_of_the_network() -> None:
 )
 def test_kernels_are_told_apart_by_their_names(kernel: str, kind: str) -> None:
     assert gpu_steps._kind(kernel) == kind
+
+
+@pytest.mark.parametrize("name", gpu_steps._CHANGES)
+def test_a_change_is_one_of_what_the_predictor_computes_by(name: str) -> None:
+    pytest.importorskip("triton", reason="torch comes without Triton here")
+    model = random_model("hiera_abswin_tiny", (64, 64))
+    predictor = Predictor(model, "cpu", "fp32", 2)
+    predictor.network = model.network  # a CPU has blocks of its own
+
+    def parts() -> list[object]:
+        attention = [each.kernel for each in model.network.modules() if isinstance(each, MaskUnitAttention)]
+        return [predictor.network, predictor.stem, attention]
+
+    before = parts()
+    gpu_steps._CHANGES[name](predictor)
+    assert parts() != before
 
 
 @pytest.mark.gpu

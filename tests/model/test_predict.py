@@ -91,15 +91,15 @@ class TestOutOfMemory:
         """Lets each pass of the network fail above the next of these batch sizes; gives the sizes that are tried."""
         tried: list[int] = []
         limit = iter(limits)
-        predict = predictor.network.predict
+        predict = predictor.network.predict_tokens
 
-        def limited(images: torch.Tensor, stages: tuple[str, ...]) -> Output:
-            tried.append(len(images))
-            if len(images) > next(limit):
+        def limited(tokens: torch.Tensor, stages: tuple[str, ...]) -> Output:
+            tried.append(len(tokens))
+            if len(tokens) > next(limit):
                 refusal()
-            return predict(images, stages)
+            return predict(tokens, stages)
 
-        predictor.network.predict = limited  # type: ignore[method-assign]
+        predictor.network.predict_tokens = limited  # type: ignore[method-assign]
         return tried
 
     @staticmethod

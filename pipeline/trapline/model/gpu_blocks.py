@@ -1,8 +1,8 @@
 """A Hiera for GPUs whose blocks pass over memory less often, with the same answers up to rounding.
 
 Nothing here has been measured on a GPU, so a predictor does not use it: `fuse` is for benchmarks until then. A compiled
-network moves 561 MB for an image; with GELU and residual in the products 421; with all of stages 1 and 2 fused
-less still (`jobs/benchmark/roofline.py` has the shapes).
+network moves 561 MB for an image; with GELU and residual in the products 421; with the first two stages in kernels of
+their own less still (`jobs/benchmark/roofline.py` has the shapes).
 """
 
 import copy
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from trapline.model.blocks import Block, attend, max_pool
 from trapline.model.hiera import Hiera
 
+# Channels of a block whose halves are one kernel each: a program holds its tokens whole, in registers. Of Hiera-Base
+# these are the first two stages, which have 19 % of the FLOPs and 45 % of the bytes.
+WIDEST = 256
+
 
 @dataclass(frozen=True)
 class Fusions:
@@ -26,11 +30,13 @@ class Fusions:
         gelu: the GELU, in the epilogue of the product before it; its tanh form, at most 4.7e-4 from the exact one.
         residual: the sum with the block's input, as what a product adds to, in place.
         windows: norm, attention within windows and residual as one Triton kernel, in blocks that keep their width.
+        mlp: norm, MLP and residual as one Triton kernel; with `gelu`, in its tanh form. Both in narrow blocks only.
     """
 
     gelu: bool = False
     residual: bool = False
     windows: bool = False
+    mlp: bool = False
 
 
 def fuse(network: Hiera, fusions: Fusions) -> Hiera:
@@ -80,13 +86,15 @@ class FusedBlock(nn.Module):
         self.block = block
         self.fusions = fusions
         self.expand, self.contract = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[3])
-        self.whole = fusions.windows and block.attn.windowed and block.proj is None and not block.pool
+        narrow = self.contract.out_features <= WIDEST
+        self.whole = fusions.windows and narrow and block.attn.windowed and block.proj is None and not block.pool
+        self.whole_mlp = fusions.mlp and narrow
         self.last = last
         middle = out = None
         if fusions.residual:
             kept = offset if block.proj is None else None
             middle = None if self.whole else _sum(kept, block.attn.proj.bias)
-            out = _sum(middle, self.contract.bias)
+            out = None if self.whole_mlp else _sum(middle, self.contract.bias)
         self.register_buffer("offset_in", offset, persistent=False)
         self.register_buffer("offset_middle", middle, persistent=False)
         self.register_buffer("offset_out", out, persistent=False)
@@ -94,6 +102,11 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what `Block` returns; less `offset_out`, but for the last block."""
         x = self._attention(x)
+        if self.whole_mlp:
+            # Triton comes with torch's builds for GPUs only.
+            from trapline.model.mlp_kernel import add_mlp
+
+            return add_mlp(x, self.offset_middle, self.block.norm2, self.expand, self.contract, self.fusions.gelu)
         hidden = self._hidden(self.block.norm2(_plus(x, self.offset_middle)))
         if not self.fusions.residual:
             return x + F.linear(hidden, self.contract.weight, self.contract.bias)
@@ -103,7 +116,6 @@ class FusedBlock(nn.Module):
     def _attention(self, x: Tensor) -> Tensor:
         block, attn = self.block, self.block.attn
         if self.whole:
-            # Triton comes with torch's builds for GPUs only.
             from trapline.model.window_kernel import attend_windows
 
             return attend_windows(x, self.offset_in, block.norm1, attn.qkv, attn.proj, attn.heads)

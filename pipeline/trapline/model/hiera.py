@@ -102,13 +102,28 @@ class Hiera(nn.Module):
         Raises:
             ValueError: images of another size than the network's, or no such stage.
         """
+        return self.predict_tokens(self.tokens(x), stages)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return the tokens [B, windows, 64, C] of the stem, with their position, for normalised images [B, 3, H, W].
+
+        Raises:
+            ValueError: images of another size than the network's.
+        """
         if tuple(x.shape[2:]) != self.size:
             raise ValueError(f"images of {tuple(x.shape[2:])} in a network for {self.size}: resize or adjust_size()")
+        return _unroll(self.stem(x)) + self._position()
+
+    def predict_tokens(self, tokens: Tensor, stages: Collection[str] = ()) -> Output:
+        """Return what `predict` returns, of the tokens that the stem made of the images.
+
+        Raises:
+            ValueError: no such stage.
+        """
         if not set(stages) <= set(STAGES):
             raise ValueError(f"no such stage in {list(stages)}: choose from {', '.join(STAGES)}")
-
         # The stem and the head may have a higher precision than the body: convert between them.
-        tokens = (_unroll(self.stem(x)) + self._position()).to(next(self.body.parameters()).dtype)
+        tokens = tokens.to(next(self.body.parameters()).dtype)
         features = {}
         for name, stage in self.body.named_children():
             tokens = stage(tokens)

@@ -70,8 +70,9 @@ class Predictor:
             choose_kernels(self.network, "flash", "flash")
         if device == "cpu" and cpu_kernels.available():
             self.network = cpu_kernels.fuse(self.network)
-        self._mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
+        self.stem: Callable[[Tensor], Tensor] = self._tokens
         self.gpu = Gpu(self.answer, self.device, note) if device == "cuda" else None
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
@@ -104,12 +105,14 @@ class Predictor:
 
     def answer(self, pixels: Tensor) -> Output:
         """Return logits and embedding (float32) and features (float16) of one pass over pixels on the device."""
-        floats = pixels.to(torch.float32, memory_format=self._layout)
-        images = (
-            floats.div_(255).sub_(self._mean).div_(self._std).to(self.network.get_parameter("stem.proj.weight").dtype)
-        )
-        logits, embedding, features = self.network.predict(images, self.stages)
+        logits, embedding, features = self.network.predict_tokens(self.stem(pixels), self.stages)
         return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """Return the network's tokens of pixels on the device."""
+        floats = pixels.to(torch.float32, memory_format=self._layout)
+        images = floats.div_(255).sub_(self.mean).div_(self.std)
+        return self.network.tokens(images.to(self.network.get_parameter("stem.proj.weight").dtype))
 
     def _cast(self) -> None:
         """Cast the blocks to the precision, and on a GPU the stem; never the last norm and the classifier.

@@ -9,7 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from trapline.model.row_norm import row_norm
+
 ROWS = 64  # tokens that a program holds: one window of the first stage, four of the second
+HELD = 32  # channels that a product takes or gives at a time, where all of them would need too many registers
 
 
 # The compiler resolves annotations in here, and knows none but its own.
@@ -17,51 +20,73 @@ ROWS = 64  # tokens that a program holds: one window of the first stage, four of
 def window_kernel(  # type: ignore[no-untyped-def]
     x_ptr, out_ptr, offset_ptr, norm_weight, norm_bias, qkv_weight, qkv_bias, proj_weight, proj_bias, rows, eps,
     heads: tl.constexpr, tokens: tl.constexpr, width: tl.constexpr, head: tl.constexpr, width_padded: tl.constexpr,
-    head_padded: tl.constexpr, rows_held: tl.constexpr,
+    head_padded: tl.constexpr, rows_held: tl.constexpr, width_held: tl.constexpr, head_held: tl.constexpr,
 ):  # fmt: skip
     """Compute `rows_held` tokens of `rows`; matrices are those of linear layers, row by row."""
-    row = tl.program_id(0) * rows_held + tl.arange(0, rows_held)
+    dtype = out_ptr.dtype.element_ty
+    first = tl.program_id(0) * rows_held
+    row = first + tl.arange(0, rows_held)
     channel = tl.arange(0, width_padded)
     of_head = tl.arange(0, head_padded)
     is_channel = channel < width
     is_of_head = of_head < head
-    is_token = (row < rows)[:, None] & is_channel[None, :]
-    place = row[:, None].to(tl.int64) * width + channel[None, :]
-
-    x = tl.load(x_ptr + place, mask=is_token, other=0.0).to(tl.float32)
+    is_row = (row < rows)[:, None]
+    is_token = is_row & is_channel[None, :]
+    x_ptr += first.to(tl.int64) * width
+    out_ptr += first.to(tl.int64) * width
+    place = tl.arange(0, rows_held)[:, None] * width
+    x = tl.load(x_ptr + place + channel[None, :], mask=is_token, other=0.0).to(tl.float32)
     x += tl.load(offset_ptr + channel, mask=is_channel, other=0.0).to(tl.float32)[None, :]
-    mean = tl.sum(x, 1) / width
-    centred = tl.where(is_channel[None, :], x - mean[:, None], 0.0)
-    deviation = tl.sqrt(tl.sum(centred * centred, 1) / width + eps)
-    scale = tl.load(norm_weight + channel, mask=is_channel, other=0.0).to(tl.float32)
-    shift = tl.load(norm_bias + channel, mask=is_channel, other=0.0).to(tl.float32)
-    normed = (centred / deviation[:, None] * scale[None, :] + shift[None, :]).to(x_ptr.dtype.element_ty)
+    normed = row_norm(x, channel, norm_weight, norm_bias, eps, width)
+    # The output holds the norm for the time being, which is read from there, out of the cache, some channels at a time:
+    # factors of a product come to shared memory through registers, and for all channels at once there are too few.
+    tl.store(out_ptr + place + channel[None, :], normed.to(dtype), mask=is_token)
+    tl.debug_barrier()
 
     window = tl.arange(0, rows_held) // tokens
     same_window = window[:, None] == window[None, :]
     total = tl.zeros((rows_held, width_padded), dtype=tl.float32)
-    is_weight = is_channel[:, None] & is_of_head[None, :]
-    for number in tl.static_range(heads):
+    for number in range(heads):
         column = number * head + of_head  # of q; those of k and v lie one and two widths further
-        weight = qkv_weight + column[None, :] * width + channel[:, None]
-        q = tl.dot(normed, tl.load(weight, mask=is_weight, other=0.0))
+        q = tl.zeros((rows_held, head_padded), dtype=tl.float32)
+        k = tl.zeros((rows_held, head_padded), dtype=tl.float32)
+        for start in range(0, width, width_held):
+            part = start + tl.arange(0, width_held)
+            some = tl.load(out_ptr + place + part[None, :], mask=is_row & (part < width)[None, :], other=0.0)
+            weight = qkv_weight + column[None, :] * width + part[:, None]
+            is_weight = (part < width)[:, None] & is_of_head[None, :]
+            q = tl.dot(some, tl.load(weight, mask=is_weight, other=0.0), q, input_precision="ieee")
+            weight += width * width
+            k = tl.dot(some, tl.load(weight, mask=is_weight, other=0.0), k, input_precision="ieee")
         q += tl.load(qkv_bias + column, mask=is_of_head, other=0.0).to(tl.float32)[None, :]
-        k = tl.dot(normed, tl.load(weight + width * width, mask=is_weight, other=0.0))
         k += tl.load(qkv_bias + width + column, mask=is_of_head, other=0.0).to(tl.float32)[None, :]
-        v = tl.dot(normed, tl.load(weight + 2 * width * width, mask=is_weight, other=0.0))
-        v += tl.load(qkv_bias + 2 * width + column, mask=is_of_head, other=0.0).to(tl.float32)[None, :]
-
-        scores = tl.dot(q.to(normed.dtype), tl.trans(k.to(normed.dtype))) * (1.4426950408889634 * head**-0.5)
-        scores = tl.where(same_window, scores, float("-inf"))
+        scores = tl.dot(q.to(dtype), tl.trans(k.to(dtype)), input_precision="ieee")
+        scores = tl.where(same_window, scores * (1.4426950408889634 * head**-0.5), float("-inf"))
         likely = tl.exp2(scores - tl.max(scores, 1)[:, None])
-        likely = likely / tl.sum(likely, 1)[:, None]
-        attended = tl.dot(likely.to(normed.dtype), v.to(normed.dtype)).to(normed.dtype)
+        likely = (likely / tl.sum(likely, 1)[:, None]).to(dtype)
 
-        back = proj_weight + channel[None, :] * width + column[:, None]
-        total += tl.dot(attended, tl.load(back, mask=is_of_head[:, None] & is_channel[None, :], other=0.0))
+        for begin in range(0, head, head_held):
+            unit = begin + tl.arange(0, head_held)
+            of_v = number * head + unit
+            v = tl.zeros((rows_held, head_held), dtype=tl.float32)
+            for start in range(0, width, width_held):
+                part = start + tl.arange(0, width_held)
+                some = tl.load(out_ptr + place + part[None, :], mask=is_row & (part < width)[None, :], other=0.0)
+                v_weight = qkv_weight + 2 * width * width + of_v[None, :] * width + part[:, None]
+                of_unit = (part < width)[:, None] & (unit < head)[None, :]
+                v = tl.dot(some, tl.load(v_weight, mask=of_unit, other=0.0), v, input_precision="ieee")
+            v += tl.load(qkv_bias + 2 * width + of_v, mask=unit < head, other=0.0).to(tl.float32)[None, :]
+            attended = tl.dot(likely, v.to(dtype), input_precision="ieee").to(dtype)
+            back = proj_weight + channel[None, :] * width + of_v[:, None]
+            is_back = (unit < head)[:, None] & is_channel[None, :]
+            total = tl.dot(attended, tl.load(back, mask=is_back, other=0.0), total, input_precision="ieee")
 
-    total += x + tl.load(proj_bias + channel, mask=is_channel, other=0.0).to(tl.float32)[None, :]
-    tl.store(out_ptr + place, total.to(out_ptr.dtype.element_ty), mask=is_token)
+    place += channel[None, :]
+    x = tl.load(x_ptr + place, mask=is_token, other=0.0).to(tl.float32)
+    added = tl.load(offset_ptr + channel, mask=is_channel, other=0.0).to(tl.float32)
+    added += tl.load(proj_bias + channel, mask=is_channel, other=0.0).to(tl.float32)
+    tl.debug_barrier()
+    tl.store(out_ptr + place, (total + x + added[None, :]).to(dtype), mask=is_token)
 
 
 def attend_windows(
@@ -93,5 +118,5 @@ def constants(width: int, tokens: int, heads: int) -> dict[str, int]:
     return {
         "heads": heads, "tokens": tokens, "width": width, "head": head, "rows_held": ROWS,
         "width_padded": max(16, triton.next_power_of_2(width)), "head_padded": max(16, triton.next_power_of_2(head)),
-        "num_warps": 4 if width <= 128 else 8,
+        "width_held": HELD, "head_held": HELD, "num_warps": 8, "num_stages": 1,
     }  # fmt: skip
