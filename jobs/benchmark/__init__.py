@@ -1,6 +1,6 @@
-"""Trapline measured beside what else one could use, on the same weights and images, taking turns.
+"""Compare Trapline with what one could use instead, on the same weights and images, in turn.
 
-Figures are medians over the rounds, and ratios are taken within a round: machines are shared, and their speed drifts.
+Figures are medians over the rounds, and ratios are taken within a round, because a machine's speed drifts.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How figures are shown and kept: a table on the terminal, a JSON file with the machine's name."""
+"""Show figures as a table on the terminal, and write them to a JSON file with the machine's name."""
 
 import json
 from pathlib import Path

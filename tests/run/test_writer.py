@@ -1,8 +1,13 @@
 """Files are written beside the flow: each is accounted for, and a store that takes none ends the run."""
 
+import os
+import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -14,13 +19,14 @@ from trapline.errors import StorageError
 from trapline.run.messages import EndOfShard, PredictedChunk
 from trapline.run.progress import Progress
 from trapline.run.writer import Assembler, Writer
+from trapline.storage import store
 
 
-def write(night: Progress, output: Path, *names: str, interrupted: bool = False) -> None:
+def write(night: Progress, output: Path, *names: str, interrupted: bool = False, at_most: int = 8) -> None:
     with Writer(COLUMNS, night) as writer:
         for name in names:
             writer.write([chunk(shard(str(output), name))])
-            writer.settle()
+            writer.settle(at_most)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -38,6 +44,63 @@ def test_what_was_begun_is_written_and_accounted_for_whatever_ends_it(output: Pa
         write(night, output, *names, interrupted=True)
     assert night.shards.committed == {f"s3://archive/{name}" for name in names}
     assert sorted(path.name for path in output.glob("*.parquet")) == [f"{name}.parquet" for name in names]
+
+
+def test_ctrl_c_as_a_file_is_written_waits_for_it_and_records_it(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    night, writing, interrupted = run_progress(), Event(), Event()
+    put = store.put
+
+    def put_late(url: str, data: bytes) -> None:
+        writing.set()
+        assert interrupted.wait(60)
+        put(url, data)
+
+    def on_signal(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def send() -> None:
+        assert writing.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(store, "put", put_late)
+    before = signal.signal(signal.SIGINT, on_signal)
+    sender = Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write(night, output, "a.tar", at_most=0)
+    finally:
+        sender.join()
+        signal.signal(signal.SIGINT, before)
+    assert night.shards.committed == {"s3://archive/a.tar"}
+    assert [path.name for path in output.glob("*.parquet")] == ["a.tar.parquet"]
+
+
+class InterruptedQueue(SimpleQueue[Any]):
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        super().get(block, timeout)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["before it is begun", "after it is taken"])
+def test_ctrl_c_between_two_steps_leaves_no_count_to_wait_for(step: str, output: Path) -> None:
+    ended = Event()
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def go() -> None:
+        with suppress(KeyboardInterrupt), Writer(COLUMNS, run_progress()) as writer:
+            writer._written = InterruptedQueue()
+            if step == "before it is begun":
+                writer._threads.submit = interrupt  # type: ignore[method-assign,assignment]
+            writer.write([chunk(shard(str(output), "a.tar"))])
+            writer.settle(at_most=0)
+        ended.set()
+
+    Thread(target=go, daemon=True).start()
+    assert ended.wait(60)
 
 
 def test_a_file_that_is_refused_fails_alone(output: Path) -> None:

@@ -21,7 +21,7 @@ def decode(
     rounds: Rounds = 5,
     json: Json = None,
 ) -> int:
-    """Time bytes to pixels on one core, beside birder's transform; compare what the model makes of the pixels."""
+    """Time bytes to pixels on one core, beside birder's transform, and compare the predictions for the pixels."""
     console = Console()
     images = decoding.photographs(folder)
     loaded = checkpoint.load(model) if model else random_model()
@@ -57,7 +57,7 @@ def clips(
     rounds: Rounds = 3,
     json: Json = None,
 ) -> int:
-    """Time clips of 1080p on one core, by container and codec, beside photographs: decoding, and with the network."""
+    """Time clips of 1080p on one core, by container and codec, beside photographs: decoding alone, and classifying."""
     console = Console()
     found = clips_benchmark.measure(console, checkpoint.load(model) if model else random_model(), seconds, rounds)
     table = new_table("clip", "MB", "frames/s", "in a sandbox ×", "photographs, decoded", "classified")

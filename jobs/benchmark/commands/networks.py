@@ -34,7 +34,7 @@ def model(
     ] = False,
     json: Json = None,
 ) -> int:
-    """Compare the network alone with birder's, by precision: speed, and distance of its answers from float32's."""
+    """Compare the network with birder's, by precision: speed, and how far its answers are from float32's."""
     console = Console()
     where: Literal["cpu", "cuda"] = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     loaded = checkpoint.load(model) if model else random_model()
@@ -79,7 +79,7 @@ def checked(
     model: Annotated[tuple[str, ...], Parameter(help="Trained checkpoints; default: four small ones, trained.")] = (),
     json: Json = None,
 ) -> int:
-    """Compare the classes of `--precision checked` with fp32's: how many differ, how many are computed twice."""
+    """Compare the classes of `--precision checked` with fp32's: how many differ, and how many are computed twice."""
     console = Console()
     with console.status("drawing"):
         drawings = checked_benchmark.drawings(checked_benchmark.DRAWINGS, seed=1)
@@ -130,7 +130,7 @@ def gpu(
     compile_cache: Annotated[Path | None, Parameter(help="Keep compiled networks here, for the next node.")] = None,
     json: Json = None,
 ) -> int:
-    """Measure a GPU step by step: its parts, the networks, where time goes, whole runs (the last needs Ray)."""
+    """Measure on a GPU, step by step: its peaks, the networks, where time goes, whole runs (the last needs Ray)."""
     console = Console()
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda: torch finds no GPU here; try the steps with --device cpu")

@@ -27,7 +27,7 @@ def pipeline(
     rounds: Rounds = 2,
     json: Json = None,
 ) -> int:
-    """Time whole programs, from photographs to answers on disk: birder-predict, a bare loop, naive Ray Data too."""
+    """Time whole programs, from photographs to answers on disk, with birder-predict, a bare loop, naive Ray Data."""
     console = Console()
     images = decoding.photographs(folder)
     with TemporaryDirectory() as scratch:
@@ -52,7 +52,7 @@ def growth(
     times: Annotated[tuple[int, ...], Parameter(help="Sizes of archives, in multiples of that.")] = (1, 10, 100),
     json: Json = None,
 ) -> int:
-    """Measure time and memory of `classify` as the archive grows, shards shrink, decode workers multiply."""
+    """Measure time and memory of `classify` with more images, more shards, more decode workers."""
     console = Console()
     with TemporaryDirectory() as scratch:
         runs = growth_benchmark.measure(console, decoding.photographs(folder), Path(scratch), base, times)

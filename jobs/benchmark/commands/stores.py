@@ -36,7 +36,7 @@ def tables(
     images: Annotated[int, Parameter(help="Images in each shard.")] = 10,
     json: Json = None,
 ) -> int:
-    """Ask DuckDB over s3fs: results with a file for each shard, and what `trapline tables` made of them."""
+    """Query by DuckDB over s3fs: results with a file for each shard, and what `trapline tables` made of them."""
     console = Console()
     rows = flat_tables_benchmark.measure(console, place, shards, images)
     table = new_table("question", "of", "files", "HEAD", "GET", "LIST", "requests", "MB", "seconds")

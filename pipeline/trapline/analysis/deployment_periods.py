@@ -12,6 +12,7 @@ The columns are those of Camtrap DP. An image belongs to the row that has its na
 is one.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,9 @@ OUTSIDE = "outside_deployment"
 
 _TEXTS = ("cameraID", "locationID", "locationName", "deploymentStart", "deploymentEnd", "latitude", "longitude")
 _BOUNDS = {"latitude": 90.0, "longitude": 180.0}
+
+# `float` takes `5_2`, too.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 _EARLY, _LATE = datetime(1, 1, 1), datetime(9999, 12, 31)
 
@@ -202,12 +206,13 @@ def _clock_time(
 
 def _coordinate(row: dict[str, Any], name: str, bound: float) -> float | None:
     text = row.get(name)
-    try:
-        value = float(text) if text else None
-    except ValueError as error:
-        raise ValueError(f"{name} {text} is no number; write degrees, as in 52.5163") from error
-    if value is not None and not abs(value) <= bound:
-        raise ValueError(f"{name} {text} is beyond {bound:g} degrees")
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{name} {text} is no number; write degrees, as in 52.5163")
+    value = float(text)
+    if not abs(value) <= bound:
+        raise ValueError(f"{name} {text} is beyond {bound:g} degrees; latitude and longitude may be exchanged")
     return value
 
 

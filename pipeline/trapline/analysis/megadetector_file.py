@@ -32,8 +32,6 @@ from trapline.storage import store
 FORMAT_VERSION = "1.6"
 
 _STANDARD_CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
-# Categories of a detector for which there is no classification of species.
-_UNCLASSIFIED = ("person", "human", "vehicle")
 # Suffixes that MegaDetector's tools take for clips, for which they expect frames.
 _CLIP_SUFFIXES = (".mp4", ".avi", ".mpeg", ".mpg", ".mov", ".mkv", ".flv")
 _ROWS_AT_ONCE = 2**14
@@ -217,7 +215,7 @@ def _box(row: dict[str, Any], numbers: dict[str, str], classes: dict[str, str]) 
         "bbox": list(map(_rounded, row["box"])),
     }
     top_k, _ = _named(row)
-    if row["detection_category"] in _UNCLASSIFIED or top_k is None:
+    if row["detection_category"] in dataset.NOT_ANIMALS or top_k is None:
         return box
     return box | {"classifications": _classifications(top_k, classes)}
 

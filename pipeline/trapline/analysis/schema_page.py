@@ -39,9 +39,9 @@ _WITHOUT = {
 _WIDTHS = {"box": "4", "probabilities": "C", "embedding": "D"} | {f"features_{stage}": "c·h·w" for stage in _STAGES}
 
 _FOOTER_KEYS = {
-    "trapline.version": "of the Trapline that wrote the file",
-    "trapline.fingerprint": "everything that can change a row, as JSON; equal for all files of an OUTPUT, but "
-    "for options for clips where there are none",
+    "trapline.version": "the version of Trapline that wrote the file",
+    "trapline.fingerprint": "everything that can change a row, as JSON; equal for all files of an OUTPUT, except "
+    "for options for clips in files without clips",
     "trapline.shard": "the shard, and what became of its images, as JSON (below)",
     "trapline.classes": "names of the C classes as a JSON array, in the order of `probabilities`",
 }
@@ -55,10 +55,10 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     yield f"""# The schema of a result
 
-One Parquet file per shard, one row per image and per clip, one per sampled frame of a clip besides, and with
-`--detections` one per crop. Schema version {SCHEMA_VERSION}; this page is generated from the code, and
+There is one Parquet file per shard, with one row per image and per clip, one per sampled frame of a clip, and with
+`--detections` one per crop. This is schema version {SCHEMA_VERSION}; the page is generated from the code, and
 `trapline schema` prints it. C is the number of the model's classes, D the width of its embedding (768 for the base
-models), c·h·w the size of a feature map. Every column but `image_uri`, `key` and `status` can be null.
+models), and c·h·w the size of a feature map. Every column except `image_uri`, `key` and `status` can be null.
 
 | column | Arrow | DuckDB | |
 |---|---|---|---|"""
@@ -68,13 +68,13 @@ models), c·h·w the size of a feature map. Every column but `image_uri`, `key` 
         described = "; ".join([_described(field), *absent])
         yield f"| `{field.name}` | {_arrow(field)} | {kinds[field.name]} | {described} |"
     yield f"""
-The first {len(IMAGE_FIELDS)} columns say what decoding knows, and are there for every image. With `--detections` the
-next {len(CROP_FIELDS)} say what the detector found. (`image_uri`, `frame_seconds`, `crop`) is unique, and
-`frame_seconds IS NULL AND crop IS NULL` gives each image and each clip once. The others say what the model makes of it,
-and are null where `status` is `failed`; for an image with crops they stand in the rows of these. On a clip's own row
-`probabilities`, `energy` and `embedding` are the means over its frames, `species`, `probability` and `top_k` those of
-the mean probabilities, and feature maps are null. The row of a frame repeats what its clip's says, but for
-`frame_seconds` and what the model makes of it."""
+The first {len(IMAGE_FIELDS)} columns are what decoding found out, for every image. The next {len(CROP_FIELDS)}, with
+`--detections` only, are what the detector found. (`image_uri`, `frame_seconds`, `crop`) is unique, and
+`frame_seconds IS NULL AND crop IS NULL` gives each image and each clip once. The other columns are the model's
+prediction; they are null if `status` is `failed`, and for an image with crops they are in the rows of the crops. In a
+clip's own row, `probabilities`, `energy` and `embedding` are the means over its frames, `species`, `probability` and
+`top_k` are those of the mean probabilities, and feature maps are null. The row of a frame repeats its clip's row,
+except for `frame_seconds`, `metadata` and the prediction."""
 
 
 def _described(field: pa.Field) -> str:

@@ -1,7 +1,7 @@
-"""Names in a person's table, spelled as the results have them.
+"""Find the names of a user's table in the results, even if they are spelled in another Unicode form.
 
-macOS writes `é` in file names as two characters (NFD), and everybody types it as one (NFC). Names of files are never
-changed for that: of two folders that look alike each keeps its own.
+macOS writes `é` in file names as two characters (NFD), and people type it as one (NFC). The names of files are never
+changed: two folders whose names look the same stay two.
 """
 
 import unicodedata

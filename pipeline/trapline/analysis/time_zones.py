@@ -1,4 +1,4 @@
-"""Time zones of cameras' clocks: what a person writes, and what DuckDB calls it."""
+"""Time zones of cameras' clocks: check what a user writes, and convert it to DuckDB's names."""
 
 from datetime import datetime, timedelta
 

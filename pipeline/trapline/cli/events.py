@@ -97,6 +97,12 @@ def main_events(
     changes = f"{account.unchanged:,} unchanged, {account.removed:,} removed"
     console.print(f"deployments  {account.deployments:,} ({changes})", highlight=False)
     console.print(f"events       {account.events:,} of {account.images:,} images", highlight=False)
+    for line in account.unused:
+        console.print(
+            f"note: {corrections}: line {line} corrects no image: `from` and `to` are times of the wrong clock, and of "
+            "several lines the first that applies is used",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if account.unassigned:
         console.print(f"in no event  {account.unassigned.total():,} images", highlight=False)
         for reason, count in sorted(account.unassigned.items(), key=lambda each: (-each[1], each[0])):

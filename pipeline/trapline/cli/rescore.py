@@ -119,15 +119,15 @@ def rescore_(
     listed = species_list.read(species) if species else None
     tree = taxonomy.read(taxonomy_) if taxonomy_ else None
     scorer = _scorer(found, learned, listed, tree, threshold)
-    mark = rescore.fingerprint(found, scorer, listed, tree)
-    plan = rescore.plan(found, output, mark, replace_)
+    fingerprint = rescore.fingerprint(found, scorer, listed, tree)
+    plan = rescore.plan(found, output, fingerprint, replace_)
     if plan.todo or learned.refit:
-        for name, data in {**side_files(learned, mark), "classes.csv": classes_csv(scorer.classes)}.items():
+        for name, data in {**side_files(learned, fingerprint), "classes.csv": classes_csv(scorer.classes)}.items():
             store.put(layout.side_file(output, name), data)
     ledger.remember(output, plan.results)
     _print_learned(console, learned)
     _print_unmatched_species(console, scorer, listed, tree)
-    return _work(console, plan, scorer, mark, output)
+    return _rescore_files(console, plan, scorer, fingerprint, output)
 
 
 def _scorer(
@@ -150,7 +150,7 @@ def _scorer(
     )
 
 
-def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint", output: str) -> int:
+def _rescore_files(console: Console, plan: "Plan", scorer: "Scorer", fingerprint: "Fingerprint", output: str) -> int:
     from trapline.analysis.rescoring import rescore
     from trapline.analysis.rescoring.artifacts import REPORT_FILE
     from trapline.results import layout
@@ -161,7 +161,7 @@ def _work(console: Console, plan: "Plan", scorer: "Scorer", mark: "Fingerprint",
     species, remarks, troubles, images = Counter[str](), Counter[str](), list[str](), 0
     # Deployments of the species list; where a file was done before, it is not known which hold.
     nowhere = set[str]() if plan.done or not scorer.prior else scorer.prior.masks.keys() - {""}
-    outcomes = rescore.run(plan.todo, scorer, mark)
+    outcomes = rescore.run(plan.todo, scorer, fingerprint)
     shown = track(outcomes, "scoring", len(plan.todo), console=console, transient=True, disable=not console.is_terminal)
     for outcome in shown:
         images += outcome.images

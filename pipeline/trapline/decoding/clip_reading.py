@@ -1,6 +1,6 @@
-"""The video of a clip that is a file of this machine: its tags, the times of its frames, and frames.
+"""Read the video of a clip in a local file: its tags, the times of its frames, and frames.
 
-The file is read twice: once without decoding, for the times of its frames, since what containers say of their length is
+The file is read twice: once without decoding, for the times of its frames, because the length that containers state is
 often wrong; and once to decode up to the last frame that is wanted, for a still from the key frame before it.
 """
 

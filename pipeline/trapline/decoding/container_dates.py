@@ -1,4 +1,4 @@
-"""Dates of recording that a container's header has, and that FFmpeg does not give as they are written."""
+"""Read dates of recording from a container's header that FFmpeg does not return as they are written."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -75,8 +75,13 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._threads:
-            self.settle(at_most=0)
+        # Not by counting: Ctrl-C between two steps of `write` or `settle` leaves a count that is never reached.
+        try:
+            with self._threads:  # waits again if Ctrl-C ends the first wait
+                self._threads.shutdown()
+        finally:
+            while not self._written.empty():
+                self._take_in(*self._written.get())
 
     def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""

@@ -284,14 +284,14 @@ class _Unpacked(gzip.GzipFile):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        self._check(self.tell())
+        self._refuse_beyond_limit(self.tell())
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._check(offset)
+        self._refuse_beyond_limit(offset)
         return super().seek(offset, whence)
 
-    def _check(self, position: int) -> None:
+    def _refuse_beyond_limit(self, position: int) -> None:
         if position > self._most:
             raise ValueError(f"it unpacks to more than {self._most} bytes, many times its size; unpack it by hand")
 

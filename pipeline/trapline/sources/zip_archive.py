@@ -234,7 +234,7 @@ def _read_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool) -
         raise
     except Exception as error:
         raise ImageError("unreadable", in_one_line(error)) from error
-    _check(entry, len(data), zlib.crc32(data))
+    _refuse_wrong_contents(entry, len(data), zlib.crc32(data))
     return data
 
 
@@ -258,7 +258,7 @@ def _copy_member(stream: IO[bytes], entry: _Entry, shift: int, overlaps: bool, t
         raise
     except Exception as error:
         raise ImageError("unreadable", in_one_line(error)) from error
-    _check(entry, size, crc)
+    _refuse_wrong_contents(entry, size, crc)
 
 
 def _stored(stream: IO[bytes], entry: _Entry) -> Iterator[bytes]:
@@ -298,7 +298,7 @@ def _seek(stream: IO[bytes], entry: _Entry, shift: int) -> None:
     stream.seek(entry.offset + shift + _LOCAL.size + names + extras)
 
 
-def _check(entry: _Entry, size: int, crc: int) -> None:
+def _refuse_wrong_contents(entry: _Entry, size: int, crc: int) -> None:
     if size != entry.size:
         found = "more than the" if size > entry.size else f"{size} of the"
         raise ImageError("unreadable", f"unpacks to {found} {entry.size} bytes that its header says")

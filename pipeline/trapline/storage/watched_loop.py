@@ -75,7 +75,9 @@ class _Operation:
         self.last = self.loop.time() + (UNKNOWN if received is None else allowance(sent + received))
         self.expired = False
         self.moved_at = self.loop.time()
-        self.timer: asyncio.Handle = self.loop.call_at(min(self.last, self.moved_at + self.silence), self._check)
+        self.timer: asyncio.Handle = self.loop.call_at(
+            min(self.last, self.moved_at + self.silence), self._end_if_overdue
+        )
 
     def moved(self) -> None:
         """Record that one of the tasks has advanced; cancel the operation again if it has expired and continues."""
@@ -83,10 +85,10 @@ class _Operation:
         if self.expired:
             self.timer = self.loop.call_soon(self._expire)
 
-    def _check(self) -> None:
+    def _end_if_overdue(self) -> None:
         ends = min(self.last, self.moved_at + self.silence)
         if self.loop.time() < ends:
-            self.timer = self.loop.call_at(ends, self._check)
+            self.timer = self.loop.call_at(ends, self._end_if_overdue)
         else:
             self._expire()
 

@@ -59,10 +59,17 @@ def test_a_time_is_read_as_in_every_other_table(written: str, read: str, tmp_pat
     assert moments(load(tmp_path, LINE.replace("2024-04-02T12:00:00", written)))[0][1] == read
 
 
-@pytest.mark.parametrize("written", ["2024-04-02 8:00 PM", "2024-04-02 08:00:00 UTC", "epoch", "infinity", "4/2/2024"])
+@pytest.mark.parametrize(
+    "written", ["2024-04-02 8:00 PM", "2024-04-02 08:00:00 UTC", "epoch", "infinity", "4/2/2024", "2024-04-02T08:00:60"]
+)
 def test_what_only_looks_like_a_time_is_named(written: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"deployment fen: deploymentEnd {written} is no datetime"):
         load(tmp_path, LINE.replace("2024-04-02T12:00:00", written))
+
+
+@pytest.mark.parametrize("start", ["0001-01-02T00:00:00Z", "0001-01-02T00:00:00+00:00"])
+def test_a_start_long_before_cameras_is_a_time(start: str, tmp_path: Path) -> None:
+    assert moments(load(tmp_path, LINE.replace("2024-03-30T12:00:00", start)))[0][0] == start
 
 
 def test_an_end_without_a_time_is_the_end_of_its_day_however_long_that_is(tmp_path: Path) -> None:

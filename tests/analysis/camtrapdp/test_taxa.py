@@ -50,7 +50,7 @@ def test_without_a_table_classes_are_scientific_names(tmp_path: Path) -> None:
         ("human", "bird", "observationType is none of animal, human, vehicle, blank, of the class person"),
         ("Vulpes vulpes", "", "says no scientificName of the class fox"),
         ("Species", "kind", "taxonRank is none of kingdom, .*, of the class fox"),
-        ("scientificName", "name", "has no column 'scientificname'"),
+        ("scientificName", "name", "has no column 'scientificName'"),
     ],
 )
 def test_what_the_standard_does_not_allow_is_refused_with_the_class(

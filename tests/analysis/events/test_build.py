@@ -20,6 +20,7 @@ from trapline.analysis.events.build import Options
 from trapline.analysis.events.event_tables import Deployment, EventTables
 from trapline.analysis.events.sessions import Gap
 from trapline.analysis.flat_tables import build as flat_tables
+from trapline.decoding.crops import Box
 from trapline.decoding.decode import decode
 from trapline.errors import OutputConflict, StorageError, TransientError, UsageError
 from trapline.results.fingerprint import Fingerprint
@@ -82,6 +83,21 @@ def test_of_an_image_with_crops_each_crop_counts_and_the_image_is_one_frame(tmp_
     assert table(place, "images", "image_uri, frame") == [(f"{uri}#{key}.jpg", n) for n, key in enumerate("abc", 1)]
     with pytest.raises(UsageError, match="holds crops"):
         dataset.find(f"{place}/results").refuse_crops("export-camtrapdp")
+
+
+@pytest.mark.parametrize("category", ["person", "human", "vehicle"])
+def test_of_crops_those_of_people_and_vehicles_do_not_count(category: str, tmp_path: Path) -> None:
+    place, uri = str(tmp_path), "s3://in/site=a/c1/1.tar"
+    boxes = [("a.jpg", None, "", ()), ("a.jpg", 1, "animal", (4, 0, 0)), ("a.jpg", 2, category, (0, 9, 0)),
+             ("b.jpg", None, "", ()), ("b.jpg", 1, category, (0, 9, 0))]  # fmt: skip
+    rows = [
+        Planted(key, logits, (0, 0), facts={"captured_at": NIGHT}, crop=crop, box=Box(name, 0.9, (0.0, 0.0, 0.5, 0.5)))
+        for key, crop, name, logits in boxes
+    ]
+    mark = Fingerprint({**MARK.facts, "detections_sha256": "ab", "detection_categories": ["animal", category]})
+    write_result(f"{place}/results", uri, "site=a/c1/1.tar", rows, replace(COLUMNS, crops=True), mark)
+    build(place)
+    assert table(place, select="species, best_frame, frames, ok") == [("owl", f"{uri}#a.jpg", 2, 2)]
 
 
 def test_every_image_is_in_one_event_or_unassigned_with_the_reason(tmp_path: Path) -> None:

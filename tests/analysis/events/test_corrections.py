@@ -108,6 +108,34 @@ def test_names_in_another_unicode_form_are_those_of_the_results(
     assert found == [(two("è"), TRUE, TRUE, True)]
 
 
+@pytest.mark.parametrize(
+    "image", ["1.tar/b.jpg", "1.tar#b.jpg", "at=fen\\c1\\1.tar\\b.jpg", "s3://in/at=fen/c1/1.tar#b.jpg"]
+)
+def test_an_image_is_named_by_the_end_of_its_path_in_any_writing(image: str, tmp_path: Path) -> None:
+    images = [at(RESET, "b.jpg"), at(RESET, "bb.jpg")]
+    write_result(f"{tmp_path}/results", "s3://in/at=fen/c1/1.tar", "at=fen/c1/1.tar", images, columns("abc", 2))
+    _, found = events(tmp_path, f"deployment,camera,image,true_time\nfen,c1,{image},2024-05-01T12:00:00\n")
+    assert [started for _, started, _, _ in found] == [TRUE]
+
+
+def test_a_correction_that_no_image_needs_is_said_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(tmp_path, c1=[RESET, TRUE], c2=[TRUE])
+    lines = ["deployment,camera,from,to,offset",
+             "fen,c1,2024-05-01,2024-05-31,01:00:00",
+             "", "fen,c1,2000-01-01,2000-01-31,8887d 12:00:00",
+             "fen,c1,2000-01-01,2000-01-31,00:30:00",
+             "fen,c2,2023-01-01,2023-12-31,00:30:00"]  # fmt: skip
+    account, _ = events(tmp_path, "\n".join(lines))
+    assert account.unused == [5, 6]
+    arguments = ["--deployment-from", "at={deployment}/{camera}", "--corrections", f"{tmp_path}/clocks.csv"]
+    assert job.main([f"{tmp_path}/results", f"{tmp_path}/events", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert said.count("corrects no image") == 2
+    assert f"note: {tmp_path}/clocks.csv: line 5 corrects no image" in said
+
+
 def test_the_job_says_how_many_clocks_are_wrong_and_takes_corrections(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from tests.support.report import COLUMNS, UNSURE, ask, plant, seen
 from tests.support.result_files import MARK, write_result
 from trapline.analysis.report import queries, sightings
 from trapline.cli import rescore
+from trapline.decoding.crops import Box
 from trapline.results.fingerprint import Fingerprint
 
 
@@ -67,6 +68,7 @@ class TestImageTable:
             replace(seen("two.jpg"), logits=()),
             replace(seen("two.jpg", logits=UNSURE), crop=1),
             replace(seen("two.jpg", logits=(0, 4, 0)), crop=2),
+            replace(seen("two.jpg", logits=(9, 0, 0)), crop=3, box=Box("person", 0.9, (0.0, 0.0, 0.5, 0.5))),
             replace(seen("skipped.jpg"), logits=()),
         ]
         mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})

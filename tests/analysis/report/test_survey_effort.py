@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.report import make_events, plant, seen, survey
+from tests.support.report import ask, make_events, plant, seen, survey
+from trapline.analysis import dataset, deployments, event_dataset
+from trapline.analysis.report import event_part
 
 HEADER = "deploymentID,cameraID,locationName,latitude,longitude,deploymentStart,deploymentEnd\n"
 
@@ -31,6 +33,23 @@ def test_without_deployments_the_first_and_the_last_image_count_with_both_days(t
         "fen/c1": ("fen", 81, False, None, None),
         "moor/c2": ("moor", 4, False, 52.5, 13.25),
     }
+
+
+def test_an_event_of_a_clock_in_another_year_is_no_effort(tmp_path: Path) -> None:
+    results, events = f"{tmp_path}/results", f"{tmp_path}/events"
+    plant(results, "fen/c1", [seen("a.jpg", -3000), seen("b.jpg", 0), seen("c.jpg", 4)])
+    plant(results, "fen/c2", [seen("d.jpg", 0), seen("e.jpg", 4)])
+    plant(results, "fen/c3", [seen("f.jpg", -2000)])
+    make_events(results, events)
+    connection, head = ask(results, "site={site}/{camera}/…")
+    files = event_dataset.find(events, dataset.find(results))
+    sources = [deployments.parse(source) for source in files.deployment_from]
+    found = event_part.read(connection, files, sources, 0.5, 30, (head.first, head.last))
+    days = connection.sql("select unit, days from units order by unit").fetchall()
+    assert days == [("fen/c1", 5), ("fen/c2", 5), ("fen/c3", None)]
+    assert (found.survey.days, found.survey.unknown, found.survey.events) == (10, 1, 6)
+    weeks = {str(each["week"])[:4] for each in found.history.cells.records()}
+    assert weeks == {"2024"}
 
 
 def test_deployments_say_start_and_end_and_those_without_images_count(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def load(connection: duckdb.DuckDBPyConnection, url: str, timezone: str | None) 
     connection.execute(f"set TimeZone = 'UTC'; {_MACROS}")
     standard = validation.schema("deployments")
     fields, missing = standard["fields"], {*standard["missingValues"]}
-    required = [field["name"].lower() for field in fields if field["constraints"]["required"]]
-    optional = [field["name"].lower() for field in fields if field["name"].lower() not in required]
+    required = [field["name"] for field in fields if field["constraints"]["required"]]
+    optional = [field["name"] for field in fields if field["name"] not in required]
     rows = csv_input.read(url, required, [*optional, "timezone"]).to_pylist()
-    deployment_periods.refuse_repeated((row["deploymentid"] for row in rows), url)
+    deployment_periods.refuse_repeated((row["deploymentID"] for row in rows), url)
     names = [*(field["name"] for field in fields), "timezone"]
-    columns = {name: [_present(row.get(name.lower()), missing) for row in rows] for name in names}
+    columns = {name: [_present(row.get(name), missing) for row in rows] for name in names}
     for field in fields:
         if field["type"] == "datetime":
             columns[field["name"]] = [cell and _as_iso(cell) for cell in columns[field["name"]]]
@@ -101,14 +101,15 @@ def _as_iso(cell: str) -> str:
         return cell
     if csv_input.is_day(cell):
         return moment.date().isoformat()
-    return f"{moment:%Y-%m-%dT%H:%M:%S}Z" if cell[-1] in "Zz" else moment.isoformat(timespec="seconds")
+    text = moment.isoformat(timespec="seconds")
+    return text.replace("+00:00", "Z") if cell[-1] in "Zz" else text
 
 
 def _column(field: dict[str, Any]) -> str:
     name = f'"{field["name"]}"'
     if SQL_TYPES.get(field["type"]) != "timestamptz":
         return name
-    local = f"case when regexp_full_match({name}, '{_DAY}(T[0-9:]{{8}})?') then {name}::timestamp end"
+    local = f"case when regexp_full_match({name}, '{_DAY}(T[0-9:]{{8}})?') then try_cast({name} as timestamp) end"
     return (
         f"case when regexp_matches({name}, '{DESIGNATOR}') then {name} "
         f"else coalesce(stamp({local}, offset_at({local}, zone)), {name}) end as {name}"

@@ -36,9 +36,9 @@ def load(connection: duckdb.DuckDBPyConnection, url: str | None, classes: Sequen
 
 
 def _read(url: str, classes: Sequence[str]) -> list[dict[str, str | None]]:
-    found = csv_input.read(url, ["class", "scientificname"], [name.lower() for name in _NAMES[2:]]).to_pylist()
+    found = csv_input.read(url, _NAMES[:2], _NAMES[2:]).to_pylist()
     as_model = respelled({row["class"] for row in found if row["class"]}, classes)
-    rows = [{name: row.get(name.lower()) for name in _NAMES} for row in found]
+    rows = [{name: row.get(name) for name in _NAMES} for row in found]
     for row in rows:
         row["class"] = as_model.get(row["class"] or "", row["class"])
     rows = [row for row in rows if row["class"] in set(classes)]

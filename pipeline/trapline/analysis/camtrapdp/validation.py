@@ -75,7 +75,10 @@ def _rules(field: dict[str, Any], missing: list[str]) -> Iterator[tuple[str, str
     lost = ", ".join(map(literal, missing))
     yield f"{name} in ({lost})", "is read as a missing value by the standard; use another name"
     if field["type"] == "number":
-        yield f"not regexp_full_match({name}, '[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?')", "is no number"
+        yield (
+            f"not regexp_full_match({name}, '[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?')",
+            "is no number, as 52.5163 is",
+        )
     if kind == "bigint":
         yield f"not regexp_full_match({name}, '[+-]?[0-9]+')", "is no integer"
     if kind == "boolean":
@@ -84,7 +87,7 @@ def _rules(field: dict[str, Any], missing: list[str]) -> Iterator[tuple[str, str
         shape = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:]{{8}}{DESIGNATOR}"
         yield (
             f"not regexp_matches({name}, '{shape}') or {name} is not null and try_cast({name} as timestamptz) is null",
-            "is no datetime",
+            "is no datetime, as 2024-05-01T12:00:00 is",
         )
     if "minimum" in limits:
         yield f"try_cast({name} as double) < {limits['minimum']}", f"is below {limits['minimum']}"

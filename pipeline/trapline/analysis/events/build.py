@@ -55,6 +55,7 @@ class Account:
         removed: deployments that had events and have none any more.
         events, images: in all deployments together.
         unassigned: images in no event, by reason; several reasons of one image are joined by ", ".
+        unused: lines of the corrections that no image needs.
     """
 
     deployments: int = 0
@@ -63,6 +64,7 @@ class Account:
     events: int = 0
     images: int = 0
     unassigned: Counter[str] = field(default_factory=Counter)
+    unused: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ class _Builder:
         self.connection = connect(scratch)
         _refuse_unknown_zone(self.connection, options.timezone)
         sessions.read(self.connection, list(self.files), self.placing)
+        self.unused: list[int] = []
         if clocks:
             self.placing = replace(self.placing, corrections=corrections.read(clocks, self.connection))
+            self.unused = corrections.unused(self.connection, self.placing.corrections)
         if periods:
             found = deployment_periods.read(periods, options.timezone, self.connection)
             self.placing = replace(self.placing, periods=found)
@@ -206,7 +210,7 @@ class _Builder:
         found: dict[tuple[str | None, str | None], list[tuple[str, int]]] = defaultdict(list)
         for file, reason, deployment, images in by_file:
             found[reason, deployment].append((file, images))
-        account = Account()
+        account = Account(unused=self.unused)
         files = {}
         of_deployment: Counter[str] = Counter()
         for (reason, deployment), counted in found.items():
@@ -310,6 +314,8 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
+    if not {*source.computed.get("detection_categories", ())}.isdisjoint(dataset.NOT_ANIMALS):
+        facts["crops"] = "of animals"
     if placing.timezone:
         facts["timezone"] = placing.timezone
     if placing.corrections:

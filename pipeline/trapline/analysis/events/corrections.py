@@ -13,7 +13,7 @@ The first row that applies to an image is used. Only times change; which deploym
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -39,6 +39,7 @@ class Correction:
         camera: which of its cameras; None for all of them.
         first, last: the period, on that clock; None: no limit.
         milliseconds: what is added to the clock's time.
+        line: of the file; no part of what is corrected.
     """
 
     deployment: str
@@ -46,6 +47,7 @@ class Correction:
     first: datetime | None
     last: datetime | None
     milliseconds: int
+    line: int = field(default=0, repr=False, compare=False)
 
 
 def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, ...]:
@@ -70,7 +72,8 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
     for position, row in enumerate(rows):
         try:
             row["deployment"] = places.get(row["deployment"], row["deployment"])
-            corrections.append(_correction(row, known, connection))
+            line = csv_input.line(table, position)
+            corrections.append(replace(_correction(row, known, connection), line=line))
         except ValueError as error:
             raise UsageError(f"{url}: line {csv_input.line(table, position)}: {error}") from error
     return tuple(corrections)
@@ -78,14 +81,28 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
 
 def correction_ms(corrections: Sequence[Correction]) -> str:
     """Return SQL for what is added to an image's `captured_at`, in ms; 0 where no correction applies."""
-    cases = []
-    for each in corrections:
-        conditions = [f"deployment = {literal(each.deployment)}"]
-        conditions += [f"camera = {literal(each.camera)}"] if each.camera else []
-        conditions += [f"captured_at >= timestamp '{each.first}'"] if each.first else []
-        conditions += [f"captured_at <= timestamp '{each.last}'"] if each.last else []
-        cases.append(f"when {' and '.join(conditions)} then {each.milliseconds}")
+    cases = [f"when {_applies(each)} then {each.milliseconds}" for each in corrections]
     return f"(case {' '.join(cases)} else 0 end)::bigint" if cases else "0::bigint"
+
+
+def unused(connection: duckdb.DuckDBPyConnection, corrections: Sequence[Correction]) -> list[int]:
+    """Return the lines of corrections that no image needs; `connection` as for `read`.
+
+    Their period holds no time of the clock (the true times were written in its place), or an earlier line applies.
+    """
+    cases = [f"when {_applies(each)} then {place}" for place, each in enumerate(corrections)]
+    found = connection.sql(f"select distinct case {' '.join(cases)} end from located where captured_at is not null")
+    used = {place for (place,) in found.fetchall()}
+    return [each.line for place, each in enumerate(corrections) if place not in used]
+
+
+def _applies(each: Correction) -> str:
+    """Return SQL for whether a correction is of an image's clock at its time."""
+    conditions = [f"deployment = {literal(each.deployment)}"]
+    conditions += [f"camera = {literal(each.camera)}"] if each.camera else []
+    conditions += [f"captured_at >= timestamp '{each.first}'"] if each.first else []
+    conditions += [f"captured_at <= timestamp '{each.last}'"] if each.last else []
+    return " and ".join(conditions)
 
 
 def _correction(
@@ -146,11 +163,12 @@ def _end_of_day(text: str) -> datetime:
 def _clock_time(deployment: str, camera: str | None, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
     found = connection.execute(
         """with named as (
-               select *, nfc_normalize(image_uri) as uri, nfc_normalize($2) as image from located
+               select *, replace(nfc_normalize(image_uri), '#', '/') as uri,
+                   replace(replace(nfc_normalize($2), '\\', '/'), '#', '/') as image from located
                where deployment = $1 and camera = coalesce($3, camera)
            )
            select image_uri, captured_at from named
-           where uri = image or ends_with(uri, '/' || image) or ends_with(uri, '#' || image)
+           where uri = image or ends_with(uri, '/' || image)
            qualify image_uri = $2 or not bool_or(image_uri = $2) over () limit 2""",
         [deployment, image, camera],
     ).fetchall()

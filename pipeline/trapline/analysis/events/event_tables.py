@@ -136,7 +136,8 @@ class EventTables:
             some = f"select distinct filename from frames where position >= {begin} and position < {end}"
             files = [name for (name,) in connection.sql(some).fetchall()]
             sessions.read(connection, sorted(files), self.placing)
-            predicted = sessions.predicted(self.column, begin, end)
+            crops = "crop" in connection.sql("from stored limit 0").columns
+            predicted = sessions.predicted(self.column, begin, end, crops)
             yield from stream(connection, predicted, ROWS_PER_GROUP, self.results)
 
     def _events(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:

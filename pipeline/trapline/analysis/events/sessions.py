@@ -160,13 +160,21 @@ def mapping() -> str:
         from frames join facts using (event) order by position"""
 
 
-def predicted(column: str, begin: int, end: int) -> str:
+def predicted(column: str, begin: int, end: int, crops: bool = False) -> str:
     """Return SQL for the frames from one position to before another, with their event's facts and their predictions.
 
-    A frame with crops has a row for each of them besides its own, which has no prediction.
+    A frame with crops has a row for each of them besides its own, which has no prediction; nor has, here, that of a
+    person or a vehicle.
+
+    Args:
+        column: of the predictions.
+        begin: the first position.
+        end: the position after the last.
+        crops: whether there are rows of crops.
     """
+    value = f"case when detection_category not in {dataset.NOT_ANIMALS} or crop is null then stored.{column} end"
     return f"""
-        select facts.*, frames.image_uri, stored.{column}
+        select facts.*, frames.image_uri, {value if crops else f"stored.{column}"} as {column}
         from frames join facts using (event) join stored using (filename, image_uri)
         where position >= {begin} and position < {end}
         order by position, stored.file_row_number"""

@@ -58,7 +58,10 @@ def read(connection: duckdb.DuckDBPyConnection) -> History:
             from units semi join shown_units using (unit)
         ), detected as (
             select label, unit, date_trunc('{unit}', moment)::date as start, count(*) as events
-            from sightings semi join shown_units using (unit) semi join shown using (label) group by all
+            from sightings semi join shown_units using (unit) semi join shown using (label)
+            -- A clock that says another year would stretch the chart to it.
+            where moment between (select date_trunc('{unit}', min(starts)) from units) and (select max(ends) from units)
+            group by all
         )
         select label, unit as camera, start as {unit}, coalesce(events, 0) as events
         from (from shown, sampled) full join detected using (label, unit, start)

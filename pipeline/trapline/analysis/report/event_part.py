@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
@@ -41,6 +42,7 @@ def read(
     sources: Sequence[Source],
     sure: float,
     apart: float,
+    span: tuple[datetime | None, datetime | None] = (None, None),
 ) -> EventPart:
     """Read the events, make them the table `sightings`, and draw what only events have.
 
@@ -50,11 +52,12 @@ def read(
         sources: by which their deployments were found.
         sure: probability that a species must reach to be counted.
         apart: minutes after which another event of a species at a camera is independent.
+        span: first and last day of the archive, as in `survey_effort.read`.
 
     Raises:
         StorageError, TransientError: a store refuses, or does not answer.
     """
-    survey_effort.read(connection, files, sources)
+    survey_effort.read(connection, files, sources, span)
     survey = sightings.from_events(connection, sure, apart)
     history = detection_history.read(connection)
     located, unlocated = sightings.places(connection)

@@ -39,8 +39,8 @@ def read(
     Its columns: file (its place among those of the results), image_uri, shard, key, status, reason (kind of the error),
     content_sha256, captured_at, latitude and longitude, is_clip, site, camera, label (the taxon of rescored rows, or
     else the species), probability (of the label), energy, and named, whether the model was at least as sure as `sure`.
-    A clip is a row, its frames are not. Of an image with crops the row is that of the crop with the surest label. A row
-    takes some 300 bytes, and goes to a temporary folder where memory ends.
+    A clip is a row, its frames are not. Of an image with crops the row is that of the crop with the surest label,
+    which a person or a vehicle has not. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
 
     Args:
         connection: that gets the table.
@@ -59,6 +59,10 @@ def read(
     label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
+    animal = f"isfinite({probability}) and (detection_category not in {dataset.NOT_ANIMALS} or crop is null)"
+    values = {label, probability, *(["energy"] if "energy" in names else [])}
+    others = ", ".join(f"case when {animal} then {name} end as {name}" for name in sorted(values))
+    without_others = f" replace ({others})" if found.has_crops else ""
     # To SQL, NaN is above all numbers.
     connection.execute(
         f"""
@@ -68,7 +72,7 @@ def read(
             latitude, longitude, coalesce(media_type = 'video', {_CLIP_BY_NAME}) as is_clip,
             {_place(sources)}, {label}::varchar as label, {probability} as probability, energy,
             coalesce(status != 'failed' and isfinite({probability}) and {probability} >= $sure, false) as named
-        from (select *{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
+        from (select *{without_others}{"".join(lacking)} from rows_of_results) join places using (filename) {surest}""",
         {"sure": sure},
     )
     if corrected:

@@ -118,7 +118,7 @@ def build(found: Results, options: Options, say: Callable[[str], None] = lambda 
         events: EventPart | None = None
         if files:
             say("reading the events")
-            events = event_part.read(connection, files, sources, options.sure, options.apart)
+            events = event_part.read(connection, files, sources, options.sure, options.apart, (head.first, head.last))
         else:
             sightings.from_images(connection)
         survey = events.survey if events else None

@@ -10,6 +10,7 @@ Units of deployments without any event are included. All times are those of the 
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import duckdb
 
@@ -18,13 +19,20 @@ from trapline.analysis.event_dataset import EventFiles
 from trapline.analysis.sql import read_parquet
 
 
-def read(connection: duckdb.DuckDBPyConnection, files: EventFiles, sources: Sequence[Source]) -> None:
+def read(
+    connection: duckdb.DuckDBPyConnection,
+    files: EventFiles,
+    sources: Sequence[Source],
+    span: tuple[datetime | None, datetime | None] = (None, None),
+) -> None:
     """Create the tables.
 
     Args:
         connection: has the table `images` of `image_table.py`.
         files: of EVENTS.
         sources: by which the deployments of these events were found.
+        span: first and last day of the archive; where no deployment says when a camera stood there, events before and
+            after do not either, for their clock is probably wrong: one of 2016 would be eight years of effort.
 
     Raises:
         StorageError, TransientError: a store refuses, or does not answer.
@@ -43,7 +51,8 @@ def read(connection: duckdb.DuckDBPyConnection, files: EventFiles, sources: Sequ
         declared = """select null::varchar as deployment, null::varchar as location, null::varchar as camera,
             null::double as latitude, null::double as longitude, null::timestamp as started_at,
             null::timestamp as ended_at where false"""
-    connection.execute(f"""
+    connection.execute(
+        f"""
         create or replace temp table units as
         with declared as (
             -- A period without an end lasts until its camera's next one.
@@ -52,9 +61,12 @@ def read(connection: duckdb.DuckDBPyConnection, files: EventFiles, sources: Sequ
             from ({declared})
         ), seen as (
             -- An image of each event says where a camera is: there are far fewer events than images.
-            select unit, any_value(deployment) as deployment, min(started_at) as first, max(ended_at) as last,
+            select unit, any_value(deployment) as deployment, min(started_at) filter (in_span) as first,
+                max(ended_at) filter (in_span) as last,
                 any_value(site) as site, median(latitude) as latitude, median(longitude) as longitude
-            from events left join images on best_frame = image_uri group by unit
+            from (
+                select *, coalesce(started_at::date between $first::date and $last::date, true) as in_span from events
+            ) left join images on best_frame = image_uri group by unit
         ), known as (
             select coalesce(unit, declared.deployment) as unit, coalesce(location, site, '(none said)') as site,
                 coalesce(started_at, date_trunc('day', first)) as starts,
@@ -65,4 +77,6 @@ def read(connection: duckdb.DuckDBPyConnection, files: EventFiles, sources: Sequ
             from declared full join seen using (deployment)
         )
         -- The last day of a period ends a millisecond before midnight.
-        select *, nullif(greatest(round((epoch(ends) - epoch(starts)) / 86400, 3), 0), 0)::double as days from known""")
+        select *, nullif(greatest(round((epoch(ends) - epoch(starts)) / 86400, 3), 0), 0)::double as days from known""",
+        {"first": span[0], "last": span[1]},
+    )

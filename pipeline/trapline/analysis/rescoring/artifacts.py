@@ -36,12 +36,12 @@ class Learned:
     refit: bool = True
 
 
-def side_files(learned: Learned, mark: Fingerprint) -> dict[str, bytes]:
+def side_files(learned: Learned, fingerprint: Fingerprint) -> dict[str, bytes]:
     """Return the files to write below `_trapline/`, by name; the report last, since it vouches for the head."""
     files = dict(learned.pictures)
     if learned.head:
         files[HEAD_FILE] = learned.head.to_bytes()
-    report = {**learned.report, "fingerprint": dict(mark.facts), "fingerprint_sha256": mark.digest}
+    report = {**learned.report, "fingerprint": dict(fingerprint.facts), "fingerprint_sha256": fingerprint.digest}
     files[REPORT_FILE] = json.dumps(report, indent=1, ensure_ascii=False).encode()
     return files
 

@@ -1,8 +1,8 @@
-"""A CSV of labels: what people called some images, and how they name these.
+"""Read a CSV of labels: the species of some images, and how the images are named.
 
-A label names an image by its `image_uri`, by the end of its path where that is unique (`cam1/IMG_0001.JPG`), or by
-its content. A path that no image ends with letter by letter is compared as browsers, Windows and macOS may have written
-it: with escapes (`IMG%200001.jpg`), in other case, and with accents as characters of their own.
+A label names an image by its `image_uri`, by the end of its path if that is unique (`cam1/IMG_0001.JPG`), or by its
+content. If no image's path ends exactly so, the path is compared as browsers, Windows and macOS may have written it:
+with escapes (`IMG%200001.jpg`), in other case, and with accents as separate characters.
 """
 
 from collections import Counter, defaultdict

@@ -72,7 +72,7 @@ def fingerprint(
     return Fingerprint({name: value for name, value in facts.items() if value is not None})
 
 
-def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> Plan:
+def plan(results: Results, output: str, fingerprint: Fingerprint, overwrite: bool) -> Plan:
     """Plan what is left to do, with result files in place of shards; raises as `ledger.plan` does."""
     output = store.absolute(output)
     shards = [
@@ -85,31 +85,31 @@ def plan(results: Results, output: str, mark: Fingerprint, overwrite: bool) -> P
         )
         for file in results.files
     ]
-    return ledger.plan(shards, output, mark, overwrite)
+    return ledger.plan(shards, output, fingerprint, overwrite)
 
 
-def run(todo: list[Shard], scorer: Scorer, mark: Fingerprint) -> Iterator[Outcome]:
+def run(todo: list[Shard], scorer: Scorer, fingerprint: Fingerprint) -> Iterator[Outcome]:
     """Rescore files, some at a time; a file that changes meanwhile or is damaged is an outcome too.
 
     Raises:
         StorageError: the store refuses.
     """
-    score = partial(_score, scorer=scorer, mark=mark)
-    yield from parallel.each(score, todo, _THREADS, partial(_found, mark=mark))
+    score = partial(_score, scorer=scorer, fingerprint=fingerprint)
+    yield from parallel.each(score, todo, _THREADS, partial(_found, fingerprint=fingerprint))
 
 
-def _found(shard: Shard, trouble: str, mark: Fingerprint) -> Outcome:
+def _found(shard: Shard, trouble: str, fingerprint: Fingerprint) -> Outcome:
     """Return the outcome of a file whose worker died: it may have written the new one before."""
     footer = find(shard.output)
-    if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, mark):
+    if footer and (footer.uri, footer.identity, footer.fingerprint) == (shard.uri, shard.identity, fingerprint):
         return Outcome(shard.output, sum(footer.images.values()), Counter(footer.species), Counter())
     return Outcome(shard.output, 0, Counter(), Counter(), f"{shard.uri}: {trouble}")
 
 
-def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
+def _score(shard: Shard, scorer: Scorer, fingerprint: Fingerprint) -> Outcome:
     try:
         with store.open_unchanged(shard.uri, shard.identity) as stream:
-            data, outcome = _rows(pq.ParquetFile(stream), shard, scorer, mark)
+            data, outcome = _rows(pq.ParquetFile(stream), shard, scorer, fingerprint)
         store.put(shard.output, data)
     except (TransientError, PermanentError, OutputConflict) as error:
         return Outcome(shard.output, 0, Counter(), Counter(), in_one_line(error))
@@ -119,7 +119,7 @@ def _score(shard: Shard, scorer: Scorer, mark: Fingerprint) -> Outcome:
     return outcome
 
 
-def _rows(file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint) -> tuple[bytes, Outcome]:
+def _rows(file: pq.ParquetFile, shard: Shard, scorer: Scorer, fingerprint: Fingerprint) -> tuple[bytes, Outcome]:
     """Return the new file, and what is in it."""
     before = Footer.from_metadata(file.metadata.metadata or {})
     if before is None:
@@ -141,7 +141,7 @@ def _rows(file: pq.ParquetFile, shard: Shard, scorer: Scorer, mark: Fingerprint)
             before,
             uri=shard.uri,
             identity=shard.identity,
-            fingerprint=mark,
+            fingerprint=fingerprint,
             species=dict(species.most_common()),
             size=shard.size,
         )
