@@ -65,7 +65,11 @@ def test_every_other_form_gets_the_pixels_of_a_run(
     birders(tiny_model, pixels, ["stage4"]).check(found)
 
 
-@pytest.mark.parametrize("image", [IMAGES[3], opened(IMAGES[3]), np.asarray(opened(IMAGES[3]))], ids=type)
+@pytest.mark.parametrize(
+    "image",
+    [IMAGES[3], bytearray(IMAGES[3]), memoryview(IMAGES[3]), opened(IMAGES[3]), np.asarray(opened(IMAGES[3]))],
+    ids=type,
+)
 def test_one_picture_is_a_batch_of_one(classifier: Classifier, image: Any) -> None:
     found = classifier.predict(image)
     assert found.probabilities.shape == (1, 5)
@@ -96,6 +100,13 @@ def test_a_picture_that_breaks_off_gets_an_answer_and_a_warning(classifier: Clas
         ([IMAGES[0], np.zeros((3, 64, 64), np.uint8)], r"image 1: is uint8 \[3, 64, 64\]: give a path"),
         ([np.zeros((64, 64, 3))], r"image 0: is float64 \[64, 64, 3\]"),
         ([7], "image 0: is int"),
+        (7, "image 0: is int"),
+        (None, "image 0: is NoneType"),
+        (np.zeros((64, 48), np.uint8), r"image 0: is uint8 \[64, 48\]"),
+        (np.zeros((0, 48, 3), np.uint8), "image 0: has no pixels"),
+        (Image.new("RGB", (0, 0)), "image 0: has no pixels"),
+        ([IMAGES[0], Image.open(io.BytesIO(IMAGES[0][:-500]))], r"image 1: cannot be decoded \(.*truncated"),
+        (Image.new("La", (8, 8)), r"image 0: cannot be decoded \(conversion from La"),
     ],
     ids=str,
 )

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from tests.support.reading import read_broken
 from trapline.errors import ShardBroken
@@ -153,6 +155,30 @@ def test_a_result_of_ours_is_refused_by_name() -> None:
     table = pa.table({"image": [b"0"]}).replace_schema_metadata({"trapline.shard": "{}"})
     with pytest.raises(ShardBroken, match="is a result of Trapline"):
         ImageTable(written(table), "a.parquet")
+
+
+class Keys(encryption.KmsClient):
+    """Keeps each key as it is."""
+
+    def __init__(self, _: object) -> None:
+        encryption.KmsClient.__init__(self)
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key: bytes, master_key_identifier: str) -> bytes:
+        return base64.b64decode(wrapped_key)
+
+
+@pytest.mark.parametrize("readable_footer", [False, True])
+def test_an_encrypted_file_is_a_break(readable_footer: bool, tmp_path: Path) -> None:
+    settings = encryption.EncryptionConfiguration(
+        footer_key="footer", column_keys={"column": ["image"]}, plaintext_footer=readable_footer
+    )
+    properties = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"image": [b"0"], "site": ["fen"]})
+    pq.write_table(table, tmp_path / "a.parquet", encryption_properties=properties)
+    assert "encrypted" in str(read_broken(tmp_path / "a.parquet").error)
 
 
 def test_the_image_column_may_be_named_and_others_are_told() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from trapline.config import Precision
 from trapline.decoding import image_ops
 from trapline.decoding.decode import decode
-from trapline.errors import UsageError
+from trapline.errors import UsageError, in_one_line
 from trapline.model import checkpoint as checkpoints
 from trapline.model.architecture import STAGES
 from trapline.model.checked import make_predictor
@@ -24,7 +24,9 @@ from trapline.model.predictions import Predictions, joined
 from trapline.model.rounding import measure_bound
 from trapline.storage import store
 
-Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+_Bytes = bytes | bytearray | memoryview
+
+Picture = str | PathLike[str] | _Bytes | Image.Image | npt.NDArray[np.uint8]
 """A path or URL; the bytes of a file; a Pillow image; or RGB pixels, uint8 [H, W, 3]."""
 
 
@@ -112,18 +114,17 @@ class Classifier:
 
     def _pixels(self, images: Picture | Sequence[Picture]) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield uint8 [3, H, W] of each picture at the model's size."""
-        single = isinstance(images, str | PathLike | bytes | Image.Image)
-        single = single or (isinstance(images, np.ndarray) and images.ndim == 3)
+        single = isinstance(images, str | PathLike | _Bytes | Image.Image) or not isinstance(images, Iterable)
+        # An array of fewer dimensions, unless it holds paths, is a picture of another form.
+        single = single or (isinstance(images, np.ndarray) and images.ndim <= 3 and images.dtype.kind not in "OSU")
         pictures: Iterable[object] = [images] if single else cast(Sequence[object], images)
         for number, image in enumerate(pictures):
             if isinstance(image, str | PathLike):
                 yield self._decoded(store.read_many([fspath(image)])[0], fspath(image))
-            elif isinstance(image, bytes):
-                yield self._decoded(image, f"image {number}")
+            elif isinstance(image, _Bytes):
+                yield self._decoded(bytes(image), f"image {number}")
             elif isinstance(image, Image.Image):
-                height, width = self.size
-                resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-                yield np.asarray(resized).transpose(2, 0, 1)
+                yield self._resized_by_pillow(image, number)
             else:
                 yield self._resized(image, number)
 
@@ -135,10 +136,22 @@ class Classifier:
             warnings.warn(f"{name}: {facts.error}", stacklevel=4)
         return pixels.numpy()
 
+    def _resized_by_pillow(self, image: Image.Image, number: int) -> npt.NDArray[np.uint8]:
+        height, width = self.size
+        if not all(image.size):
+            raise UsageError(f"image {number}: has no pixels: leave it out")
+        try:
+            resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        except Exception as error:  # Pillow decodes only now, and raises errors of any type
+            raise UsageError(f"image {number}: cannot be decoded ({in_one_line(error)}): leave it out") from error
+        return np.asarray(resized).transpose(2, 0, 1)
+
     def _resized(self, image: object, number: int) -> npt.NDArray[np.uint8]:
         if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
             got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             raise UsageError(
                 f"image {number}: is {got}: give a path, bytes, a Pillow image or an array uint8 [H, W, 3]"
             )
+        if not image.size:
+            raise UsageError(f"image {number}: has no pixels: leave it out")
         return image_ops.resize(torch.from_numpy(image.transpose(2, 0, 1).copy()), self.size).numpy()

@@ -24,6 +24,9 @@ _STREAMING = {"pre_buffer": False, "buffer_size": 2**20}
 _METADATA_COLUMNS = ("metadata", "json")
 # Rows to look at if several columns may hold the images.
 _FIRST_ROWS = 4
+# Length of the signature behind the readable footer of a file with encrypted columns. Asking for the metadata of such a
+# column ends the process: Arrow throws an exception that its Python bindings do not catch (pyarrow 26.0).
+_SIGNATURE_BYTES = 28
 # Key-value metadata of Trapline's own results.
 _RESULT_KEY = b"trapline.shard"
 
@@ -52,7 +55,7 @@ class ImageTable:
         image_column: name of the column of images; None to find it by name, type and first rows.
 
     Raises:
-        ShardBroken: no column holds images.
+        ShardBroken: no column holds images, or the file is encrypted.
     """
 
     def __init__(self, stream: IO[bytes], uri: str, image_column: str | None = None) -> None:
@@ -61,6 +64,10 @@ class ImageTable:
         self._uri = uri
         if _RESULT_KEY in (self._file.metadata.metadata or {}):
             raise ShardBroken(f"{uri}: is a result of Trapline, no input; leave it out of INPUT")
+        stream.seek(-8, io.SEEK_END)
+        footer_bytes = int.from_bytes(stream.read(4), "little")
+        if footer_bytes == self._file.metadata.serialized_size + _SIGNATURE_BYTES:
+            raise ShardBroken(f"{uri}: is encrypted; decrypt it, and upload it again")
         self._chosen = parquet_columns.choose(self._file.schema_arrow, uri, image_column, self._first_cells)
         self._sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
         self._firsts = list(accumulate(self._sizes, initial=0))
