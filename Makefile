@@ -1,10 +1,10 @@
-# Two commands for a fresh machine: `make demo` shows it at work, `make test` checks it. Both install into .venv first.
+# Two commands for a fresh machine: `make demo` shows Trapline at work, `make test` tests it. Both install into .venv first.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Ray starts a process per worker, and each imports torch: in 2 s where it is compiled, in 7 s where it is not.
+# Ray starts a process per worker, and each imports torch: in 2 s with compiled modules, in 7 s without.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint clean
@@ -28,8 +28,8 @@ lint: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) demo
 
-# uv installs the 5 GB of torch in seconds; pip itself would take minutes. Unlike pip, uv compiles nothing: to import what
-# every process of a run does compiles 2,500 of 21,000 modules, in 8 s of one core where all would take 50.
+# uv installs the 5 GB of torch in seconds; pip itself would take minutes. Unlike pip, uv compiles nothing: importing what
+# every process of a run imports compiles 2,500 of 21,000 modules, in 8 s of one core; all would take 50 s.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -52,6 +52,6 @@ def test_interpreted_it_computes_the_second_half_of_a_block(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_it_compiles_for_gpus_with_tensor_cores(tmp_path: Path) -> None:
-    jobs = [(gpu, constants(width, tanh)) for gpu in GPUS for width in (96, 192) for tanh in (False, True)]
+    jobs = [(gpu, constants(width, tanh=False)) for gpu in GPUS for width in (96, 192)]
     types = {"rows": "i32", "eps": "fp32"}
     assert_fit(jobs, compile_ahead("trapline.model.mlp_kernel", "mlp_kernel", types, jobs, tmp_path))
