@@ -1,8 +1,9 @@
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from trapline.analysis import sql, time_zones
+from trapline.analysis.time_zones import CameraClocks
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,31 @@ def test_a_zone_is_a_name_or_an_offset(zone: str, hour: int) -> None:
 def test_what_could_be_another_zone_is_none(zone: str, words: str) -> None:
     with pytest.raises(ValueError, match=rf"^{zone.replace('+', '[+]')}: {words}.*; give a name"):
         time_zones.require_known(sql.connect(), zone)
+
+
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", "Australia/Lord_Howe", "Africa/Casablanca", "-03:30", "Asia/Kathmandu"]
+)
+def test_clocks_show_what_duckdb_says_on_each_side_of_each_change(zone: str) -> None:
+    connection = sql.connect()
+    clocks = CameraClocks(connection)
+    moments = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hours) for hours in range(0, 366 * 24, 5)]
+    want = connection.execute(
+        "select timezone(?, unnest(?::timestamptz[]))", [time_zones.duckdb_name(zone), moments]
+    ).fetchall()
+    assert [clocks.show(zone, moment) for moment in moments] == [shown for (shown,) in want]
+
+
+def test_a_table_of_any_length_asks_once_for_a_day() -> None:
+    connection = sql.connect()
+    clocks = CameraClocks(connection)
+    noon = datetime(2024, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    assert clocks.show("Europe/London", noon) == datetime(2024, 7, 1, 11)
+    connection.close()
+    assert clocks.show("Europe/London", noon + timedelta(hours=1)) == datetime(2024, 7, 1, 12)
+
+
+@pytest.mark.parametrize(("moment", "zone"), [(datetime.max, "+01:00"), (datetime.min, "-01:00")])
+def test_a_year_that_there_is_not_is_no_time(moment: datetime, zone: str) -> None:
+    with pytest.raises(ValueError, match="outside of the years 1 to 9999"):
+        CameraClocks(sql.connect()).show(zone, moment.replace(tzinfo=UTC))

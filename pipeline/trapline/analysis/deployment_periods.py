@@ -23,8 +23,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from trapline.analysis import csv_input, time_zones
+from trapline.analysis import csv_input
 from trapline.analysis.spelling import respelled
+from trapline.analysis.time_zones import CameraClocks
 from trapline.errors import UsageError
 
 # Why an image belongs to no deployment of the table.
@@ -103,9 +104,10 @@ def read(url: str, timezone: str | None, connection: duckdb.DuckDBPyConnection) 
     """
     table = csv_input.read(url, ["deploymentID"], [*_TEXTS, "timezone"])
     rows = []
+    clocks = CameraClocks(connection)
     for position, row in enumerate(table.to_pylist()):
         try:
-            rows.append(_row(row, timezone, connection))
+            rows.append(_row(row, timezone, clocks))
         except ValueError as error:
             raise UsageError(f"{url}: line {csv_input.line(table, position)}: {error}") from error
     used = {name for (name,) in connection.sql("select distinct deployment from located").fetchall() if name}
@@ -169,11 +171,11 @@ def _places(row: dict[str, Any]) -> set[str]:
     return {name for name in (camera, *locations, *joined) if name}
 
 
-def _row(row: dict[str, Any], timezone: str | None, connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def _row(row: dict[str, Any], timezone: str | None, clocks: CameraClocks) -> dict[str, Any]:
     if not row["deploymentID"]:
         raise ValueError("has no deploymentID (NA and NaN stand for none, too); fill it in")
     zone = row.get("timezone") or timezone
-    starts, ends = (_clock_time(row, f"deployment{which}", zone, connection) for which in ("Start", "End"))
+    starts, ends = (_clock_time(row, f"deployment{which}", zone, clocks) for which in ("Start", "End"))
     whole_day = ends and csv_input.is_day(row["deploymentEnd"])
     last = ends + timedelta(days=1, milliseconds=-1) if ends and whole_day else ends
     if starts and last and last < starts:
@@ -182,9 +184,7 @@ def _row(row: dict[str, Any], timezone: str | None, connection: duckdb.DuckDBPyC
     return row | place | {"starts": starts or _EARLY, "ends": ends, "last": last or _LATE}
 
 
-def _clock_time(
-    row: dict[str, Any], column: str, zone: str | None, connection: duckdb.DuckDBPyConnection
-) -> datetime | None:
+def _clock_time(row: dict[str, Any], column: str, zone: str | None, clocks: CameraClocks) -> datetime | None:
     """Return what the camera's clock shows at a time of the table."""
     text = row.get(column)
     if not text:
@@ -194,11 +194,7 @@ def _clock_time(
     except ValueError as error:
         raise ValueError(f"{column} {text!r} is no time; write 2024-05-01 or 2024-05-01T12:00:00") from error
     if moment.tzinfo and zone:
-        time_zones.require_known(connection, zone)
-        question = "select timezone(?, ?::timestamptz)"
-        found = connection.execute(question, [time_zones.duckdb_name(zone), moment.isoformat()]).fetchall()
-        local: datetime = found[0][0]
-        return local
+        return clocks.show(zone, moment)
     if moment.utcoffset() == timedelta(0):
         raise ValueError(f"{column} {text} is in UTC; give --timezone of the cameras' clocks, or a column timezone")
     return moment.replace(tzinfo=None)
