@@ -141,8 +141,18 @@ class TestPlanOnConflict:
     def test_nor_is_a_file_that_is_not_ours(self, tmp_path: Path, may_replace: bool, data: bytes) -> None:
         ours = shard(str(tmp_path), "a.tar")
         Path(ours.output).write_bytes(data)
-        with pytest.raises(OutputConflict, match=r"a\.tar\.parquet: not written by Trapline, and in the way; move it"):
+        with pytest.raises(OutputConflict, match=r"a\.tar\.parquet: not written by Trapline, or damaged, and in the"):
             plan([ours], str(tmp_path), MARK, replace=may_replace)
+
+    def test_but_an_empty_file_holds_nothing_and_is_overwritten(self, tmp_path: Path) -> None:
+        ours = shard(str(tmp_path), "a.tar")
+        Path(ours.output).touch()
+        for _ in range(2):  # the second time by the cache
+            found = plan([ours], str(tmp_path), MARK, replace=False)
+            assert found.todo == [ours]
+            remember(str(tmp_path), found.results)
+        commit([chunk(ours)], COLUMNS, MARK)
+        assert plan([ours], str(tmp_path), MARK, replace=False).todo == []
 
     def test_other_files_in_output_are_nobodys_business(self, tmp_path: Path) -> None:
         ours = shard(str(tmp_path), "a.tar")

@@ -84,6 +84,12 @@ class TestOthers:
             ("2.json", b'{"status": "running"}'),
             ("3.json", b'{"status": "running", "run_id": 3, "fingerprint": {"digest": "ab"}}'),
             ("4.json", b"\xff\xfe\x00"),
+            ("5.json", b'{"status": "running", "run_id": "3", "fingerprint": {"digest": "ab"}, "config": null}'),
+            (
+                "6.json",
+                b'{"status": "running", "run_id": "3", "fingerprint": {"digest": "ab"}, "config": {"part": "9/8"}}',
+            ),
+            ("7.json", b'{"status": "running", "run_id": "3", "fingerprint": {"digest": "ab"}, "config": {"part": 5}}'),
             ("notes.txt", b"mine"),
         ],
     )

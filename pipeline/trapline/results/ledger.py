@@ -58,6 +58,11 @@ class Result:
         """Rows of images and clips, without those of crops and frames."""
         return self.ok + self.salvaged + self.failed
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the file has no bytes, as after a power cut; it may be overwritten."""
+        return self.version.startswith("0-")
+
     @classmethod
     def of(cls, entry: Entry, said: Footer | None) -> "Result":
         """Return what the ledger keeps of a file and its footer."""
@@ -115,7 +120,7 @@ def plan(
     todo, done = [], []
     for shard in shards:
         result = at.get(shard.output)
-        if result:
+        if result and not result.is_empty:
             _refuse_foreign(shard, result, output)
         if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
             done.append(result)
@@ -177,7 +182,7 @@ def _remembered(output: str) -> dict[tuple[str, str], Result]:
 def _refuse_foreign(shard: Shard, result: Result, output: str) -> None:
     if result.shard is None:
         raise OutputConflict(
-            f"{shard.output}: not written by Trapline, and in the way; move it, or choose another OUTPUT"
+            f"{shard.output}: not written by Trapline, or damaged, and in the way; move it, or choose another OUTPUT"
         )
     if result.shard != shard.uri:
         raise OutputConflict(

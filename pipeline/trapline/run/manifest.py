@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from trapline.config import parse_part
 from trapline.errors import StorageError
 from trapline.results import layout
 from trapline.storage import store
@@ -138,7 +139,9 @@ def _read(entry: Entry) -> dict[str, Any] | None:
     try:
         content = json.loads(store.read_many([entry.url])[0])
         digest, run_id, status = content["fingerprint"]["digest"], content["run_id"], content["status"]
-    except (StorageError, ValueError, TypeError, KeyError):
+        if part := content.get("config", {}).get("part"):
+            parse_part(part)
+    except (StorageError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return content if all(isinstance(value, str) for value in (digest, run_id, status)) else None
 
