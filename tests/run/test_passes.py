@@ -173,6 +173,21 @@ def test_where_all_of_the_input_has_gone_each_shard_has_failed(tmp_path: Path) -
     assert len(passes.progress.shards.failures) == 3
 
 
+def test_a_name_that_is_refused_and_comes_during_the_run_keeps_no_shard_from_another_pass(tmp_path: Path) -> None:
+    passes = Passes(tmp_path)
+
+    def answer(task: Task) -> Iterable[FromPredictor]:
+        if len(passes.given) == 1:
+            (passes.archive / "\udcff.tar").touch()
+            return []
+        return [chunk(task.shard)]
+
+    passes.run(answer)
+    assert [len(tasks) for tasks in passes.given] == [3, 3]
+    assert passes.written == ["0.tar.parquet", "1.tar.parquet", "2.tar.parquet"]
+    passes.assert_adds_up()
+
+
 def fatal(task: Task) -> FromPredictor:
     return Failure(task.shard, "out of memory", transient=False, fatal=True)
 

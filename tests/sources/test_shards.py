@@ -172,6 +172,16 @@ def test_two_shards_of_one_output_are_refused(archive: Path, output: str) -> Non
         discover([f"{archive}/2023", f"{archive}/2024"], output)
 
 
+@pytest.mark.parametrize("names", [("cam/1.jpg", "cam/images.parquet/2.jpg"), ("a.tar", "a.tar.parquet/b/2.jpg")])
+def test_a_result_and_a_folder_of_results_cannot_have_one_name(
+    names: tuple[str, ...], archive: Path, output: str, bucket: str
+) -> None:
+    fill(archive, *names, "x.parquet/1.jpg")
+    with pytest.raises(OutputConflict, match=r"would be the result of .*, and the folder of that of .*; classify"):
+        discover([str(archive)], output)
+    assert len(discover([str(archive)], f"{bucket}/out").shards) == 3
+
+
 def test_a_folder_whose_name_is_no_utf8_is_refused(archive: Path, output: str) -> None:
     fill(archive, "f\udcfcr/a.tar")
     with pytest.raises(UsageError, match=r"f\\udcfcr.*rename it"):

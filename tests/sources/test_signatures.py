@@ -16,6 +16,8 @@ TAR = tar_bytes({"a.jpg": b"a"})
         (zip_bytes({"a.jpg": b"a"}), "a zip archive"),
         (zip_bytes({}), "a zip archive without members"),
         (b"BZh91AY", "compressed by bzip2"),
+        (b"\x04\x22\x4d\x18\x64\x40", "compressed by LZ4"),
+        (b"\x1f\x9d\x90", "compressed by compress (.Z)"),
         (TAR, "a tar archive"),
         (gzip.compress(TAR, mtime=0), "compressed by gzip, and inside a tar archive"),
         (gzip.compress(b"<html>", mtime=0), "compressed by gzip, and inside a web page"),

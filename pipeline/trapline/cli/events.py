@@ -10,8 +10,9 @@ The probabilities of an event are the mean of those of its images, without those
 deployments are processed in parallel.
 
 CORRECTIONS is a CSV that corrects clocks, one row per clock and period. `deployment` names whose clock it is, and
-optionally `camera` which one; `from` and `to` limit the period, in times of that clock; `offset` (01:00:00, -00:02:30,
-8766d 03:00:00) is added; or `image` names an image and `true_time` when it was really taken.
+optionally `camera` which one; `folder` limits it to images below a folder (card-2, DCIM/101RECNX), `from` and `to` to
+a period, in times of that clock; `offset` (01:00:00, -00:02:30, 8766d 03:00:00) is added; or `image` names an image and
+`true_time` when it was really taken.
 
 DEPLOYMENTS is the CSV of `export-camtrapdp`: where each camera stood and when. With it an image belongs to the row that
 has the name of its deployment (as deploymentID, cameraID, locationID, locationName, or location/camera) and in whose

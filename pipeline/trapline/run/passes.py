@@ -9,14 +9,14 @@ from contextlib import closing
 from dataclasses import replace
 
 from trapline.config import RunConfig
-from trapline.errors import FatalError, TraplineError, UsageError
+from trapline.errors import FatalError, OutputConflict, TraplineError, UsageError
 from trapline.results.schema import Columns
 from trapline.run.capacity import CapacityMonitor, Cluster, WorkerPlan
 from trapline.run.messages import AlreadyDone, Failure, FromPredictor, NotStarted, Task, WorkerNote
 from trapline.run.observer import RunObserver
 from trapline.run.progress import Progress
 from trapline.run.writer import Assembler, Writer
-from trapline.sources.shards import Shard, discover
+from trapline.sources.shards import EmptyInput, Shard, discover
 
 # Passes go on as long as they bring results. A fault that lasts for three passes without any is not transient.
 _FRUITLESS_PASSES = 3
@@ -93,7 +93,7 @@ def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
     missing = [task for task in tasks if not progress.shards.has_result(task.shard.uri)]
     if not missing:
         return []
-    now = _listed_again(progress.plan.config)
+    now = _listed_again(progress.plan.config, [task.shard for task in missing])
     again = []
     for task in missing:
         shard = task.shard
@@ -109,14 +109,19 @@ def _unfinished(tasks: list[Task], progress: Progress) -> list[Task]:
     return again
 
 
-def _listed_again(config: RunConfig) -> dict[str, Shard] | None:
-    """Return the shards of the input as they are now, by URI; None if the store does not answer."""
+def _listed_again(config: RunConfig, missing: list[Shard]) -> dict[str, Shard] | None:
+    """Return the shards of the input as they are now, by URI; None if the store does not answer.
+
+    If the input holds something now for which a run is refused, return the missing shards as they were listed.
+    """
     try:
         return {
             shard.uri: shard
             for shard in discover(config.inputs, config.output, config.image_column, config.video).shards
         }
-    except UsageError:  # the input is empty now
+    except EmptyInput:
         return {}
+    except (UsageError, OutputConflict):
+        return {shard.uri: shard for shard in missing}
     except TraplineError:
         return None

@@ -37,6 +37,10 @@ _LONGEST_NAME = 255
 FOLDER_OUTPUT = "images.parquet"
 
 
+class EmptyInput(UsageError):
+    """The inputs hold no shard."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """A unit of work and of commit: one file in, one Parquet file out.
@@ -108,7 +112,7 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
             for shard in _shards(url, base, entries, output, image_column, ignored):
                 shards.setdefault(shard.uri, shard if clips else replace(shard, clips=False))
     if not shards:
-        raise UsageError(
+        raise EmptyInput(
             f"{' '.join(inputs)}: holds no shard (.tar, .tar.gz, .tgz, .zip, .parquet), no image and no clip"
         )
     _refuse_unprintable(shards)
@@ -258,3 +262,12 @@ def _refuse_collisions(shards: Iterable[Shard]) -> None:
             raise OutputConflict(
                 f"{shard.output}: would hold both {other.uri} and {shard.uri}; classify them into two OUTPUTs"
             )
+    for shard in owners.values():
+        above = shard.output.rpartition("/")[0]
+        while ".parquet" in above and "://" not in above:  # keys of object stores may begin with other keys
+            if above in owners:
+                raise OutputConflict(
+                    f"{above}: would be the result of {owners[above].uri}, and the folder of that of {shard.uri}; "
+                    "classify them into two OUTPUTs"
+                )
+            above = above.rpartition("/")[0]

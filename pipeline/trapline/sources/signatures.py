@@ -12,6 +12,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BZh", "compressed by bzip2"),
     (b"\xfd7zXZ\0", "compressed by xz"),
     (b"\x28\xb5\x2f\xfd", "compressed by Zstandard"),
+    (b"\x04\x22\x4d\x18", "compressed by LZ4"),
+    (b"\x1f\x9d", "compressed by compress (.Z)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"PAR1", "a Parquet file"),

@@ -198,7 +198,7 @@ def test_a_table_of_taxa_names_the_classes(tmp_path: Path) -> None:
     plain = json.loads((tmp_path / "package/datapackage.json").read_text())
     assert plain["taxonomic"][0] == {"scientificName": "Ardea", "taxonID": "32FH"}
     for broken, words in {
-        "class\nArdea\n": "has no column 'scientificname'",
+        "class\nArdea\n": "has no column 'scientificName'",
         taxa.replace("Ardea,Ardea", "Heron,Ardea"): "lacks the class Ardea",
         taxa + "Ardea,Ardea,,\n": "names twice the class Ardea",
         taxa.replace("human", "bird"): "observationType is none of animal, human, vehicle, blank, of the class person",

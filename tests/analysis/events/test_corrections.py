@@ -118,6 +118,21 @@ def test_an_image_is_named_by_the_end_of_its_path_in_any_writing(image: str, tmp
     assert [started for _, started, _, _ in found] == [TRUE]
 
 
+def test_a_clock_that_was_reset_twice_to_one_date_is_corrected_by_folder(tmp_path: Path) -> None:
+    name = "at=fen/c1/1.tar"
+    images = [at(RESET, "DCIM/card 1/a.jpg"), at(RESET, "DCIM/card 10/a.jpg"), at(RESET, "DCIM/é/a.jpg")]
+    write_result(f"{tmp_path}/results", f"s3://in/{name}", name, images, columns("abc", 2))
+    lines = ["deployment,folder,offset,image,true_time",
+             "fen,card 1,,card 1/a.jpg,2024-05-01T12:00:00",
+             "fen,1.tar\\DCIM\\card 10\\,8888d 12:00:00,,",
+             "fen,e\u0301,8889d 12:00:00,,"]  # fmt: skip
+    account, found = events(tmp_path, "\n".join(lines))
+    assert [started for _, started, _, _ in found] == [TRUE + timedelta(days=days) for days in range(3)]
+    assert account.unused == []
+    with pytest.raises(OutputConflict, match="corrections_sha256"):
+        events(tmp_path, "\n".join(lines).replace("DCIM\\card 10", "DCIM"))
+
+
 def test_a_correction_that_no_image_needs_is_said_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -319,7 +319,9 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
     if placing.timezone:
         facts["timezone"] = placing.timezone
     if placing.corrections:
-        facts["corrections_sha256"] = hashlib.sha256(repr(placing.corrections).encode()).hexdigest()
+        folders = [each.folder for each in placing.corrections]
+        said = repr(placing.corrections) + (repr(folders) if any(folders) else "")
+        facts["corrections_sha256"] = hashlib.sha256(said.encode()).hexdigest()
     if placing.periods:
         table = repr(placing.periods.rows) + repr(placing.periods.deployments.to_pylist())
         facts["deployments_sha256"] = hashlib.sha256(table.encode()).hexdigest()

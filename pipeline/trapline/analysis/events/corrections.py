@@ -2,6 +2,7 @@
 
     deployment   whose clock it is
     camera       which of its cameras; empty: all of them
+    folder       below which of its folders (card-2, DCIM/101RECNX), where one date was shown twice; empty: all of them
     from, to     first and last time on that clock (2024-05-01 or 2024-05-01T12:00:00) that is wrong; empty: no limit
     offset       what is added to the clock's time: 01:00:00, -00:02:30, 8766d 03:00:00
     image        instead of an offset: an image (its URI, or the end of it) …
@@ -19,11 +20,11 @@ from datetime import datetime, timedelta
 import duckdb
 
 from trapline.analysis import csv_input
-from trapline.analysis.spelling import respelled
+from trapline.analysis.spelling import composed, respelled
 from trapline.analysis.sql import literal
 from trapline.errors import UsageError
 
-_COLUMNS = ("camera", "from", "to", "offset", "image", "true_time")
+_COLUMNS = ("camera", "folder", "from", "to", "offset", "image", "true_time")
 _NO_TIME = "is no time on the camera's clock; write 2024-05-01T12:00:00, without a zone"
 # Further no clock is wrong, and readers of the tables have no times after the year 9999.
 _MOST = timedelta(days=36_525)
@@ -39,6 +40,7 @@ class Correction:
         camera: which of its cameras; None for all of them.
         first, last: the period, on that clock; None: no limit.
         milliseconds: what is added to the clock's time.
+        folder: segments of the path that an image lies below; None: any.
         line: of the file; no part of what is corrected.
     """
 
@@ -47,6 +49,7 @@ class Correction:
     first: datetime | None
     last: datetime | None
     milliseconds: int
+    folder: str | None = field(default=None, repr=False)
     line: int = field(default=0, repr=False, compare=False)
 
 
@@ -100,6 +103,9 @@ def _applies(each: Correction) -> str:
     """Return SQL for whether a correction is of an image's clock at its time."""
     conditions = [f"deployment = {literal(each.deployment)}"]
     conditions += [f"camera = {literal(each.camera)}"] if each.camera else []
+    # The end of a shard ends a folder, too.
+    path = "'/' || replace(nfc_normalize(image_uri), '#', '/')"
+    conditions += [f"contains({path}, {literal(f'/{each.folder}/')})"] if each.folder else []
     conditions += [f"captured_at >= timestamp '{each.first}'"] if each.first else []
     conditions += [f"captured_at <= timestamp '{each.last}'"] if each.last else []
     return " and ".join(conditions)
@@ -130,7 +136,8 @@ def _correction(
     last = _end_of_day(end) if end else None
     if first and last and last < first:
         raise ValueError(f"to {end} lies before from {begin}, so no time is between them; correct one of them")
-    return Correction(deployment, camera, first, last, round(shift.total_seconds() * 1000))
+    folder = composed(row.get("folder") or "").replace("\\", "/").replace("#", "/").strip("/")
+    return Correction(deployment, camera, first, last, round(shift.total_seconds() * 1000), folder or None)
 
 
 def _offset(text: str) -> timedelta:
