@@ -9,7 +9,7 @@ from trapline.decoding.crops import Box
 from trapline.decoding.decode import Facts
 from trapline.model.predictions import Predictions
 from trapline.results import parquet, rows
-from trapline.results.clip_pooling import fill_clips, sum_frames, total
+from trapline.results.clip_pooling import Pooled, fill_clips, sum_frames, total
 from trapline.results.schema import Columns
 from trapline.run import writer
 from trapline.run.messages import EndOfShard, PredictedChunk
@@ -96,7 +96,7 @@ def test_a_clip_of_which_a_frame_is_in_bf16_is_so_itself() -> None:
     half = rows.image_rows("s3://b/a.tar", [Record(key, None) for key in KEYS], FACTS)
     made = predictions(int(MASK.sum()))
     sums = sum_frames(half, MASK, replace(made, in_bf16=np.arange(len(made.energy)) == 3))
-    assert (sums["a.mp4", False].in_bf16, sums["c.mp4", False].in_bf16) == (True, False)
+    assert (sums["a.mp4", Pooled.FRAMES].in_bf16, sums["c.mp4", Pooled.FRAMES].in_bf16) == (True, False)
     both = rows.with_predictions(half, made, COLUMNS, MASK)
     found = fill_clips(both, total([sums]), COLUMNS).column("precision").to_pylist()
     assert (found[0], found[7], found[10]) == ("bf16", "fp32", None)
@@ -133,6 +133,23 @@ def test_a_clip_with_crops_gets_the_mean_of_these() -> None:
     of_crops = [0, 1, 3]
     np.testing.assert_allclose(clip["probabilities"], made.probabilities[of_crops].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(clip["embedding"], made.embedding[of_crops].mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("categories", "counted"), [(["person", "animal", "vehicle"], [1]), (["human"] * 3, [0, 1, 2])]
+)
+def test_crops_of_persons_and_vehicles_count_only_if_there_are_no_others(
+    categories: list[str], counted: list[int]
+) -> None:
+    columns = replace(COLUMNS, crops=True)
+    facts = [CLIP, *[replace(CLIP, frame_seconds=0.0)] * 4]
+    crops = [(1 + at, Box(category, 0.9, (0.0, 0.0, 0.5, 0.5))) for at, category in enumerate(categories)]
+    half = rows.image_rows("s3://b/a.tar", [Record("a.mp4", None)] * 5, facts, [None, None, *crops])
+    mask = np.array([False, False, True, True, True])
+    made = predictions(3)
+    both = rows.with_predictions(half, made, columns, mask)
+    clip = fill_clips(both, total([sum_frames(half, mask, made)]), columns).slice(0, 1).to_pylist()[0]
+    np.testing.assert_allclose(clip["probabilities"], made.probabilities[counted].mean(axis=0), rtol=1e-5)
 
 
 def first(made: Predictions, count: int) -> Predictions:

@@ -17,9 +17,6 @@ from trapline.results.ledger import Result
 from trapline.sources.shards import FOLDER_OUTPUT
 from trapline.storage import store
 
-# Categories of a detector for which there is no classification of species, though their rows have a prediction.
-NOT_ANIMALS = ("person", "human", "vehicle")
-
 # What writes the columns that an option leaves out.
 _REMEDIES = {
     "embedding": "run `trapline classify` over it with --embedding float32 --replace",

@@ -27,6 +27,7 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.event_dataset import EventFiles
 from trapline.analysis.sql import connect, read_parquet, stream, translated
 from trapline.errors import OutputConflict, StorageError, UsageError
+from trapline.results.schema import NOT_ANIMALS
 from trapline.storage import store
 
 FORMAT_VERSION = "1.6"
@@ -215,7 +216,7 @@ def _box(row: dict[str, Any], numbers: dict[str, str], classes: dict[str, str]) 
         "bbox": list(map(_rounded, row["box"])),
     }
     top_k, _ = _named(row)
-    if row["detection_category"] in dataset.NOT_ANIMALS or top_k is None:
+    if row["detection_category"] in NOT_ANIMALS or top_k is None:
         return box
     return box | {"classifications": _classifications(top_k, classes)}
 

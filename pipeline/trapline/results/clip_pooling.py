@@ -1,7 +1,7 @@
 """The prediction of a clip: the mean over its frames, or over the crops of its frames if a detector found any.
 
-If there are crops, frames without boxes do not count: they say nothing about the animal in the other frames. Each crop
-has the same weight, as in events.
+If there are crops, frames without boxes do not count: they say nothing about the animal in the other frames. Nor do
+crops of persons and vehicles, if there are others. Each crop has the same weight, as in events.
 
 After prediction, the frames of each clip in a chunk are summed, and separately their crops. The sums travel with the
 chunk; when all chunks of a shard are together, the sums of each clip are added, and fill its row. So pooling needs no
@@ -11,6 +11,7 @@ not depend on where chunks end.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from trapline.model.predictions import Predictions
 from trapline.results.rows import model_columns
-from trapline.results.schema import Columns, plain_type
+from trapline.results.schema import NOT_ANIMALS, Columns, plain_type
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,16 @@ class FrameSums:
         )
 
 
-ClipSums = Mapping[tuple[str, bool], FrameSums]
-"""Sums by the key of a clip, and whether they are over its crops."""
+class Pooled(IntEnum):
+    """What is summed; of a clip, the highest that it has counts."""
+
+    FRAMES = 0
+    CROPS = 1
+    CROPS_OF_ANIMALS = 2
+
+
+ClipSums = Mapping[tuple[str, Pooled], FrameSums]
+"""Sums by the key of a clip, and what they are over."""
 
 
 def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predictions: Predictions | None) -> ClipSums:
@@ -68,13 +77,11 @@ def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predict
     of_clip = rows.column("frame_seconds").is_valid().to_numpy(zero_copy_only=False) & with_pixels
     if not of_clip.any():
         return {}
-    is_crop = np.zeros(len(rows), dtype=bool)
-    if "crop" in rows.schema.names:
-        is_crop = rows.column("crop").is_valid().to_numpy(zero_copy_only=False)
-    places: dict[tuple[str, bool], list[int]] = {}
+    pooled = _pooled(rows)
+    places: dict[tuple[str, Pooled], list[int]] = {}
     of_row = np.cumsum(with_pixels) - 1
     for row in np.flatnonzero(of_clip):
-        place = rows.column("key")[int(row)].as_py(), bool(is_crop[row])
+        place = rows.column("key")[int(row)].as_py(), Pooled(pooled[row])
         places.setdefault(place, []).append(int(of_row[row]))
     return {
         place: FrameSums(
@@ -88,13 +95,22 @@ def sum_frames(rows: pa.RecordBatch, with_pixels: npt.NDArray[np.bool_], predict
     }
 
 
+def _pooled(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Return what each row counts as, values of `Pooled`."""
+    if "crop" not in rows.schema.names:
+        return np.zeros(len(rows), np.int64)
+    is_crop = rows.column("crop").is_valid().to_numpy(zero_copy_only=False)
+    is_other = pc.is_in(rows.column("detection_category"), pa.array(NOT_ANIMALS)).to_numpy(zero_copy_only=False)
+    return np.where(is_crop, np.where(is_other, Pooled.CROPS, Pooled.CROPS_OF_ANIMALS), Pooled.FRAMES)
+
+
 def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
     """Add the sums of a shard's chunks; return for each clip, by key, those whose mean is its prediction."""
-    added: dict[tuple[str, bool], FrameSums] = {}
+    added: dict[tuple[str, Pooled], FrameSums] = {}
     for each in sums:
         for place, some in each.items():
             added[place] = added[place] + some if place in added else some
-    return {key: some for (key, of_crops), some in added.items() if of_crops or (key, True) not in added}
+    return {key: added[key, pooled] for key, pooled in sorted(added)}  # the last of a key is the highest
 
 
 def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Columns) -> pa.RecordBatch:

@@ -76,6 +76,9 @@ CROP_FIELDS = [
 ]
 """What a detector knows, in results with detections; the other columns of a crop's row are those of its image."""
 
+NOT_ANIMALS = ("person", "human", "vehicle")
+"""Values of `detection_category` for which a species means nothing, though their rows have a prediction."""
+
 
 @dataclass(frozen=True)
 class Columns:

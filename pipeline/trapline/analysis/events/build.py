@@ -25,6 +25,7 @@ from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
 from trapline.results.fingerprint import Fingerprint
+from trapline.results.schema import NOT_ANIMALS
 from trapline.storage import store
 
 # Raise it when the meaning of a column changes.
@@ -314,7 +315,7 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
-    if not {*source.computed.get("detection_categories", ())}.isdisjoint(dataset.NOT_ANIMALS):
+    if not {*source.computed.get("detection_categories", ())}.isdisjoint(NOT_ANIMALS):
         facts["crops"] = "of animals"
     if placing.timezone:
         facts["timezone"] = placing.timezone

@@ -23,6 +23,7 @@ from trapline.analysis.deployments import Source
 from trapline.analysis.events.corrections import Correction, correction_ms
 from trapline.analysis.sql import literal
 from trapline.analysis.time_zones import duckdb_name
+from trapline.results.schema import NOT_ANIMALS
 
 NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
@@ -172,7 +173,7 @@ def predicted(column: str, begin: int, end: int, crops: bool = False) -> str:
         end: the position after the last.
         crops: whether there are rows of crops.
     """
-    value = f"case when detection_category not in {dataset.NOT_ANIMALS} or crop is null then stored.{column} end"
+    value = f"case when detection_category not in {NOT_ANIMALS} or crop is null then stored.{column} end"
     return f"""
         select facts.*, frames.image_uri, {value if crops else f"stored.{column}"} as {column}
         from frames join facts using (event) join stored using (filename, image_uri)

@@ -15,6 +15,7 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.deployments import Source
 from trapline.analysis.sql import read_parquet
 from trapline.results.ledger import Result
+from trapline.results.schema import NOT_ANIMALS
 from trapline.sources.file_types import CLIP_SUFFIXES, shard_format
 
 # Folders that cameras make on their cards, of the DCF standard: `DCIM/100RECNX` says nothing of a place.
@@ -59,7 +60,7 @@ def read(
     label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
-    animal = f"isfinite({probability}) and (detection_category not in {dataset.NOT_ANIMALS} or crop is null)"
+    animal = f"isfinite({probability}) and (detection_category not in {NOT_ANIMALS} or crop is null)"
     values = {label, probability, *(["energy"] if "energy" in names else [])}
     others = ", ".join(f"case when {animal} then {name} end as {name}" for name in sorted(values))
     without_others = f" replace ({others})" if found.has_crops else ""
