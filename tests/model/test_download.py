@@ -131,6 +131,10 @@ class TestURLs:
         with pytest.raises(CheckpointError, match=rf"^{bucket}/models/other.pt: .*not found"):
             fetch(f"{bucket}/models/other.pt")
 
+    def test_a_folder_is_said_to_be_one(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="is a folder: name the checkpoint in it"):
+            fetch(str(tmp_path))
+
     @pytest.mark.parametrize("url", ["file:///nowhere/small.pt", "http://127.0.0.1:9/small.pt", "what://small.pt"])
     def test_a_url_that_leads_nowhere_is_said_so(self, url: str) -> None:
         with pytest.raises(CheckpointError, match=r"^\S+: (no such file|cannot be fetched \().*$"):

@@ -72,6 +72,16 @@ def test_a_url_without_a_bucket_says_so_at_once(url: str) -> None:
         store.list_files(url)
 
 
+@pytest.mark.parametrize("url", ["s3:/bucket/a", "gs:/bucket"])
+def test_a_url_that_lacks_a_slash_says_so(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match=f"{url}: .*; write {url.replace(':/', '://')}$"):
+        store.list_files(url)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / url.partition("/")[0]
+    folder.mkdir()
+    assert store.absolute(url) == str(folder / url.partition("/")[2])
+
+
 def test_whatever_a_store_lacks_on_this_machine_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of HDFS it is Java's library, which pyarrow misses with an OSError."""
     monkeypatch.setenv("JAVA_HOME", "/nowhere")

@@ -1,10 +1,12 @@
 """Choose the fsspec filesystem for a URL, and its options."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import fsspec
+from fsspec import available_protocols
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -26,10 +28,15 @@ def resolve(url: str) -> tuple[Any, str]:
     """Return the filesystem of a URL (of which fsspec keeps one per process and set of options) and the path in it.
 
     Raises:
-        StorageError: the URL is empty, names no bucket or no filesystem, or the filesystem's package is not installed.
+        StorageError: the URL is empty, lacks a slash, names no bucket or no filesystem, or the filesystem's package is
+            not installed.
     """
     if not url:  # such as an unset variable of a shell; the current folder is `.`
         raise StorageError("an empty path or URL was given; give a path, a URL, or . for the current folder")
+    scheme, slash, path = url.partition(":/")
+    is_cut = slash and not path.startswith("/") and scheme != "file" and scheme in available_protocols()
+    if is_cut and not Path(f"{scheme}:").exists():
+        raise StorageError(f"{url}: is neither a path nor a URL; write {scheme}://{path}")
     # fsspec would take `site::1.tar` for a chain of filesystems.
     if "://" not in url or url.startswith("file://"):
         return LOCAL, os.path.abspath(LOCAL._strip_protocol(url))  # noqa: PTH100  # resolve() would follow links
