@@ -246,7 +246,7 @@ MUTATIONS = [
              "tests/decoding/test_frame_times.py"),
     Mutation("detector-far-frames", "decoding/crops.py", "if round(float(distances.min()), 2) > FARTHEST_FRAME:",
              "if False:", "tests/decoding/test_crops.py -k Frames"),
-    Mutation("clip-crops-alone", "results/clip_pooling.py", "in sorted(added)}", "in added}",
+    Mutation("clip-crops-alone", "results/clip_pooling.py", "dict(sorted(added))", "dict(added)",
              "tests/results/test_clip_pooling.py"),
     Mutation("detector-images-lacking", "run/chunks.py", "if detected and detected.all_matched and unmatched",
              "if False and detected and unmatched", "tests/run/test_chunks.py -k Detector"),

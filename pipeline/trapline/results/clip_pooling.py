@@ -1,7 +1,7 @@
 """The prediction of a clip: the mean over its frames, or over the crops of its frames if a detector found any.
 
 If there are crops, frames without boxes do not count: they say nothing about the animal in the other frames. Nor do
-crops of persons and vehicles, if there are others. Each crop has the same weight, as in events.
+crops of persons and vehicles: a clip with no others has no prediction. Each crop has the same weight, as in events.
 
 After prediction, the frames of each clip in a chunk are summed, and separately their crops. The sums travel with the
 chunk; when all chunks of a shard are together, the sums of each clip are added, and fill its row. So pooling needs no
@@ -56,7 +56,7 @@ class Pooled(IntEnum):
     """What is summed; of a clip, the highest that it has counts."""
 
     FRAMES = 0
-    CROPS = 1
+    OTHER_CROPS = 1
     CROPS_OF_ANIMALS = 2
 
 
@@ -101,7 +101,7 @@ def _pooled(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
         return np.zeros(len(rows), np.int64)
     is_crop = rows.column("crop").is_valid().to_numpy(zero_copy_only=False)
     is_other = pc.is_in(rows.column("detection_category"), pa.array(NOT_ANIMALS)).to_numpy(zero_copy_only=False)
-    return np.where(is_crop, np.where(is_other, Pooled.CROPS, Pooled.CROPS_OF_ANIMALS), Pooled.FRAMES)
+    return np.where(is_crop, np.where(is_other, Pooled.OTHER_CROPS, Pooled.CROPS_OF_ANIMALS), Pooled.FRAMES)
 
 
 def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
@@ -110,7 +110,8 @@ def total(sums: Sequence[ClipSums]) -> dict[str, FrameSums]:
     for each in sums:
         for place, some in each.items():
             added[place] = added[place] + some if place in added else some
-    return {key: added[key, pooled] for key, pooled in sorted(added)}  # the last of a key is the highest
+    highest = dict(sorted(added))
+    return {key: added[key, pooled] for key, pooled in highest.items() if pooled != Pooled.OTHER_CROPS}
 
 
 def fill_clips(rows: pa.RecordBatch, sums: Mapping[str, FrameSums], columns: Columns) -> pa.RecordBatch:

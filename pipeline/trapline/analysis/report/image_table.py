@@ -40,8 +40,8 @@ def read(
     Its columns: file (its place among those of the results), image_uri, shard, key, status, reason (kind of the error),
     content_sha256, captured_at, latitude and longitude, is_clip, site, camera, label (the taxon of rescored rows, or
     else the species), probability (of the label), energy, and named, whether the model was at least as sure as `sure`.
-    A clip is a row, its frames are not. Of an image with crops the row is that of the crop with the surest label,
-    which a person or a vehicle has not. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
+    A clip is a row, its frames are not. Of an image with crops the row is that of the crop with the surest label;
+    persons and vehicles have none. A row takes some 300 bytes, and goes to a temporary folder where memory ends.
 
     Args:
         connection: that gets the table.
@@ -60,10 +60,11 @@ def read(
     label, probability = ("taxon", "taxon_probability") if "taxon" in names else ("species", "probability")
     one_of_each = f"row_number() over (partition by image_uri order by {probability} desc nulls last, crop) = 1"
     surest = f"qualify {one_of_each}" if found.has_crops else ""
-    animal = f"isfinite({probability}) and (detection_category not in {NOT_ANIMALS} or crop is null)"
-    values = {label, probability, *(["energy"] if "energy" in names else [])}
-    others = ", ".join(f"case when {animal} then {name} end as {name}" for name in sorted(values))
-    without_others = f" replace ({others})" if found.has_crops else ""
+    is_known = f"isfinite({probability}) and " if probability in names else ""
+    animal = f"{is_known}(detection_category not in {NOT_ANIMALS} or crop is null)"
+    values = sorted({label, probability, "energy"}.intersection(names))
+    others = ", ".join(f"case when {animal} then {name} end as {name}" for name in values)
+    without_others = f" replace ({others})" if found.has_crops and others else ""
     # To SQL, NaN is above all numbers.
     connection.execute(
         f"""
