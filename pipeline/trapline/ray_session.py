@@ -218,7 +218,8 @@ def _silent_stderr() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)  # never closed: logging handlers that other threads create meanwhile keep the stream
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    before, sys.stderr = sys.stderr, (ours := os.fdopen(kept, "w", buffering=1, closefd=False))
+    before = sys.stderr
+    sys.stderr = ours = os.fdopen(kept, "w", 1, encoding=before.encoding, errors=before.errors, closefd=False)
     try:
         os.dup2(nowhere, 2)
         yield

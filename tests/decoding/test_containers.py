@@ -67,7 +67,8 @@ def test_zeros_behind_a_transport_stream_are_no_break_and_a_part_of_a_packet_is_
     data = clip(muxer="mpegts", frames=3, options=options)
     found = recognise(data)
     assert found is not None
-    for written, breaks_off in ((data + bytes(1000), False), (data[:-1], True), (data[:-186], True)):
+    padded = [(data + bytes(length), False) for length in (*range(1, 6), 1000)]
+    for written, breaks_off in (*padded, (data[:-1], True), (data[:-186], True)):
         path.write_bytes(written)
         assert containers.breaks_off(str(path), found) == breaks_off
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from trapline.errors import UsageError, in_one_line
@@ -92,9 +93,14 @@ def read(url: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.
     return table.replace_schema_metadata({_LINES: np.array(lines, np.int32).tobytes()})
 
 
+def lines(table: pa.Table) -> npt.NDArray[np.int32]:
+    """Return the line of a file on which each row of its table begins, int32 [N]."""
+    return np.frombuffer(table.schema.metadata[_LINES], np.int32)
+
+
 def line(table: pa.Table, position: int) -> int:
     """Return the line of a file on which the row at a position of its table begins."""
-    return int(np.frombuffer(table.schema.metadata[_LINES], np.int32)[position])
+    return int(lines(table)[position])
 
 
 def moment(text: str) -> datetime:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import duckdb
 
 # DuckDB takes abbreviations as Java 1.0 did: BST for Bangladesh, IST for India, AST for Alaska, CST for Chicago.
-_UNAMBIGUOUS = frozenset({"UTC", "UCT", "GMT"})
+_UNAMBIGUOUS = frozenset({"UTC", "UCT", "GMT", "CET", "EET", "WET"})
 _ABBREVIATION_LENGTH = 3
 # From the westernmost zone to the easternmost: a `+20:00` is a slip for `+02:00`.
 _WEST, _EAST = timedelta(hours=-12), timedelta(hours=14)
@@ -26,7 +26,7 @@ def require_known(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:
     """
     advice = "give a name (Europe/Berlin) or, for clocks without summer time, an offset (+01:00)"
     if len(timezone) == _ABBREVIATION_LENGTH and timezone.isalpha() and timezone.upper() not in _UNAMBIGUOUS:
-        raise ValueError(f"{timezone}: stands for different time zones in different countries; {advice}")
+        raise ValueError(f"{timezone}: is an abbreviation, and may stand for several time zones; {advice}")
     try:
         question = "select timezone(?, timestamptz '2024-01-01 12:00:00+00')"
         found = connection.execute(question, [duckdb_name(timezone)]).fetchall()

@@ -68,12 +68,19 @@ class ClipReading:
         """
         videos = self._scanned()
         lengths = [len(self.times.seconds)]
+        refusal = None
         while lengths[-1] < 2 and len(lengths) < videos:  # a stream that was left empty, or a preview
             self._number += 1
-            self._scanned()
-            lengths.append(len(self.times.seconds))
-        if lengths[-1] < max(lengths):
-            self._number = lengths.index(max(lengths))
+            try:
+                self._scanned()
+                lengths.append(len(self.times.seconds))
+            except ImageError as error:
+                refusal = error
+                lengths.append(0)
+        if refusal and not any(lengths):
+            raise refusal
+        if self._number != (longest := lengths.index(max(lengths))):
+            self._number = longest
             self._scanned()
 
     def _scanned(self) -> int:

@@ -141,5 +141,6 @@ def _transport_stream(file: IO[bytes], size: int) -> bool:
     """Look for a packet that breaks off; zeros that fill a card's last cluster are none."""
     length, sync_at = (188, 0) if file.read(1) == b"G" else (192, 4)
     rest = size % length
-    file.seek(size - rest + sync_at)
-    return rest > 0 and (rest <= sync_at or file.read(1) == b"G")
+    file.seek(size - rest)
+    end = file.read(rest)
+    return bool(end.strip(b"\0")) and (rest <= sync_at or end[sync_at : sync_at + 1] == b"G")

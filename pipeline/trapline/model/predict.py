@@ -72,7 +72,8 @@ class Predictor:
             self.network = cpu_kernels.fuse(self.network)
         self.mean = torch.tensor(model.rgb_mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(model.rgb_std, device=self.device).view(1, 3, 1, 1)
-        self.stem: Callable[[Tensor], Tensor] = self._tokens
+        # None: the network's own. (Not that function itself: a cycle would keep the weights until Python collects it.)
+        self.stem: Callable[[Tensor], Tensor] | None = None
         self.gpu = Gpu(self.answer, self.device, note) if device == "cuda" else None
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Predictions:
@@ -105,7 +106,7 @@ class Predictor:
 
     def answer(self, pixels: Tensor) -> Output:
         """Return logits and embedding (float32) and features (float16) of one pass over pixels on the device."""
-        logits, embedding, features = self.network.predict_tokens(self.stem(pixels), self.stages)
+        logits, embedding, features = self.network.predict_tokens((self.stem or self._tokens)(pixels), self.stages)
         return Output(logits.float(), embedding.float(), {stage: map_.half() for stage, map_ in features.items()})
 
     def _tokens(self, pixels: Tensor) -> Tensor:

@@ -110,7 +110,8 @@ def fingerprint(
         facts["network"] = "as it is, and compiled once that is worthwhile"
     facts |= {"video_fps": config.video_fps, "video_frames": config.video_frames} if config.video else {"video": False}
     if config.video and detections_sha256:
-        facts["clip_boxes"] = f"of the nearest frame that was processed, within {FARTHEST_FRAME} s"
+        nearest = f"of the nearest frame that was processed, within {FARTHEST_FRAME} s"
+        facts["clip_boxes"] = f"{nearest}; persons and vehicles do not count for the clip"
     if config.image_column is not None:
         facts["image_column"] = config.image_column
     if detections_sha256:

@@ -118,6 +118,22 @@ def test_an_image_is_named_by_the_end_of_its_path_in_any_writing(image: str, tmp
     assert [started for _, started, _, _ in found] == [TRUE]
 
 
+@pytest.mark.parametrize("image", ["s3://in/at=fen/c1/1.tar#a\\b.jpg", "a\\b.jpg", "a/b.jpg"])
+def test_a_backslash_in_a_name_is_none_between_folders_either(image: str, tmp_path: Path) -> None:
+    write_result(
+        f"{tmp_path}/results", "s3://in/at=fen/c1/1.tar", "at=fen/c1/1.tar", [at(RESET, "a\\b.jpg")], columns("abc", 2)
+    )
+    _, found = events(tmp_path, f"deployment,camera,image,true_time\nfen,c1,{image},2024-05-01T12:00:00\n")
+    assert [started for _, started, _, _ in found] == [TRUE]
+
+
+@pytest.mark.parametrize("folder", ["/", "\\", "./"])
+def test_a_folder_without_a_name_is_refused(folder: str, tmp_path: Path) -> None:
+    plant(tmp_path, c1=[RESET])
+    with pytest.raises(UsageError, match=r"line 2: folder .* names none"):
+        events(tmp_path, f"deployment,folder,offset\nfen,{folder},01:00:00\n")
+
+
 def test_a_clock_that_was_reset_twice_to_one_date_is_corrected_by_folder(tmp_path: Path) -> None:
     name = "at=fen/c1/1.tar"
     images = [at(RESET, "DCIM/card 1/a.jpg"), at(RESET, "DCIM/card 10/a.jpg"), at(RESET, "DCIM/é/a.jpg")]

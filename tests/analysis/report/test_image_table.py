@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.report import COLUMNS, UNSURE, ask, plant, seen
-from tests.support.result_files import MARK, write_result
+from tests.support.result_files import MARK, columns, write_result
 from trapline.analysis.report import queries, sightings
 from trapline.cli import rescore
 from trapline.decoding.crops import Box
@@ -77,3 +77,12 @@ class TestImageTable:
         assert (head.images, head.ok, head.unnamed) == (3, 3, 1)
         sightings.from_images(connection)
         assert sightings.by_site(connection, "images").rows == [("owl", "fen", 1), ("robin", "fen", 1)]
+
+    def test_a_model_without_classes_has_crops_without_labels(self, tmp_path: Path) -> None:
+        rows = [replace(seen("a.jpg", logits=(), embedding=()), crop=crop) for crop in (None, 1, 2)]
+        mark = Fingerprint({**MARK.facts, "detections_sha256": "ab"})
+        bare = columns([], 0, top_k=0, embedding="none")
+        write_result(str(tmp_path), "s3://in/fen/1.tar", "fen/1.tar", rows, replace(bare, crops=True), mark)
+        connection, head = ask(str(tmp_path))
+        assert (head.images, head.ok) == (1, 1)
+        assert connection.sql("select label, probability, energy from images").fetchall() == [(None, None, None)]

@@ -35,7 +35,7 @@ def test_without_deployments_the_first_and_the_last_image_count_with_both_days(t
     }
 
 
-def test_an_event_of_a_clock_in_another_year_is_no_effort(tmp_path: Path) -> None:
+def test_an_event_of_a_clock_in_another_year_is_neither_effort_nor_counted(tmp_path: Path) -> None:
     results, events = f"{tmp_path}/results", f"{tmp_path}/events"
     plant(results, "fen/c1", [seen("a.jpg", -3000), seen("b.jpg", 0), seen("c.jpg", 4)])
     plant(results, "fen/c2", [seen("d.jpg", 0), seen("e.jpg", 4)])
@@ -48,6 +48,7 @@ def test_an_event_of_a_clock_in_another_year_is_no_effort(tmp_path: Path) -> Non
     days = connection.sql("select unit, days from units order by unit").fetchall()
     assert days == [("fen/c1", 5), ("fen/c2", 5), ("fen/c3", None)]
     assert (found.survey.days, found.survey.unknown, found.survey.events) == (10, 1, 6)
+    assert found.survey.independent == 4
     weeks = {str(each["week"])[:4] for each in found.history.cells.records()}
     assert weeks == {"2024"}
 

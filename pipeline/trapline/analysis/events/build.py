@@ -25,7 +25,6 @@ from trapline.analysis.tables import Origin
 from trapline.errors import OutputConflict, TransientError, UsageError
 from trapline.ray_session import on_shared_cluster
 from trapline.results.fingerprint import Fingerprint
-from trapline.results.schema import NOT_ANIMALS
 from trapline.storage import store
 
 # Raise it when the meaning of a column changes.
@@ -44,6 +43,8 @@ _UNASSIGNED_SCHEMA = pa.schema(
 )
 # Clocks in the easternmost zone are 14 h ahead of UTC.
 _AHEAD = timedelta(days=1)
+# Categories of a detector, by name and number, that leave no crops but of animals.
+_ANIMALS = {"animal", "1"}
 
 
 @dataclass
@@ -293,7 +294,7 @@ def _refuse_foreign(known: dict[str, Origin | None], output: str) -> None:
     foreign = [url for url, table in known.items() if table and "events_version" not in table.fingerprint.facts]
     if foreign:
         raise OutputConflict(
-            f"{foreign[0]}: a table that another job wrote, as `trapline tables`; choose another OUTPUT"
+            f"{foreign[0]}: a table that another job wrote, such as `trapline tables`; choose another OUTPUT"
         )
 
 
@@ -315,7 +316,7 @@ def _fingerprint(source: Results, options: Options, placing: Placing) -> Fingerp
         "results": source.output,
         "results_fingerprint": source.fingerprint.digest,
     }
-    if not {*source.computed.get("detection_categories", ())}.isdisjoint(NOT_ANIMALS):
+    if not {*source.computed.get("detection_categories", ())} <= _ANIMALS:
         facts["crops"] = "of animals"
     if placing.timezone:
         facts["timezone"] = placing.timezone

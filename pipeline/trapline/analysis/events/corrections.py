@@ -72,13 +72,12 @@ def read(url: str, connection: duckdb.DuckDBPyConnection) -> tuple[Correction, .
     rows = table.to_pylist()
     places = respelled({row["deployment"] for row in rows if row["deployment"]}, known)
     corrections = []
-    for position, row in enumerate(rows):
+    for line, row in zip(csv_input.lines(table).tolist(), rows, strict=True):
         try:
             row["deployment"] = places.get(row["deployment"], row["deployment"])
-            line = csv_input.line(table, position)
             corrections.append(replace(_correction(row, known, connection), line=line))
         except ValueError as error:
-            raise UsageError(f"{url}: line {csv_input.line(table, position)}: {error}") from error
+            raise UsageError(f"{url}: line {line}: {error}") from error
     return tuple(corrections)
 
 
@@ -104,11 +103,16 @@ def _applies(each: Correction) -> str:
     conditions = [f"deployment = {literal(each.deployment)}"]
     conditions += [f"camera = {literal(each.camera)}"] if each.camera else []
     # The end of a shard ends a folder, too.
-    path = "'/' || replace(nfc_normalize(image_uri), '#', '/')"
+    path = f"'/' || {_with_slashes('image_uri')}"
     conditions += [f"contains({path}, {literal(f'/{each.folder}/')})"] if each.folder else []
     conditions += [f"captured_at >= timestamp '{each.first}'"] if each.first else []
     conditions += [f"captured_at <= timestamp '{each.last}'"] if each.last else []
     return " and ".join(conditions)
+
+
+def _with_slashes(name: str) -> str:
+    """Return SQL for a name in which `/` stands for whatever separates folders, shards and images."""
+    return f"translate(nfc_normalize({name}), '\\#', '//')"
 
 
 def _correction(
@@ -136,7 +140,9 @@ def _correction(
     last = _end_of_day(end) if end else None
     if first and last and last < first:
         raise ValueError(f"to {end} lies before from {begin}, so no time is between them; correct one of them")
-    folder = composed(row.get("folder") or "").replace("\\", "/").replace("#", "/").strip("/")
+    folder = composed(row.get("folder") or "").replace("\\", "/").replace("#", "/").removeprefix("./").strip("/")
+    if row.get("folder") and not folder:
+        raise ValueError(f"folder {row['folder']!r} names none; write it as in image_uri")
     return Correction(deployment, camera, first, last, round(shift.total_seconds() * 1000), folder or None)
 
 
@@ -169,9 +175,8 @@ def _end_of_day(text: str) -> datetime:
 
 def _clock_time(deployment: str, camera: str | None, image: str, connection: duckdb.DuckDBPyConnection) -> datetime:
     found = connection.execute(
-        """with named as (
-               select *, replace(nfc_normalize(image_uri), '#', '/') as uri,
-                   replace(replace(nfc_normalize($2), '\\', '/'), '#', '/') as image from located
+        f"""with named as (
+               select *, {_with_slashes("image_uri")} as uri, {_with_slashes("$2")} as image from located
                where deployment = $1 and camera = coalesce($3, camera)
            )
            select image_uri, captured_at from named

@@ -68,7 +68,7 @@ def from_events(connection: duckdb.DuckDBPyConnection, sure: float, minutes: flo
         with marked as (
             select *, coalesce(started_at - max(ended_at) over (before rows between unbounded preceding and 1 preceding)
                     >= to_milliseconds($apart), true) as begins
-            from events where label is not null and probability >= $sure
+            from events where label is not null and probability >= $sure and in_span
             window before as (partition by unit, label order by started_at, ended_at, event_id)
         ), numbered as (
             select *, sum(begins::int) over (

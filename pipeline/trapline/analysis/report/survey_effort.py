@@ -2,7 +2,8 @@
 
 Tables in SQL:
 
-    events          the rows of EVENTS: event_id, unit, label, probability, started_at, ended_at
+    events          the rows of EVENTS: event_id, unit, label, probability, started_at, ended_at, in_span (whether their
+                    time may be right)
     units           a row per unit, which is a camera in one deployment: unit (its name), site, starts, ends, days (null
                     where nothing says how long), declared (by a deployment's start and end), latitude, longitude
 
@@ -40,17 +41,23 @@ def read(
     # Where a source names both, a deployment may have several cameras; elsewhere a camera's name is part of the other.
     apart = any({"deployment", "camera"} <= source.values.keys() for source in sources)
     unit = "case when camera <> deployment then concat_ws('/', deployment, camera) else deployment end"
-    connection.execute(f"""
-        create or replace temp table events as
-        select event_id, deployment, {unit if apart else "deployment"} as unit, species::varchar as label, probability,
-            started_at::timestamp as started_at, ended_at::timestamp as ended_at, best_frame
-        from {read_parquet(files.events)}""")
     if files.deployments:
         declared = f"from {read_parquet(files.deployments)}"
     else:
         declared = """select null::varchar as deployment, null::varchar as location, null::varchar as camera,
             null::double as latitude, null::double as longitude, null::timestamp as started_at,
             null::timestamp as ended_at where false"""
+    connection.execute(
+        f"""
+        create or replace temp table events as
+        with given as (select deployment from ({declared}) where started_at is not null and ended_at is not null)
+        select event_id, deployment, {unit if apart else "deployment"} as unit, species::varchar as label, probability,
+            started_at::timestamp as started_at, ended_at::timestamp as ended_at, best_frame,
+            coalesce(started_at::date between $first::date and $last::date, true)
+                or deployment in (from given) as in_span
+        from {read_parquet(files.events)}""",
+        {"first": span[0], "last": span[1]},
+    )
     connection.execute(
         f"""
         create or replace temp table units as
@@ -64,9 +71,7 @@ def read(
             select unit, any_value(deployment) as deployment, min(started_at) filter (in_span) as first,
                 max(ended_at) filter (in_span) as last,
                 any_value(site) as site, median(latitude) as latitude, median(longitude) as longitude
-            from (
-                select *, coalesce(started_at::date between $first::date and $last::date, true) as in_span from events
-            ) left join images on best_frame = image_uri group by unit
+            from events left join images on best_frame = image_uri group by unit
         ), known as (
             select coalesce(unit, declared.deployment) as unit, coalesce(location, site, '(none said)') as site,
                 coalesce(started_at, date_trunc('day', first)) as starts,
@@ -77,6 +82,5 @@ def read(
             from declared full join seen using (deployment)
         )
         -- The last day of a period ends a millisecond before midnight.
-        select *, nullif(greatest(round((epoch(ends) - epoch(starts)) / 86400, 3), 0), 0)::double as days from known""",
-        {"first": span[0], "last": span[1]},
+        select *, nullif(greatest(round((epoch(ends) - epoch(starts)) / 86400, 3), 0), 0)::double as days from known"""
     )

@@ -88,14 +88,15 @@ def read(url: str) -> Labels:
     if column is None:
         raise UsageError(f"{url}: has neither a column 'image_uri' (or 'file') nor 'content_sha256'; add one")
     keys, species = table.column(column).to_pylist(), table.column("species").to_pylist()
+    lines = csv_input.lines(table).tolist()
     seen: dict[str, int] = {}
     for position, (key, name) in enumerate(zip(keys, species, strict=True)):
-        where = f"{url}, line {csv_input.line(table, position)}"
+        where = f"{url}, line {lines[position]}"
         if not key or not name:
             raise UsageError(f"{where}: lacks {'species' if key else column}; fill it in, or leave the line out")
         first = seen.setdefault(key.lower() if column == "content_sha256" else key, position)
         if first != position:
-            other = f"also labelled on line {csv_input.line(table, first)}"
+            other = f"also labelled on line {lines[first]}"
             as_ = "the same" if species[first] == name else f"{species[first]!r} there and {name!r} here"
             raise UsageError(f"{where}: {key} is {other} ({as_}); leave one")
     cameras = table.column("camera").to_pylist() if "camera" in table.column_names else [None] * len(keys)

@@ -29,7 +29,7 @@ from trapline.sources.shards import Shard
 from trapline.storage import store
 
 # Raise it when the same options would give other rows.
-_METHOD = 3
+_METHOD = 4
 # Files that are processed at the same time, each with its columns of one row group and its new file in memory.
 _THREADS = 4
 
