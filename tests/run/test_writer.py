@@ -115,6 +115,21 @@ def test_three_refusals_and_nothing_accepted_end_it(output: Path) -> None:
         write(run_progress(), output, *(f"blocked/{number}.tar" for number in range(3)))
 
 
+def test_refusals_leave_no_file_unrecorded_and_an_interruption_what_it_is(output: Path) -> None:
+    night = run_progress()
+
+    def begin() -> NoReturn:
+        with Writer(COLUMNS, night) as writer:
+            for name in ("blocked/1.tar", "blocked/2.tar", "blocked/3.tar", "blocked/4.tar", "sound.tar"):
+                writer.write([chunk(shard(str(output), name))])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert night.shards.committed == {"s3://archive/sound.tar"}
+    assert len(night.shards.failures) == 4
+
+
 class TestAssembler:
     # Of three shards, how many chunks each has.
     counts = st.lists(st.integers(1, 4), min_size=3, max_size=3)

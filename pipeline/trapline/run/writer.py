@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Barrier
 from types import TracebackType
 from typing import Self
 
@@ -64,6 +65,11 @@ class Writer:
         self._columns = columns
         self._progress = progress
         self._threads = ThreadPoolExecutor(_THREADS)
+        # All are started here: one that Ctrl-C interrupts while it is started would not be waited for.
+        started = Barrier(_THREADS + 1)
+        for _ in range(_THREADS):
+            self._threads.submit(started.wait)
+        started.wait()
         # Not `concurrent.futures.wait`: Ctrl-C in it can leave a future locked, and its thread waiting forever.
         self._written: SimpleQueue[tuple[Shard, Footer | BaseException]] = SimpleQueue()
         self._under_way = 0
@@ -80,8 +86,14 @@ class Writer:
             with self._threads:  # waits again if Ctrl-C ends the first wait
                 self._threads.shutdown()
         finally:
+            refusals = []
             while not self._written.empty():
-                self._take_in(*self._written.get())
+                try:
+                    self._take_in(*self._written.get())
+                except Exception as refusal:  # noqa: BLE001 - the files behind it are recorded first
+                    refusals.append(refusal)
+            if refusals and error is None:
+                raise refusals[0]
 
     def write(self, chunks: list[PredictedChunk]) -> None:
         """Start to write a shard's file."""
