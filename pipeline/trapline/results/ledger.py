@@ -122,7 +122,9 @@ def plan(
         result = at.get(shard.output)
         if result and not result.is_empty:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
+        is_current = result and result.fingerprint in mine and result.identity == shard.identity
+        # A file that `rescore` reads is Parquet: the rows of unavailable images are all that it will ever have.
+        if result and is_current and not (result.unavailable and shard.format == "folder"):
             done.append(result)
         else:
             todo.append(shard)
