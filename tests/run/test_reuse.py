@@ -72,6 +72,7 @@ def test_added_images_alone_are_read(folder: Folder, first: dict[str, tuple[Any,
     assert [rows[key][1] for key in ("new.jpg", "cut.jpg")] == ["ok", "salvaged"]
 
 
+@pytest.mark.usefixtures("first")  # imports what a night needs, see `unprivileged`
 def test_what_may_not_be_read_is_a_row_until_it_may(tiny_model: Path) -> None:
     with folder_for_all() as root:
         root.chmod(0o777)

@@ -151,7 +151,7 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
 
 def survey_all(output: str, trust_cache: bool = True) -> tuple[list[Result], list[Entry]]:
     """Return what `survey` returns, and the unfinished files in OUTPUT: being written, or left by a killed writer."""
-    entries = store.list_files(output, missing_ok=True)
+    entries = layout.list_files(output, missing_ok=True)
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}
 
