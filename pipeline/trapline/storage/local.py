@@ -60,9 +60,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         times = {"mtime": facts.st_mtime_ns, "ctime": facts.st_ctime_ns}
         return {"name": name, "size": facts.st_size, "type": kind, **times}
 
-    def ls(
-        self, path: str, detail: bool = False, left_out: Callable[[str], bool] = _nothing, **_: Any
-    ) -> list[dict[str, Any]] | list[str]:
+    def ls(self, path: str, detail: bool = False, left_out: Callable[[str], bool] = _nothing, **_: Any) -> list[Any]:
         """Return the facts, or the names, of what a folder holds, or of a file.
 
         Args:
