@@ -16,7 +16,7 @@ from trapline.sources import loose_images
 from trapline.sources.loose_images import UNAVAILABLE, Fetcher, Loose, batches
 from trapline.sources.records import read
 from trapline.sources.shards import discover
-from trapline.sources.sidecars import UNREADABLE
+from trapline.sources.sidecars import UNAVAILABLE_SIDECAR, UNREADABLE
 from trapline.sources.spooled import NoRoom, SpooledFile
 from trapline.storage import retry, store
 from trapline.storage.local import LocalFiles
@@ -101,7 +101,7 @@ def test_a_file_that_may_not_be_read_costs_itself_alone() -> None:
             again = list(read(shard_of(folder), Counter(), known))
     assert outcome.error is None
     assert outcome.kinds == {"a.jpg": None, "b.jpg": UNAVAILABLE, "c.mp4": None, "d.mp4": UNAVAILABLE, "z.jpg": None}
-    assert outcome.ignored == {UNREADABLE: 1}
+    assert outcome.ignored == {UNAVAILABLE_SIDECAR: 1}
     errors = [str(record.error) for record in outcome.records if record.error]
     assert all("access denied" in error and "check credentials and permissions" in error for error in errors)
     # Where the others are known and not fetched, one of them is asked.
