@@ -80,5 +80,5 @@ def test_folders_with_unavailable_files_come_last(run: Run, stop_at: str | None)
         pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(footer.to_metadata()), sink)
         store.put(shard.output, sink.getvalue().to_pybytes())
     found = plan(run, stop_at=stop_at).plan
-    assert [Path(shard.uri).name for shard in found.todo] == ["b", "a"]
-    assert [Path(result.shard or "").name for result in found.already_done] == ["c"]
+    assert [Path(shard.uri).parent.name for shard in found.todo] == ["b", "a"]
+    assert [Path(result.shard or "").parent.name for result in found.already_done] == ["c"]
