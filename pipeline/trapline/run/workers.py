@@ -84,9 +84,8 @@ class Reader:
             return
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
-            # Another run has written it meanwhile.
             is_current = footer.identity == shard.identity
-            if is_current and not footer.unavailable:
+            if is_current and not footer.unavailable:  # another run has written it meanwhile
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":
