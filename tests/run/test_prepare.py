@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.archives import pictures, write_folder, write_tar
 from tests.support.runs import Run
 from trapline.errors import CheckpointError, StorageError, UsageError
+from trapline.results.footer import Footer
 from trapline.run.prepare import Prepared, prepare
+from trapline.storage import store
 
 
 @pytest.fixture
@@ -63,3 +67,18 @@ def test_a_missing_model_is_named(run: Run) -> None:
     write_tar(run.archive / "a.tar", pictures(2))
     with pytest.raises(CheckpointError, match=r"nothing\.pt"):
         plan(run, model="nothing.pt")
+
+
+@pytest.mark.parametrize("stop_at", [None, "2999-01-01T06:00"])
+def test_folders_with_unavailable_files_come_last(run: Run, stop_at: str | None) -> None:
+    for name in ("a", "b", "c"):
+        write_folder(run.archive / name, pictures(1))
+    first = plan(run).plan
+    for shard, reasons in zip(first.todo[::2], ({"unavailable": 1}, {}), strict=True):
+        footer = Footer(shard.uri, shard.identity, first.fingerprint, {"ok": 1, "failed": 1}, reasons)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(footer.to_metadata()), sink)
+        store.put(shard.output, sink.getvalue().to_pybytes())
+    found = plan(run, stop_at=stop_at).plan
+    assert [Path(shard.uri).parent.name for shard in found.todo] == ["b", "a"]
+    assert [Path(result.shard or "").parent.name for result in found.already_done] == ["c"]

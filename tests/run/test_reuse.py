@@ -1,6 +1,7 @@
 """A folder that grew: the rows of its unchanged images are taken over, and only the others are read."""
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from tests.support.archives import jpeg, pictures, sidecar, write_folder
 from tests.support.store_files import folder_for_all, unprivileged
 from trapline.config import RunConfig
 from trapline.model import checkpoint
-from trapline.results.ledger import plan
+from trapline.results.ledger import Plan, plan
 from trapline.results.verify import reconcile
 from trapline.run.job import Job, columns_of, fingerprint
-from trapline.run.messages import PredictedChunk, Task
+from trapline.run.messages import AlreadyDone, PredictedChunk, Task
 from trapline.run.packing import unpack
 from trapline.run.workers import PredictorActor, Reader
 from trapline.run.writer import commit
@@ -31,17 +32,24 @@ class Folder:
 
     def __call__(self, **options: Any) -> int:
         config = RunConfig(inputs=("in",), output="out", model="m", **options)
-        columns, mark = columns_of(config, self.model), fingerprint(config, self.model, "fp32")
-        self.mark = mark
-        job = Job(self.model.size, 4, "cpu", "fp32", columns, mark.digest)
-        inputs, output = [str(self.loose.parent)], str(self.output)
-        (shard,) = discover(inputs, output).shards
-        read = pa.concat_tables(Reader(job)(pa.table({"task": [pickle.dumps(Task(shard))]})))
-        chunks = list(unpack(PredictorActor(job, lambda: self.model)(read)))
+        columns, self.mark = columns_of(config, self.model), fingerprint(config, self.model, "fp32")
+        self.job = Job(self.model.size, 4, "cpu", "fp32", columns, self.mark.digest)
+        chunks = self.read()
         assert all(isinstance(chunk, PredictedChunk) for chunk in chunks), chunks
-        commit(chunks, columns, mark)  # type: ignore[arg-type]
+        commit(chunks, columns, self.mark)  # type: ignore[arg-type]
+        inputs, output = [str(self.loose.parent)], str(self.output)
         assert all(finding.good for finding in reconcile(inputs, output))
         return sum(len(chunk.rows) for chunk in chunks if isinstance(chunk, PredictedChunk) and chunk.carried)
+
+    def read(self) -> list[Any]:
+        (shard,) = discover([str(self.loose.parent)], str(self.output)).shards
+        read = pa.concat_tables(Reader(self.job)(pa.table({"task": [pickle.dumps(Task(shard))]})))
+        return list(unpack(PredictorActor(self.job, lambda: self.model)(read)))
+
+    def metadata(self) -> set[str]:
+        """Return the keys of the images whose metadata are in the result."""
+        query = f"select key from read_parquet('{self.output}/**/*.parquet') where metadata is not null"
+        return {key for (key,) in duckdb.sql(query).fetchall()}
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         found = duckdb.sql(f"select key, status, * from read_parquet('{self.output}/**/*.parquet')").fetchall()
@@ -72,29 +80,66 @@ def test_added_images_alone_are_read(folder: Folder, first: dict[str, tuple[Any,
     assert [rows[key][1] for key in ("new.jpg", "cut.jpg")] == ["ok", "salvaged"]
 
 
-def test_what_may_not_be_read_is_a_row_until_it_may(tiny_model: Path) -> None:
-    with folder_for_all() as root:
-        root.chmod(0o777)
-        folder = Folder(root, tiny_model)
-        write_folder(folder.loose, pictures(5, prefix=""))
-        closed = folder.loose / "0002.jpg"
+@pytest.mark.usefixtures("first")  # imports what a night needs, see `unprivileged`
+class TestUnavailable:
+    """Files of a folder of five images that may not be read, until they may."""
+
+    @pytest.fixture
+    def loose(self, tiny_model: Path) -> Iterator[Folder]:
+        with folder_for_all() as root:
+            root.chmod(0o777)
+            made = Folder(root, tiny_model)
+            write_folder(made.loose, pictures(5, prefix="") | {"0001.json": sidecar(a=1), "0002.json": sidecar(a=1)})
+            yield made
+
+    def plan(self, loose: Folder) -> Plan:
+        shards = discover([str(loose.loose.parent)], str(loose.output)).shards
+        return plan(shards, str(loose.output), loose.mark, replace=False)
+
+    def test_an_image_is_a_row_until_it_may_be_read(self, loose: Folder) -> None:
+        closed = loose.loose / "0002.jpg"
         closed.chmod(0)
-
-        def is_done() -> bool:
-            (shard,) = discover([str(folder.loose.parent)], str(folder.output)).shards
-            return bool(plan([shard], str(folder.output), folder.mark, replace=False).done)
-
         with unprivileged():
-            assert folder() == 0
-            rows = folder.rows()
+            assert loose() == 0
+            rows = loose.rows()
             assert [row[1] for _, row in sorted(rows.items())] == ["ok", "ok", "failed", "ok", "ok"]
-            assert not is_done()
-            assert folder() == 4
-            assert folder.rows() == rows
+            found = self.plan(loose)
+            assert (len(found.todo), len(found.unavailable), len(found.done)) == (0, 1, 0)
         closed.chmod(0o644)
-        assert folder() == 4
-        assert {row[1] for row in folder.rows().values()} == {"ok"}
-        assert is_done()
+        assert loose() == 4
+        assert {row[1] for row in loose.rows().values()} == {"ok"}
+        assert self.plan(loose).done
+
+    def test_a_sidecar_is_read_as_soon_as_it_may_be(self, loose: Folder) -> None:
+        closed = loose.loose / "0001.json"
+        closed.chmod(0)
+        with unprivileged():
+            assert loose() == 0
+        assert loose.metadata() == {"0002.jpg"}
+        assert self.plan(loose).unavailable
+        closed.chmod(0o644)
+        assert loose() == 4
+        assert loose.metadata() == {"0001.jpg", "0002.jpg"}
+        assert self.plan(loose).done
+
+    def test_what_stays_unavailable_leaves_the_result_as_it_is(self, loose: Folder) -> None:
+        closed = [loose.loose / name for name in ("0001.json", "0002.json", "0002.jpg")]
+        for file in closed:
+            file.chmod(0)
+        with unprivileged():
+            assert loose() == 0
+            (item,) = loose.read()
+            assert isinstance(item, AlreadyDone)
+            assert item.footer.unavailable == 3
+        closed[2].chmod(0o644)  # the image, without its sidecar
+        with unprivileged():
+            assert loose() == 3
+        assert {row[1] for row in loose.rows().values()} == {"ok"}
+        assert loose.metadata() == set()
+        closed[1].chmod(0o644)
+        with unprivileged():
+            assert loose() == 3
+        assert loose.metadata() == {"0002.jpg"}
 
 
 def test_what_changed_with_its_sidecar_is_read_again_and_what_went_is_gone(

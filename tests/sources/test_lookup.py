@@ -80,7 +80,7 @@ def test_a_neighbour_that_was_deleted_is_no_trouble(tmp_path: Path, monkeypatch:
     write_folder(tmp_path / "cam", MEMBERS)
     listing = lookup.store.list_folder(str(tmp_path / "cam"))
     (tmp_path / "cam/1.jpg").unlink()
-    monkeypatch.setattr(lookup.store, "list_folder", lambda _: listing)  # deleted after the folder was listed
+    monkeypatch.setattr(lookup.store, "list_folder", lambda *_: listing)  # deleted after the folder was listed
     assert dict(read_media(str(tmp_path / "cam"), ["1.jpg", "2.jpg"])) == {"2.jpg": MEMBERS["2.jpg"]}
 
 

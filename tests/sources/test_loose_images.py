@@ -1,6 +1,7 @@
 """Loose images of a folder: what is fetched together, and links that lead nowhere."""
 
 from collections import Counter
+from collections.abc import Callable
 from errno import EIO
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,39 @@ import pytest
 from tests.support.archives import write_folder
 from tests.support.reading import read_all, read_sound, shard_of
 from tests.support.store_files import folder_for_all, unprivileged
-from trapline.errors import StorageError
+from trapline.errors import StorageError, TransientError
 from trapline.sources import loose_images
-from trapline.sources.loose_images import UNAVAILABLE, Loose, batches
+from trapline.sources.loose_images import UNAVAILABLE, Fetcher, Loose, batches
 from trapline.sources.records import read
 from trapline.sources.shards import discover
-from trapline.sources.sidecars import UNREADABLE
-from trapline.storage import retry
+from trapline.sources.sidecars import UNAVAILABLE_SIDECAR, UNREADABLE
+from trapline.sources.spooled import NoRoom, SpooledFile
+from trapline.storage import retry, store
 from trapline.storage.local import LocalFiles
 from trapline.storage.store import Entry
 
 
 def loose(name: str, size: int) -> Loose:
     return Loose(Entry(f"/cam/{name}", size, "1", None, None), None)
+
+
+def fail_reading(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) -> None:
+    """Let every read of a file for which `fails` holds, in a folder `cam`, end as that of a bad sector."""
+    whole, opened = LocalFiles.cat_file, Path.open
+
+    def cat_file(self: LocalFiles, path: str, **options: Any) -> bytes:
+        if fails(path):
+            raise OSError(EIO, "Input/output error")
+        return bytes(whole(self, path, **options))
+
+    def open_clip(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.parent.name == "cam" and fails(str(self)):
+            raise OSError(EIO, "Input/output error")
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(LocalFiles, "cat_file", cat_file)
+    monkeypatch.setattr(Path, "open", open_clip)
+    monkeypatch.setattr(retry, "_PAUSES", (0.0,))
 
 
 def test_a_batch_holds_some_images_and_not_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +101,7 @@ def test_a_file_that_may_not_be_read_costs_itself_alone() -> None:
             again = list(read(shard_of(folder), Counter(), known))
     assert outcome.error is None
     assert outcome.kinds == {"a.jpg": None, "b.jpg": UNAVAILABLE, "c.mp4": None, "d.mp4": UNAVAILABLE, "z.jpg": None}
-    assert outcome.ignored == {UNREADABLE: 1}
+    assert outcome.ignored == {UNAVAILABLE_SIDECAR: 1}
     errors = [str(record.error) for record in outcome.records if record.error]
     assert all("access denied" in error and "check credentials and permissions" in error for error in errors)
     # Where the others are known and not fetched, one of them is asked.
@@ -100,13 +121,57 @@ def test_a_place_that_the_disk_cannot_read_costs_its_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(tmp_path / "cam", dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), b"x"))
-    sound = LocalFiles.cat_file
-
-    def cat_file(self: LocalFiles, path: str, **options: Any) -> bytes:
-        if path.endswith("/b.jpg"):
-            raise OSError(EIO, "Input/output error")
-        return bytes(sound(self, path, **options))
-
-    monkeypatch.setattr(LocalFiles, "cat_file", cat_file)
-    monkeypatch.setattr(retry, "_PAUSES", (0.0,))
+    fail_reading(monkeypatch, lambda path: path.endswith("/b.jpg"))
     assert read_all(folder).kinds == {"a.jpg": None, "b.jpg": UNAVAILABLE, "c.jpg": None}
+
+
+def test_files_that_the_disk_cannot_read_do_not_cost_the_one_that_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "cam", dict.fromkeys([f"{number:02}.jpg" for number in range(24)], b"x"))
+    fail_reading(monkeypatch, lambda path: not path.endswith("/20.jpg"))
+    monkeypatch.setattr(loose_images, "_FETCHED_AT_ONCE", 4)
+    kinds = read_all(folder).kinds
+    assert {key for key, kind in kinds.items() if kind is None} == {"20.jpg"}
+    assert len(kinds) == 24
+
+
+def test_a_clip_that_can_be_read_stands_for_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["0.jpg", "a.mp4", *(f"c{number:02}.jpg" for number in range(40)), "z.mp4"]
+    folder = write_folder(tmp_path / "cam", dict.fromkeys(names, b"x"))
+    asked = []
+
+    def fails(path: str) -> bool:
+        asked.append(path.rpartition("/")[2])
+        return not path.endswith("/a.mp4")
+
+    fail_reading(monkeypatch, fails)
+    files = [Loose(store.stat(str(folder / name)), None) for name in names]
+    fetcher = Fetcher(files, set())
+    assert isinstance(fetcher.clip(files[1]), SpooledFile)
+    asked.clear()
+    assert isinstance(fetcher.clip(files[-1]), TransientError)
+    assert set(asked) == {"z.mp4", "a.mp4"}
+
+
+def test_a_clip_is_read_again_before_it_counts_as_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / "cam", {"a.jpg": b"x", "b.mp4": b"x"})
+    failures = iter([True])
+    fail_reading(monkeypatch, lambda path: path.endswith("/b.mp4") and next(failures, False))
+    assert read_all(folder).kinds == {"a.jpg": None, "b.mp4": None}
+    assert next(failures, None) is None
+
+
+def test_a_fault_of_the_disk_for_copies_is_none_of_the_clip(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(f"{bucket}/cam/a.jpg", b"x")
+    store.put(f"{bucket}/cam/b.mp4", b"x")
+
+    def broken() -> None:
+        raise OSError(EIO, "Input/output error")
+
+    (shard,) = discover([bucket], str(tmp_path)).shards
+    monkeypatch.setattr("tempfile.TemporaryFile", broken)
+    with pytest.raises(NoRoom, match="set TMPDIR"):
+        list(read(shard, Counter()))

@@ -309,10 +309,12 @@ def test_junk_folders_are_ignored_and_counted(archive: Path, output: str) -> Non
 def test_junk_folders_need_not_be_readable(output: str) -> None:
     with folder_for_all() as root:
         fill(root, "disk/lost+found/x/1.jpg", "disk/cam/1.jpg")
+        (root / "disk/cam/.thumbnails").symlink_to(root / "disk/lost+found/x")
         (root / "disk/lost+found").chmod(0)
         with unprivileged():
             assert outputs([str(root / "disk")], output) == ["cam/images.parquet"]
             assert outputs([f"{root}/*/"], output) == ["disk/cam/images.parquet"]
+            assert outputs([f"{root}/disk/cam/*"], output) == ["images.parquet"]
             with pytest.raises(StorageError, match="access denied"):
                 discover([str(root / "disk/lost+found")], output)
 

@@ -1,5 +1,6 @@
 """Files that tests of stores write and list."""
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -51,7 +52,10 @@ def folder_for_all() -> Iterator[Path]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Hold this process to the permissions of files, which do not bind root."""
+    """Hold this process to the permissions of files, which do not bind root.
+
+    Modules may lie where only root may look: what is done inside must have been done before, for what it imports.
+    """
     if os.geteuid() != 0:
         yield
         return
@@ -60,3 +64,4 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+        importlib.invalidate_caches()  # which hold "no such folder" for places that only root may enter

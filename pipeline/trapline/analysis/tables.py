@@ -61,7 +61,7 @@ def survey(folder: str) -> dict[str, Origin | None]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    files = layout.data_files(store.list_files(folder, missing_ok=True))
+    files = layout.data_files(layout.list_files(folder, missing_ok=True))
     return dict(zip((file.url for file in files), footer.read_each(files, _origin), strict=True))
 
 

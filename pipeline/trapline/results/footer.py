@@ -14,6 +14,7 @@ from trapline.errors import StorageError, TransientError
 from trapline.results.fingerprint import Fingerprint
 from trapline.sources.file_types import CLIP_SUFFIXES, OTHER
 from trapline.sources.loose_images import UNAVAILABLE
+from trapline.sources.sidecars import UNAVAILABLE_SIDECAR
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -73,8 +74,8 @@ class Footer:
 
     @property
     def unavailable(self) -> int:
-        """Return how many of the images could not be read; another day they may be readable, unchanged."""
-        return self.reasons.get(UNAVAILABLE, 0)
+        """Return how many images and sidecars could not be read; another day they may be readable, unchanged."""
+        return self.reasons.get(UNAVAILABLE, 0) + self.ignored.get(UNAVAILABLE_SIDECAR, 0)
 
     @property
     def depends_on(self) -> Fingerprint:

@@ -11,7 +11,9 @@ Names of files that are not data do not end in `.parquet`, so that no reader's g
 
 from collections.abc import Iterable
 
+from trapline.sources.file_types import junk_below
 from trapline.storage import store
+from trapline.storage.local import is_temporary
 from trapline.storage.store import Entry
 
 SIDE_FOLDER = "_trapline"
@@ -47,6 +49,18 @@ def detections_folder(output: str) -> str:
     return side_file(output, "detections")
 
 
+def list_files(output: str, missing_ok: bool = False) -> list[Entry]:
+    """List every file in OUTPUT, except junk without read permission; arguments and errors as of `store.list_files`."""
+    return store.list_files(output, missing_ok, junk_below(store.absolute(output)))
+
+
 def data_files(entries: Iterable[Entry]) -> list[Entry]:
     """Return those files of an OUTPUT that readers take for its data."""
     return [entry for entry in entries if entry.url.endswith(".parquet") and f"/{SIDE_FOLDER}/" not in entry.url]
+
+
+def remove_partial(output: str) -> None:
+    """Delete the partial files that killed programs left in OUTPUT; raise as `store.put` does."""
+    for entry in list_files(output, missing_ok=True):
+        if is_temporary(entry.url):
+            store.remove(entry.url)

@@ -1,7 +1,7 @@
 """What OUTPUT holds: every result file says in its footer whose rows it has, and a cache keeps what the footers say.
 
 A shard is done when its file exists and the file's footer names the current fingerprint and the shard's current
-identity, and no file of the shard was unavailable. Nothing else is recorded that could disagree: the cache counts only
+identity, and no file of a folder was unavailable. Nothing else is recorded that could disagree: the cache counts only
 for files whose size and etag have not changed, and deleting it costs only the time to read the footers again.
 """
 
@@ -37,7 +37,7 @@ class Result:
         ok, salvaged, failed: images and clips by status.
         clips: how many of these are clips.
         frames: rows of the clips' frames; not part of the three counts.
-        unavailable: how many images could not be read, see `Footer`.
+        unavailable: how many images and sidecars could not be read, see `Footer`.
     """
 
     url: str
@@ -81,12 +81,14 @@ class Plan:
 
     Attributes:
         todo: shards without a valid result.
+        unavailable: folders with a result that lacks files which were unavailable; they may be readable now.
         done: the valid results of the other shards.
         results_with_other_fingerprint: how many are kept because the input does not hold their shards.
         results: all results in OUTPUT.
     """
 
     todo: list[Shard]
+    unavailable: list[Shard]
     done: list[Result]
     results_with_other_fingerprint: int
     results: list[Result]
@@ -117,21 +119,24 @@ def plan(
     results = survey(output) if results is None else results
     at = {result.url: result for result in results}
     mine = {fingerprint.digest, fingerprint.without_clips().digest}
-    todo, done = [], []
+    todo, unavailable, done = [], [], []
     for shard in shards:
         result = at.get(shard.output)
         if result and not result.is_empty:
             _refuse_foreign(shard, result, output)
-        if result and result.fingerprint in mine and result.identity == shard.identity and not result.unavailable:
-            done.append(result)
-        else:
+        if not (result and result.fingerprint in mine and result.identity == shard.identity):
             todo.append(shard)
+        # A file that `rescore` reads is Parquet: the rows of unavailable images are all that it will ever have.
+        elif result.unavailable and shard.format == "folder":
+            unavailable.append(shard)
+        else:
+            done.append(result)
     _refuse_second_copies(shards, results, output)
     others = [result for result in results if result.shard and result.fingerprint not in mine]
     if others and not replace:
         _refuse_others(others, len(results), fingerprint, output)
     outputs = {shard.output for shard in shards}
-    return Plan(todo, done, sum(other.url not in outputs for other in others), results)
+    return Plan(todo, unavailable, done, sum(other.url not in outputs for other in others), results)
 
 
 def survey(output: str, trust_cache: bool = True) -> list[Result]:
@@ -149,7 +154,7 @@ def survey(output: str, trust_cache: bool = True) -> list[Result]:
 
 def survey_all(output: str, trust_cache: bool = True) -> tuple[list[Result], list[Entry]]:
     """Return what `survey` returns, and the unfinished files in OUTPUT: being written, or left by a killed writer."""
-    entries = store.list_files(output, missing_ok=True)
+    entries = layout.list_files(output, missing_ok=True)
     cached = trust_cache and any(entry.url == layout.ledger_cache(output) for entry in entries)
     known = _remembered(output) if cached else {}
 

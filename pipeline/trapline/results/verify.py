@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from trapline.errors import ShardBroken, TraplineError
+from trapline.results import layout
 from trapline.results.footer import Footer
 from trapline.results.ledger import Result, survey
 from trapline.results.rows import of_frames, of_images
@@ -77,7 +78,7 @@ def reconcile(inputs: Sequence[str], output: str, sample: int | None = None, see
     shards = discover(inputs, output).shards
     results = {result.url: result for result in survey(output, trust_cache=False)}
     if not results:
-        store.list_files(output)  # raises if OUTPUT does not exist
+        layout.list_files(output)  # raises if OUTPUT does not exist
     chosen = set(Random(seed).sample(shards, min(sample, len(shards)))) if sample else set(shards)
     with ThreadPoolExecutor(_THREADS) as threads:
         yield from threads.map(lambda shard: _compare(shard, results.get(shard.output), shard in chosen), shards)

@@ -94,7 +94,7 @@ class PredictedChunk:
 
 @dataclass(frozen=True)
 class AlreadyDone:
-    """A shard whose result another run has written meanwhile."""
+    """A shard whose result another run has written meanwhile, or whose result lacks only what is still unavailable."""
 
     footer: Footer
 

@@ -75,7 +75,8 @@ def prepare(config: RunConfig) -> Prepared:
     found = select(listed, since, config.where, part_of(config.part), config.output)
     _refuse_job_folder([shard.uri for shard in found.shards])  # of an @FILE
     compared = ledger.plan(found.shards, config.output, current, config.replace, results)
-    todo = newest_first(compared.todo) if stop_at else compared.todo
+    # Last, because a file may stay unavailable: with `--limit`, other shards would never be read.
+    todo = [*_ordered(compared.todo, stop_at), *_ordered(compared.unavailable, stop_at)]
     plan = RunPlan(
         config=config,
         fingerprint=current,
@@ -100,6 +101,10 @@ def prepare(config: RunConfig) -> Prepared:
         bound=bound,
     )
     return Prepared(plan, listed.shards, job, model, detections, results, unfinished)
+
+
+def _ordered(shards: list[Shard], stop_at: datetime | None) -> list[Shard]:
+    return newest_first(shards) if stop_at else shards
 
 
 def _refuse_job_folder(urls: Iterable[str]) -> None:

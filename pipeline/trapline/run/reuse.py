@@ -1,5 +1,6 @@
 """Reuse the rows of a folder's previous result: cameras add pictures to a folder, and change none."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import pyarrow.parquet as pq
 from trapline.errors import TraplineError
 from trapline.results.rows import as_predicted
 from trapline.results.schema import Columns
+from trapline.sources.loose_images import UNAVAILABLE
+from trapline.sources.records import read
 from trapline.sources.shards import Shard
+from trapline.sources.sidecars import UNAVAILABLE_SIDECAR
 from trapline.storage import store
 from trapline.storage.store import Entry
 
@@ -42,6 +46,12 @@ class PreviousResult:
             return cls(file, columns, identities)
         except (TraplineError, pa.ArrowException, OSError):
             return None
+
+    def unavailable(self, shard: Shard) -> int:
+        """Return how many of the images and sidecars that the result lacks are unavailable; raise as `records.read`."""
+        ignored: Counter[str] = Counter()
+        errors = [record.error for record in read(shard, ignored, self.identities) if record.error]
+        return sum(error.kind == UNAVAILABLE for error in errors) + ignored[UNAVAILABLE_SIDECAR]
 
     def rows(self, keys: set[str], most: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of these keys, up to `most` at a time, as predicted rows; raise as `open_unchanged` does."""

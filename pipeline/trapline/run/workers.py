@@ -78,19 +78,22 @@ class Reader:
             yield from map(pack, self._items(pickle.loads(cell.as_py())))
 
     def _items(self, task: Task) -> Iterator[FromReader]:
-        shard, previous = task.shard, None
+        shard, previous, is_current = task.shard, None, False
         if self.job.stop_at and datetime.now(UTC) >= self.job.stop_at:
             yield NotStarted(shard)
             return
         footer = find(shard.output)
         if footer and (footer.uri, footer.fingerprint.digest) == (shard.uri, self.job.fingerprint):
-            # Another run has written it meanwhile.
-            if footer.identity == shard.identity and not footer.unavailable:
+            is_current = footer.identity == shard.identity
+            if is_current and not footer.unavailable:  # another run has written it meanwhile
                 yield AlreadyDone(footer)
                 return
             if shard.format == "folder":
                 previous = PreviousResult.of(shard, self.job.columns)
         try:
+            if footer and previous and is_current and previous.unavailable(shard) == footer.unavailable:
+                yield AlreadyDone(footer)
+                return
             detected = self._detected(task)
         except TraplineError as error:
             yield Failure(shard, f"{shard.uri}: {error}", transient=isinstance(error, TransientError))

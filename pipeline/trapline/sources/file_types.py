@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -102,6 +103,11 @@ def junk(path: str) -> str | None:
     if last.lower() in _JUNK_FILES:
         return last
     return next((folder for folder in folders if _is_junk_folder(folder)), None)
+
+
+def junk_below(folder: str) -> Callable[[str], bool]:
+    """Return a test whether what lies in `folder` is junk, such as lost+found, which ext4 disks have for root alone."""
+    return lambda path: bool(junk(f"{path.removeprefix(folder)}/"))
 
 
 def is_wanted(path: str, ignored: Counter[str], clips: bool = True) -> bool:

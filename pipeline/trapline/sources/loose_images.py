@@ -9,7 +9,7 @@ from typing import TypeVar
 from trapline.errors import StorageError, TraplineError
 from trapline.sources import limits
 from trapline.sources.file_types import is_clip
-from trapline.sources.spooled import SpooledFile
+from trapline.sources.spooled import NoRoom, SpooledFile
 from trapline.storage import store
 from trapline.storage.local import leads_nowhere
 from trapline.storage.store import Entry
@@ -102,7 +102,7 @@ class Fetcher:
     def _check(self, found: Mapping[Entry, bytes | SpooledFile | TraplineError]) -> None:
         """Raise a refusal if no other file can be read either: credentials have expired, or a disk is gone."""
         self._read = self._read or next(
-            (entry for entry, each in found.items() if isinstance(each, bytes) and each), None
+            (entry for entry, each in found.items() if entry.size and not isinstance(each, TraplineError)), None
         )
         refusal = next((each for each in found.values() if isinstance(each, TraplineError)), None)
         if refusal and not any(map(_can_be_read, [self._read] if self._read else self._some_others(found))):
@@ -119,10 +119,7 @@ def _read_one(entry: Entry) -> bytes:
 
 
 def _can_be_read(entry: Entry) -> bool:
-    try:
-        return bool(store.read_range(entry, 0, 1))
-    except StorageError:
-        return False
+    return isinstance(_unless_refused(partial(store.read_range, entry, 0, 1)), bytes)
 
 
 def _unless_refused(read: Callable[[], T]) -> T | TraplineError:
@@ -136,8 +133,9 @@ def _unless_refused(read: Callable[[], T]) -> T | TraplineError:
 def _raise_unless_of_one_file(error: TraplineError) -> None:
     """Raise an error that may pass, or that concerns more than one file."""
     cause = error.__cause__
-    # A bad sector stays bad: the reading has been retried, with pauses.
-    if not isinstance(error, StorageError) and not (isinstance(cause, OSError) and cause.errno == EIO):
+    # A bad sector stays bad: the reading has been retried, with pauses. Not so that of the folder of temporary files.
+    is_bad_sector = isinstance(cause, OSError) and cause.errno == EIO and not isinstance(error, NoRoom)
+    if not isinstance(error, StorageError) and not is_bad_sector:
         raise error
 
 

@@ -25,7 +25,7 @@ from trapline.sources.loose_images import UNAVAILABLE, Fetcher, Loose, batches, 
 from trapline.sources.members import Member
 from trapline.sources.parquet_images import ImageTable
 from trapline.sources.shards import Shard, folder_identity, folder_members, list_loose
-from trapline.sources.sidecars import UNREADABLE, SidecarIndex, json_text, webdataset_key
+from trapline.sources.sidecars import UNAVAILABLE_SIDECAR, UNREADABLE, SidecarIndex, json_text, webdataset_key
 from trapline.sources.spooled import SpooledFile
 from trapline.sources.tar_archive import tar_members
 from trapline.sources.zip_archive import read_directory
@@ -49,7 +49,8 @@ class Record:
         data: the file's bytes; None for a clip, and if there is an `error`.
         metadata: the `.json` sidecar as valid JSON; None if there is none.
         error: why the bytes could not be read.
-        identity: of a loose image: size and etag of its file and of its sidecar's.
+        identity: of a loose image: size and etag of its file and of its sidecar's; `known` never holds it if the
+            sidecar is unavailable.
         unchanged: whether `known` had this identity, so that the image was not fetched; there is no data then.
         clip: the file, if the name is a clip's.
     """
@@ -254,9 +255,12 @@ def _fetch(batch: list[Loose], fetcher: Fetcher, lost: set[Entry], ignored: Coun
     fetched = fetcher.fetch(batch)
     for each in batch:
         sidecar = fetched.get(each.sidecar) if each.sidecar else None
-        if each.sidecar and not isinstance(sidecar, bytes):
-            is_unreadable = sidecar is not None or each.sidecar in lost
-            count_ignored(ignored, UNREADABLE if is_unreadable else limits.SIDECAR_TOO_LARGE)
+        identity = each.identity
+        if isinstance(sidecar, TraplineError):
+            count_ignored(ignored, UNAVAILABLE_SIDECAR)
+            identity = f"{each.image.identity} {UNAVAILABLE}"  # that of no image: the next run fetches both again
+        elif each.sidecar and sidecar is None:
+            count_ignored(ignored, UNREADABLE if each.sidecar in lost else limits.SIDECAR_TOO_LARGE)
         metadata = _text(sidecar, ignored) if isinstance(sidecar, bytes) else None
         error = limits.image_error(each.image.size, limits.MAX_CLIP_BYTES if is_clip(each.key) else None)
         if each.image in lost:
@@ -266,7 +270,7 @@ def _fetch(batch: list[Loose], fetcher: Fetcher, lost: set[Entry], ignored: Coun
             error = ImageError(UNAVAILABLE, str(found).removeprefix(f"{each.image.url}: "))
         data = found if isinstance(found, bytes) else None
         clip = found if isinstance(found, SpooledFile) else None
-        yield Record(each.key, data, metadata, error, each.identity, clip=clip)
+        yield Record(each.key, data, metadata, error, identity, clip=clip)
 
 
 def _sidecar(record: Record, ignored: Counter[str]) -> bytes | None:

@@ -16,6 +16,7 @@ from trapline.sources.file_types import (
     is_media,
     is_wanted,
     junk,
+    junk_below,
     sample_stem,
     shard_format,
 )
@@ -123,7 +124,7 @@ def discover(inputs: Sequence[str], output: str, image_column: str | None = None
 def list_loose(folder: str) -> list[Entry]:
     """List the files directly in a folder; raise as `store.list_folder` does."""
     if not folder.endswith("/"):
-        return store.list_folder(folder)
+        return store.list_folder(folder, junk_below(folder))
     # The folder of a key such as `a//1.jpg` is `a/`; the filesystems of fsspec would drop its last slash.
     return [entry for entry in store.list_files(folder.rstrip("/")) if entry.url.rpartition("/")[0] == folder]
 
@@ -170,13 +171,8 @@ def _list(root: str, output: str) -> list[Entry]:
         raise UsageError(f"{root}: web servers cannot be listed; download it, or give the URL of its object store")
     if is_media(root):
         raise UsageError(f"{root}: names single images or clips; give the folder that holds them")
-
-    def is_junk(folder: str) -> bool:
-        above = store.glob_base(root) if store.has_glob(root) else root
-        return bool(junk(f"{folder.removeprefix(above)}/"))
-
-    # Such as lost+found, which every ext4 disk has and only root can read.
-    return [entry for entry in store.list_files(root, left_out=is_junk) if not is_below(entry.url, output)]
+    above = store.glob_base(root) if store.has_glob(root) else root
+    return [entry for entry in store.list_files(root, left_out=junk_below(above)) if not is_below(entry.url, output)]
 
 
 def _shards(

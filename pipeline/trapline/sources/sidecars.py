@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 NOT_JSON = "(sidecar that is no JSON)"
 UNREADABLE = "(sidecar that cannot be read)"
+# As `loose_images.UNAVAILABLE`.
+UNAVAILABLE_SIDECAR = "(sidecar that is unavailable)"
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

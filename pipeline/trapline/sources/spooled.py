@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from trapline.errors import TransientError
 from trapline.storage import store
-from trapline.storage.retry import translated_errors
+from trapline.storage.retry import with_retries
 from trapline.storage.store import Entry
 
 COPIED_AT_ONCE = 2**20
@@ -69,8 +69,7 @@ class SpooledFile:
             NoRoom: as `copied`.
         """
         if store.remote(clip.url) is None:
-            with translated_errors(clip.url):
-                return cls.at(clip.url)
+            return with_retries(clip.url, lambda: cls.at(clip.url), received=clip.size)
         with store.open_unchanged(clip.url, clip.identity) as stream:
             return cls.copied(partial(copy_bytes, stream, clip.size))
 

@@ -36,22 +36,8 @@ def leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
 
 
-OnError = Callable[[OSError], None]
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-def raise_unless(left_out: Callable[[str], bool]) -> OnError:
-    """Return an error handler for a walk that skips unreadable folders which `left_out` accepts."""
-
-    def on_error(error: OSError) -> None:
-        if not (isinstance(error, PermissionError) and left_out(str(error.filename))):
-            _raise_unless_gone(error)
-
-    return on_error
+def _nothing(_path: str) -> bool:
+    return False
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc]
@@ -74,21 +60,53 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc]
         times = {"mtime": facts.st_mtime_ns, "ctime": facts.st_ctime_ns}
         return {"name": name, "size": facts.st_size, "type": kind, **times}
 
-    def walk(
-        self, path: str, maxdepth: int | None = None, on_error: OnError = _raise_unless_gone, **_: Any
-    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-        """Yield each folder with the facts of its folders and of its files, by name; `on_error` gets the errors.
+    def ls(self, path: str, detail: bool = False, left_out: Callable[[str], bool] = _nothing, **_: Any) -> list[Any]:
+        """Return the facts, or the names, of what a folder holds, or of a file.
 
-        fsspec's own recursion ends with Python's limit, at some 1,000 levels.
+        Args:
+            path: of the folder or the file.
+            detail: whether to return facts.
+            left_out: whether something in the folder may be skipped if its facts may not be read: a link may lead to a
+                place without permission.
+        """
+        folder = self._strip_protocol(path)
+        found = [self.info(folder)]
+        if found[0]["type"] == "directory":
+            with os.scandir(folder) as children:
+                names = [child.path for child in children]
+            found = [facts for name in names if (facts := self._facts(name, left_out))]
+        return found if detail else [facts["name"] for facts in found]
+
+    def _facts(self, name: str, left_out: Callable[[str], bool]) -> dict[str, Any] | None:
+        """Return the facts of something in a folder; None if it is gone, or may be skipped."""
+        try:
+            return self.info(name)
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            if left_out(name):
+                return None
+            raise
+
+    def walk(
+        self, path: str, maxdepth: int | None = None, left_out: Callable[[str], bool] = _nothing, **_: Any
+    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield each folder with the facts of its folders and of its files, by name.
+
+        Folders without permission are errors, except those that `left_out` accepts. fsspec's own recursion ends with
+        Python's limit, at some 1,000 levels.
         """
         waiting = [(self._strip_protocol(path), 1)]
         while waiting:
             folder, depth = waiting.pop()
             try:
-                listing = self.ls(folder, detail=True)
-            except OSError as error:
-                on_error(error)
+                listing = self.ls(folder, detail=True, left_out=left_out)
+            except FileNotFoundError:
                 continue
+            except PermissionError:
+                if left_out(folder):
+                    continue
+                raise
             folders: dict[str, Any] = {}
             files: dict[str, Any] = {}
             for facts in listing:

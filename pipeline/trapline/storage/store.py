@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from trapline.errors import PermanentError, StorageError, TransientError
 from trapline.storage.filesystems import LOCAL, publishes_whole, resolve, url_of
-from trapline.storage.local import is_temporary, raise_unless, temporary_name
+from trapline.storage.local import temporary_name
 from trapline.storage.retry import with_retries
 
 # One range request of a stream; at 100 MB/s a block takes 80 ms, against some 20 ms of latency. Several are kept,
@@ -128,7 +128,7 @@ def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], boo
     Args:
         url: a file, a folder or a pattern; a folder that matches a pattern stands for all files below it.
         missing_ok: return an empty list where there is nothing.
-        left_out: whether a local folder without read permission may be skipped.
+        left_out: whether a local file or folder without read permission may be skipped.
 
     Raises:
         StorageError: there is nothing there, or listing is not allowed.
@@ -136,7 +136,7 @@ def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], boo
     """
     fs, path = resolve(url)
     is_pattern = has_glob(url)
-    options = {"on_error": raise_unless(left_out)} if fs is LOCAL and left_out else {}
+    options = _leaving_out(fs, left_out)
 
     def listing() -> list[dict[str, Any]]:
         found = _matching(fs, path, options) if is_pattern else list(fs.find(path, detail=True, **options).values())
@@ -147,10 +147,10 @@ def list_files(url: str, missing_ok: bool = False, left_out: Callable[[str], boo
     return sorted(_entries(fs, with_retries(url, listing, received=None)), key=lambda entry: entry.url)
 
 
-def list_folder(url: str) -> list[Entry]:
-    """List the files directly in a folder, in the order of names; raise as `list_files` does."""
+def list_folder(url: str, left_out: Callable[[str], bool] | None = None) -> list[Entry]:
+    """List the files directly in a folder, in the order of names; arguments and errors as of `list_files`."""
     fs, path = resolve(url)
-    infos = with_retries(url, lambda: fs.ls(path, detail=True), received=None)
+    infos = with_retries(url, lambda: fs.ls(path, detail=True, **_leaving_out(fs, left_out)), received=None)
     return sorted(_entries(fs, infos), key=lambda entry: entry.url)
 
 
@@ -264,13 +264,6 @@ def remove(url: str) -> None:
     with_retries(url, action)
 
 
-def remove_partial(url: str) -> None:
-    """Delete the partial files that killed programs left in a folder; raise as `put` does."""
-    for entry in list_files(url, missing_ok=True):
-        if is_temporary(entry.url):
-            remove(entry.url)
-
-
 def reconnect(url: str) -> None:
     """Use new connections to the store of a URL from now on, in this process; open files keep theirs."""
     fs, _ = resolve(url)
@@ -316,6 +309,10 @@ def _matching(fs: Any, pattern: str, options: dict[str, Any]) -> list[dict[str, 
         else:
             found.append(matches[path])
     return found
+
+
+def _leaving_out(fs: Any, left_out: Callable[[str], bool] | None) -> dict[str, Any]:
+    return {"left_out": left_out} if fs is LOCAL and left_out else {}
 
 
 def _exists(fs: Any, path: str) -> bool:

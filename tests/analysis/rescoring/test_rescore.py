@@ -103,6 +103,15 @@ def test_a_second_run_writes_nothing_and_a_new_or_changed_file_is_done_alone(
     assert "2 files rescored, 4 done before" in capsys.readouterr().out
 
 
+def test_rows_of_images_that_were_unavailable_are_rescored_once(here: str, capsys: Any) -> None:
+    stored, output = f"{here}/results", f"{here}/again"
+    lost = Planted("lost.jpg", status="failed", error="unavailable: access denied")
+    write_result(stored, "/in/cam", "cam/images", [*images(0), lost], columns(CLASSES, 6), loose=True)
+    for _ in range(2):
+        assert main([stored, output, "--temperature", "2"]) == 0
+    assert "Nothing to do: all 1 results are done." in capsys.readouterr().out
+
+
 def test_another_fingerprint_is_refused_and_replaced_on_request(here: str, capsys: Any) -> None:
     stored, output = f"{here}/results", f"{here}/again"
     archive(stored, range(2))

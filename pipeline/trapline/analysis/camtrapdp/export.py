@@ -22,6 +22,7 @@ from trapline.analysis.dataset import Results
 from trapline.analysis.event_dataset import EventFiles
 from trapline.analysis.sql import connect, literal, read_parquet, translated
 from trapline.errors import OutputConflict, UsageError
+from trapline.results import layout
 from trapline.storage import store
 
 DESCRIPTOR = "datapackage.json"
@@ -107,7 +108,7 @@ def export(
         tables.refuse_nested(other, package)
     current = event_dataset.find(events, source)
     dataset.require_columns(source, _COLUMNS)
-    existing = {entry.url for entry in store.list_files(package, missing_ok=True)}
+    existing = {entry.url for entry in layout.list_files(package, missing_ok=True)}
     if store.join(package, DESCRIPTOR) in existing and not replace:
         raise OutputConflict(f"{package}: holds a package; choose another folder, or overwrite it with --replace")
     with TemporaryDirectory(prefix="trapline-") as scratch, translated(source.output):
@@ -131,7 +132,7 @@ def export(
 
 def _define_sources(connection: duckdb.DuckDBPyConnection, source: Results, current: EventFiles) -> None:
     """Create the views `images`, `crops`, `events` and `mapping`; nothing is read yet."""
-    modified = {entry.url: entry.modified for entry in store.list_files(source.output)}
+    modified = {entry.url: entry.modified for entry in layout.list_files(source.output)}
     names = [file.url for file in source.files]
     moments = pa.array([modified.get(name) for name in names], pa.timestamp("s", "UTC"))
     paths = [dataset.shard_path(name, source.output) for name in names]

@@ -14,6 +14,7 @@ from trapline.analysis.flat_tables.packing import FilePlan
 from trapline.analysis.flat_tables.table_file import Writer
 from trapline.errors import OutputConflict, TransientError
 from trapline.ray_session import on_shared_cluster
+from trapline.results import layout
 from trapline.results.fingerprint import Fingerprint
 from trapline.storage import store
 
@@ -138,7 +139,7 @@ def _tidied(
     Files made in another way go before anything is written, since an image would be in two files; those of an Iceberg
     table go after the snapshot without them.
     """
-    store.remove_partial(output)
+    layout.remove_partial(output)
     seen = table.files().keys() if table else found.keys()
     mine = {url for url in seen & found.keys() if found[url].origin.fingerprint == fingerprint}
     for url in sorted(found.keys() - (seen if table else mine)):

@@ -13,7 +13,6 @@ from trapline.analysis import tables
 from trapline.analysis.tables import Origin
 from trapline.results import footer, layout
 from trapline.results.ledger import Result
-from trapline.storage import store
 from trapline.storage.store import Entry
 
 _KEY = "trapline.shards"
@@ -67,7 +66,7 @@ def survey(folder: str) -> dict[str, TableFile | None]:
     Raises:
         StorageError, TransientError: the store refuses, or does not answer.
     """
-    entries = layout.data_files(store.list_files(folder, missing_ok=True))
+    entries = layout.data_files(layout.list_files(folder, missing_ok=True))
     return dict(zip((entry.url for entry in entries), footer.read_each(entries, _read), strict=True))
 
 
