@@ -108,7 +108,6 @@ def test_a_picture_that_breaks_off_gets_an_answer_and_a_warning(classifier: Clas
         ([IMAGES[0], Image.open(io.BytesIO(IMAGES[0][:-500]))], r"image 1: cannot be decoded \(.*truncated"),
         (Image.new("La", (8, 8)), r"image 0: cannot be decoded \(conversion from La"),
     ],
-    ids=str,
 )
 def test_what_is_no_picture_is_said(classifier: Classifier, images: Any, message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
