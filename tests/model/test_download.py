@@ -132,8 +132,9 @@ class TestURLs:
             fetch(f"{bucket}/models/other.pt")
 
     def test_a_folder_is_said_to_be_one(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="is a folder: name the checkpoint in it"):
-            fetch(str(tmp_path))
+        for folder in (str(tmp_path), "."):
+            with pytest.raises(CheckpointError, match="is a folder: name the checkpoint in it"):
+                fetch(folder)
 
     @pytest.mark.parametrize("url", ["file:///nowhere/small.pt", "http://127.0.0.1:9/small.pt", "what://small.pt"])
     def test_a_url_that_leads_nowhere_is_said_so(self, url: str) -> None:

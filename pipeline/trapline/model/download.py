@@ -47,7 +47,7 @@ def fetch(source: str) -> Path:
         raise CheckpointError(
             f"{source}: cannot be fetched ({cause}): check the name, the network and your access to it"
         ) from error
-    if path.is_dir():
+    if source and path.is_dir():  # an unset variable of a shell is not the current folder
         raise CheckpointError(f"{source}: is a folder: name the checkpoint in it (.pt, .safetensors)")
     if not path.is_file():
         raise CheckpointError(f"{source}: no such file: give a path, a URL, or organisation/name on the hub")
