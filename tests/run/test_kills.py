@@ -174,7 +174,7 @@ class TestStopped:
         assert night.verify() == 160
 
     def test_by_ray_job_stop_likewise(self, tmp_path: Path, tiny_model: Path) -> None:
-        night = Night.make(tmp_path, tiny_model, shards=8)
+        night = Night.make(tmp_path, tiny_model, shards=40)  # `ray job stop` takes its time
         with ray_head(tmp_path) as head:
             job = head.start(*night.command(), working_dir=ROOT)
             deadline = time.monotonic() + 120
@@ -190,4 +190,4 @@ class TestStopped:
             assert night.manifests()[0]["status"] == "interrupted"
             assert "run the same command again to carry on" in head.log(job)
         night.finish()
-        assert night.verify() == 160
+        assert night.verify() == 800
