@@ -29,8 +29,10 @@ def pixels() -> Pixels:
 
 @pytest.fixture
 def predictor(tiny_model: Path) -> Callable[..., Predictor]:
-    def make(batch_size: int = 4, precision: Any = "fp32", device: Any = "cpu", stages: Any = ()) -> Predictor:
-        return Predictor(checkpoint.load(str(tiny_model)), device, precision, batch_size, stages)
+    def make(
+        batch_size: int = 4, precision: Any = "fp32", device: Any = "cpu", stages: Any = (), threads: int = 1
+    ) -> Predictor:
+        return Predictor(checkpoint.load(str(tiny_model)), device, precision, batch_size, stages, threads=threads)
 
     return make
 
@@ -66,6 +68,15 @@ class TestTheAnswer:
         pixels = smooth_pixels(67)  # a multiple of none of them but one
         found = predictor(batch_size=batch_size, stages=("stage4",))(pixels)
         birders(tiny_model, pixels, ["stage4"]).check(found)
+
+    @pytest.mark.parametrize("threads", [2, 3, 8])
+    @pytest.mark.parametrize("count", [1, 2, 7, 67])
+    def test_does_not_depend_on_the_threads(
+        self, predictor: Callable[..., Predictor], threads: int, count: int
+    ) -> None:
+        pixels = smooth_pixels(count)
+        found = predictor(batch_size=64, stages=("stage4",), threads=threads)
+        assert_same_images(found(pixels), predictor(stages=("stage4",))(pixels))
 
     def test_leaves_the_pixels_alone_and_takes_them_read_only(
         self, predictor: Callable[..., Predictor], pixels: Pixels, recwarn: pytest.WarningsRecorder
@@ -117,14 +128,23 @@ class TestOutOfMemory:
         small = predictor(batch_size=8, stages=("stage4",))
         tried = self.refuse(small, repeat(1), refusal)
         assert_same_images(small(pixels), predictor(stages=("stage4",))(pixels))
-        assert tried == [4, 2, *[1] * len(pixels)]  # a CPU never passes more than four
+        assert tried == [2, *[1] * len(pixels)]  # a CPU never passes more than two
         assert small.batch_size == 1
+
+    def test_in_one_of_several_threads_loses_and_repeats_nothing(
+        self, predictor: Callable[..., Predictor], pixels: Pixels
+    ) -> None:
+        small = predictor(batch_size=8, threads=2)
+        tried = self.refuse(small, chain([2, 2, 1], repeat(2)), self.of_the_cpu)
+        assert_same_images(small(pixels), predictor()(pixels))
+        assert small.batch_size == 1
+        assert sum(tried) == len(pixels) + 2
 
     def test_midway_loses_and_repeats_nothing(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
         small = predictor(batch_size=4)
-        tried = self.refuse(small, chain([4, 3], repeat(4)), self.of_a_gpu)
+        tried = self.refuse(small, chain([2, 1], repeat(2)), self.of_a_gpu)
         assert_same_images(small(pixels), predictor()(pixels))
-        assert tried == [4, 4, 2, 2, 2, 1]
+        assert tried == [2, 2, *[1] * 9]
 
     @pytest.mark.parametrize("refusal", [of_the_cpu, of_a_gpu])
     def test_with_a_single_image_is_fatal_and_not_tried_again(
@@ -134,7 +154,7 @@ class TestOutOfMemory:
         tried = self.refuse(none, repeat(0), refusal)
         with pytest.raises(FatalError, match=r"^device cpu: out of memory with a single image; .*use another"):
             none(pixels)
-        assert tried == [4, 2, 1]
+        assert tried == [2, 1]
 
     def test_is_not_what_other_errors_are_taken_for(self, predictor: Callable[..., Predictor], pixels: Pixels) -> None:
         def illegal() -> None:
@@ -144,7 +164,7 @@ class TestOutOfMemory:
         tried = self.refuse(broken, repeat(0), illegal)
         with pytest.raises(RuntimeError, match="illegal memory access"):
             broken(pixels)
-        assert tried == [4]
+        assert tried == [2]
 
 
 class TestPrecision:

@@ -25,8 +25,8 @@ from trapline.sources.shards import discover
 PLAN = WorkerPlan(WorkerCounts(1, 1), WorkerCounts(1, 1), 0, {})
 
 
-def stream(folder: Path, tiny_model: Path, classes: WorkerClasses) -> list[FromPredictor]:
-    for name in "abc":
+def stream(folder: Path, tiny_model: Path, classes: WorkerClasses, names: str = "abc") -> list[FromPredictor]:
+    for name in names:
         write_tar(folder / f"in/{name}.tar", pictures(6))
     model = checkpoint.load(str(tiny_model))
     config = RunConfig(inputs=(str(folder / "in"),), output=str(folder / "out"), model="m")
@@ -89,7 +89,9 @@ def test_a_predictor_that_loses_its_device_is_started_again_and_no_chunk_is_lost
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_device_that_is_lost_again_and_again_ends_the_run_with_its_error(tmp_path: Path, tiny_model: Path) -> None:
-    items = stream(tmp_path, tiny_model, WorkerClasses(predictor=losing_its_device(tmp_path, 99)))
+    # Each time, all calls of the moment are lost with the process, and a call is repeated once only.
+    classes = WorkerClasses(predictor=losing_its_device(tmp_path, 99))
+    items = stream(tmp_path, tiny_model, classes, "abcdefghijkl")
     # The first, those that take its place, and one that says that it is enough.
     assert len(list(tmp_path.glob("process*"))) == 1 + MOST_RESTARTS + 1
     failures = [item for item in items if isinstance(item, Failure)]

@@ -23,7 +23,7 @@ def pipeline(
         Parameter(help="Checkpoint of a Hiera-Base; default: random weights, and classes that they tell apart."),
     ] = None,
     small: Annotated[int, Parameter(help="Images in the small archive.")] = 16,
-    large: Annotated[int, Parameter(help="Images in the large archive.")] = 64,
+    large: Annotated[int, Parameter(help="Images in the large archive.")] = 112,
     rounds: Rounds = 2,
     json: Json = None,
 ) -> int:

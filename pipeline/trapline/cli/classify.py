@@ -18,6 +18,7 @@ from trapline.bytecode import bytecode_warning
 from trapline.cli.run_job import command, run
 from trapline.config import INPUT, Options, RunConfig
 from trapline.errors import UsageError, in_one_line
+from trapline.quick_imports import quick_imports
 from trapline.ray_session import start_in_background
 
 if TYPE_CHECKING:
@@ -92,12 +93,13 @@ def run_config(config: RunConfig, workers: "WorkerClasses | None" = None) -> int
     # Before the imports, which load torch and take as long as Ray's start.
     if not config.dry_run:
         start_in_background()
-    from rich.console import Console
+    with quick_imports():
+        from rich.console import Console
 
-    from trapline.monitoring.console import ConsoleObserver, print_plan, print_summary
-    from trapline.monitoring.json_log import JsonLog
-    from trapline.monitoring.monitored_run import classify_monitored
-    from trapline.run.manifest import latest
+        from trapline.monitoring.console import ConsoleObserver, print_plan, print_summary
+        from trapline.monitoring.json_log import JsonLog
+        from trapline.monitoring.monitored_run import classify_monitored
+        from trapline.run.manifest import latest
 
     console = Console()
     warning = None if config.dry_run else bytecode_warning()

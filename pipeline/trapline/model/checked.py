@@ -32,12 +32,13 @@ def make_predictor(
     note: Callable[[str], object] = warnings.warn,
     *,
     bound: float | None = None,
+    threads: int | None = None,
 ) -> "Predictor | CheckedPredictor":
     """Return the predictor for a precision; arguments and errors as of the two classes."""
     if precision != "checked":
-        return Predictor(model, device, precision, batch_size, stages, note)
+        return Predictor(model, device, precision, batch_size, stages, note, threads)
     assert bound is not None, "precision checked needs the bound of the model"
-    return CheckedPredictor(model, device, bound, batch_size, stages, note)
+    return CheckedPredictor(model, device, bound, batch_size, stages, note, threads)
 
 
 class CheckedPredictor:
@@ -50,6 +51,7 @@ class CheckedPredictor:
         batch_size: the most images in one pass; halved permanently when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
+        threads: as of `Predictor`.
 
     Raises:
         UsageError: torch finds no such device.
@@ -63,12 +65,13 @@ class CheckedPredictor:
         batch_size: int,
         stages: Sequence[str] = (),
         note: Callable[[str], object] = warnings.warn,
+        threads: int | None = None,
     ) -> None:
         self._boundaries = Boundaries(model.network)
         exact = replace(model, network=copy.deepcopy(model.network))
         few = batch_size if device == "cpu" else min(batch_size, _GPU_PASS)
-        self.exact = Predictor(exact, device, "fp32", few, stages, note)
-        self.fast = Predictor(model, device, "bf16", batch_size, stages, note)
+        self.exact = Predictor(exact, device, "fp32", few, stages, note, threads)
+        self.fast = Predictor(model, device, "bf16", batch_size, stages, note, threads)
         self.gpu = self.fast.gpu
         self.bound = self.planned = bound
         self._note = note

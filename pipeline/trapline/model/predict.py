@@ -1,7 +1,9 @@
 """Tensors become predictions: one model on one device, which takes uint8 pixels."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from trapline.model import cpu_kernels
 from trapline.model.architecture import PATCH, WINDOW
 from trapline.model.attention_kernels import choose_kernels, has_flash
 from trapline.model.checkpoint import Model
+from trapline.model.cpu_threads import CpuThreads
 from trapline.model.device_errors import is_device_out_of_memory
 from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
@@ -24,8 +27,8 @@ from trapline.model.predictions import Predictions
 DEFAULT_BATCH = {"cuda": 256, "cpu": 8}
 
 # Images in one pass on a CPU. The allocator returns blocks over 32 MB to the system after each pass, which must clear
-# them again: 4 images at a time were 4 % faster than 8 in bfloat16 (384 pixels, Hiera-Base).
-_CPU_PASS = 4
+# them again: in float32, 2 images at a time are 4 % faster than 4 (384 pixels, Hiera-Base).
+_CPU_PASS = 2
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -40,6 +43,7 @@ class Predictor:
         batch_size: the most images in one pass; halved permanently when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
+        threads: that compute at the same time on a CPU, a pass each; default: as many as torch is set to use.
 
     Raises:
         UsageError: torch finds no such device.
@@ -53,6 +57,7 @@ class Predictor:
         batch_size: int,
         stages: Sequence[str] = (),
         note: Callable[[str], object] = warnings.warn,
+        threads: int | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda: torch finds no GPU here; choose --device cpu or a machine with a GPU")
@@ -60,6 +65,7 @@ class Predictor:
         self.dtype = _DTYPES[precision]
         windows = model.size[0] * model.size[1] // (PATCH * WINDOW) ** 2
         self.batch_size = min(batch_size, _CPU_PASS if device == "cpu" else max(1, MOST_WINDOWS // windows))
+        self._threads = CpuThreads(1 if device == "cuda" else threads or torch.get_num_threads())
         self.stages = tuple(stages)
         # TF32 would silently round the stem's products to 10 bits.
         torch.backends.cudnn.allow_tf32 = False
@@ -97,7 +103,8 @@ class Predictor:
         Raises:
             FatalError: the device has no memory for even one image.
         """
-        outputs = list(self._passes(torch.from_numpy(pixels)))
+        parts = self._parts(torch.from_numpy(pixels))
+        outputs = list(chain.from_iterable(self._threads.map(self._passes, parts)))
         return Output(
             torch.cat([output.logits for output in outputs]),
             torch.cat([output.embedding for output in outputs]),
@@ -131,7 +138,15 @@ class Predictor:
         else:
             self.network.stem.to(self.dtype)
 
-    def _passes(self, pixels: Tensor) -> Iterator[Output]:
+    def _parts(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Return parts for the threads of a CPU, or a single one if some thread would have none."""
+        threads = self._threads.count
+        if threads == 1 or len(pixels) < threads:
+            return [pixels]
+        return torch.split(pixels, min(self.batch_size, ceil(len(pixels) / threads)))
+
+    def _passes(self, pixels: Tensor) -> list[Output]:
+        outputs: list[Output] = []
         start = 0
         while start < len(pixels):
             size = self._pass_size(len(pixels) - start)
@@ -153,7 +168,8 @@ class Predictor:
                     torch.cuda.empty_cache()
             else:
                 start += len(batch)
-                yield output
+                outputs.append(output)
+        return outputs
 
     @torch.inference_mode()
     def _pass(self, pixels: Tensor, size: int) -> Output:

@@ -5,7 +5,6 @@ import pickle
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ray
@@ -19,6 +18,7 @@ from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, WorkerPlan
 from trapline.run.job import Job
 from trapline.run.messages import FromPredictor, Task
 from trapline.run.packing import unpack
+from trapline.run.shared_model import SharedModel
 from trapline.run.workers import PredictorActor, Reader
 
 # Ray by default retries the task of a dead worker forever, and an input that kills workers would hang the run. The next
@@ -51,7 +51,7 @@ class RayStream:
     def __init__(self, job: Job, model: Model, classes: WorkerClasses) -> None:
         self._job = job
         self._classes = classes
-        self._model: ray.ObjectRef[Model] = ray.put(model)
+        self._model = SharedModel(model)
 
     def __call__(self, tasks: list[Task], plan: WorkerPlan) -> Generator[FromPredictor]:
         """Yield the messages of the workers, in any order.
@@ -71,11 +71,11 @@ class RayStream:
             label_selector=plan.decode_where,
             max_retries=_TASK_RETRIES,
         )
-        # A GPU works on one chunk while others are unpacked, copied to it, or packed; a CPU has no core to spare.
-        calls = 4 if self._job.device == "cuda" else 1
+        # The device works on one chunk while others are unpacked, copied to it, or packed.
+        calls = 4 if self._job.device == "cuda" else 2
         predicted = chunks.map_batches(
             self._classes.predictor,
-            fn_constructor_args=(self._job, partial(ray.get, self._model), _LostDevicesOfActor()),
+            fn_constructor_args=(self._job, self._model.load, _LostDevicesOfActor()),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -83,7 +83,7 @@ class RayStream:
                 initial_size=plan.now.predict,
                 max_size=plan.most.predict,
                 max_concurrent_calls_per_actor=calls,
-                enable_true_multi_threading=calls > 1,
+                enable_true_multi_threading=True,
             ),
             num_cpus=PREDICT_CPUS,
             num_gpus=plan.predictor_gpus or None,

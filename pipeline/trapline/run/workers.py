@@ -18,36 +18,39 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-import pyarrow as pa
-import torch
+from trapline.quick_imports import quick_imports
 
-from trapline.cpu_count import usable_cpus
-from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
-from trapline.detections.shard_boxes import ShardBoxes
-from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
-from trapline.model.checked import make_predictor
-from trapline.model.device_errors import is_device_lost
-from trapline.model.gpu import Busy
-from trapline.model.precision import multiplies_in_bf16
-from trapline.results.clip_pooling import sum_frames
-from trapline.results.footer import find
-from trapline.results.rows import with_predictions
-from trapline.run.chunks import read_chunks
-from trapline.run.job import Job
-from trapline.run.messages import (
-    AlreadyDone,
-    DecodedChunk,
-    Failure,
-    FromPredictor,
-    FromReader,
-    Item,
-    NotStarted,
-    PredictedChunk,
-    Task,
-    WorkerNote,
-)
-from trapline.run.packing import pack, unpack
-from trapline.run.reuse import PreviousResult
+with quick_imports():
+    import pyarrow as pa
+    import torch
+
+    from trapline.cpu_count import usable_cpus
+    from trapline.decoding.sandbox import Decode, Sandbox, decode_with_limits
+    from trapline.detections.shard_boxes import ShardBoxes
+    from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
+    from trapline.model.checked import make_predictor
+    from trapline.model.device_errors import is_device_lost
+    from trapline.model.gpu import Busy
+    from trapline.model.precision import multiplies_in_bf16
+    from trapline.results.clip_pooling import sum_frames
+    from trapline.results.footer import find
+    from trapline.results.rows import with_predictions
+    from trapline.run.chunks import read_chunks
+    from trapline.run.job import Job
+    from trapline.run.messages import (
+        AlreadyDone,
+        DecodedChunk,
+        Failure,
+        FromPredictor,
+        FromReader,
+        Item,
+        NotStarted,
+        PredictedChunk,
+        Task,
+        WorkerNote,
+    )
+    from trapline.run.packing import pack, unpack
+    from trapline.run.reuse import PreviousResult
 
 if TYPE_CHECKING:
     from trapline.model.checkpoint import Model
@@ -138,7 +141,7 @@ class PredictorActor:
         # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if job.device == "cpu":
-            torch.set_num_threads(min(CPU_THREADS, usable_cpus()))
+            torch.set_num_threads(1)  # of those that call the predictor, which has its own threads
         stages = tuple(job.columns.feature_shapes)
         self.job = job
         self.busy = Busy()
@@ -153,7 +156,14 @@ class PredictorActor:
                     f"{job.precision} than for fp32: use machines of one kind, or fp32 and another OUTPUT"
                 )
             self.predictor = make_predictor(
-                load(), job.device, job.precision, job.batch_size, stages, self.notes.put, bound=job.bound
+                load(),
+                job.device,
+                job.precision,
+                job.batch_size,
+                stages,
+                self.notes.put,
+                bound=job.bound,
+                threads=min(CPU_THREADS, usable_cpus()),
             )
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
             self.refusal = error

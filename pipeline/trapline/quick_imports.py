@@ -1,0 +1,22 @@
+"""Imports without garbage collection."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import in this context without collecting garbage.
+
+    Modules create hundreds of thousands of objects, and all stay. Looking for garbage among them, again and again as
+    they become more, takes a fifth of the time: of a driver's imports 0.5 of 2.5 s, of a worker's 0.3 of 1.9 s.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        # Without `gc.freeze`: what is frozen is never deleted, of which nanobind's modules complain at the end.
+        if enabled:
+            gc.enable()
