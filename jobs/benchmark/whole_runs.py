@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,20 +35,35 @@ PRECISIONS = {"auto": "trapline", "fp32": "trapline, fp32", "bf16": "trapline, b
 
 
 @dataclass(frozen=True)
+class Seconds:
+    """Times of one program, round by round.
+
+    Attributes:
+        small: over the small archive.
+        large: over the large one.
+    """
+
+    small: list[float]
+    large: list[float]
+
+
+@dataclass(frozen=True)
 class Row:
     """One program.
 
     Attributes:
         name: of it.
-        images_per_second: once under way, in the median.
-        as_fast_as: by precision of trapline, its rate to this program's, round by round: median, range.
-        start_seconds: before the first image and after the last, in the median.
+        images_per_second: once under way.
+        as_fast_as: by precision of trapline, its rate to this program's, and the range of the rounds.
+        start_seconds: before the first image and after the last.
+        seconds: from which these are.
     """
 
     name: str
     images_per_second: float
     as_fast_as: dict[str, str]
     start_seconds: float
+    seconds: Seconds
 
 
 def measure(
@@ -83,25 +98,39 @@ def measure(
             contenders[f"{name}, {count} images"] = _run(command(count), scratch, count)
     timings = take_turns(console, contenders, rounds, warm=False)
 
-    def rates(name: str) -> list[float]:
-        short, long = (timings[f"{name}, {count} images"].seconds for count in (small, large))
-        return [(large - small) / (after - before) for before, after in zip(short, long, strict=True)]
-
-    ours = {precision: rates(name) for precision, name in PRECISIONS.items()}
-    rows = []
-    for name in programs:
-        rate = rates(name)
-        started = [
-            seconds - small / each
-            for seconds, each in zip(timings[f"{name}, {small} images"].seconds, rate, strict=True)
-        ]
-        ratios = {
-            precision: str(Spread.of([mine / theirs for mine, theirs in zip(own, rate, strict=True)]))
-            for precision, own in ours.items()
-        }
-        rows.append(Row(name, median(rate), ratios, median(started)))
+    seconds = {
+        name: Seconds(*(timings[f"{name}, {count} images"].seconds for count in (small, large))) for name in programs
+    }
     contenders[f"{PRECISIONS['auto']}, {large} images"]()
-    return rows, _computed_twice(scratch / "out")
+    return rows_of(seconds, small, large), _computed_twice(scratch / "out")
+
+
+def rows_of(seconds: Mapping[str, Seconds], small: int, large: int) -> list[Row]:
+    """Return the figures of programs, trapline's among them, from their seconds by name.
+
+    Rates are those of median times: the difference of two runs of one round counts twice what slowed one of them.
+    """
+
+    def rate(before: float, after: float) -> float:
+        return (large - small) / (after - before)
+
+    medians = {name: rate(median(times.small), median(times.large)) for name, times in seconds.items()}
+    by_round = {name: list(map(rate, times.small, times.large)) for name, times in seconds.items()}
+
+    def ratio(own: str, other: str) -> str:
+        rounds = [mine / theirs for mine, theirs in zip(by_round[own], by_round[other], strict=True)]
+        return str(Spread(medians[own] / medians[other], min(rounds), max(rounds)))
+
+    return [
+        Row(
+            name,
+            medians[name],
+            {precision: ratio(own, name) for precision, own in PRECISIONS.items()},
+            median(times.small) - small / medians[name],
+            times,
+        )
+        for name, times in seconds.items()
+    ]
 
 
 def with_answers(model: Model, images: Sequence[bytes]) -> Model:

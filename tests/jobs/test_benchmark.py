@@ -19,6 +19,7 @@ from jobs.benchmark.model import SIDES, Row, gflop_per_image, random_model
 from jobs.benchmark.model import measure as measure_model
 from jobs.benchmark.planning import measure as measure_planning
 from jobs.benchmark.rounds import Spread, Timing, take_turns
+from jobs.benchmark.whole_runs import PRECISIONS, Seconds, rows_of
 from tests.support.archives import jpeg, write_folder
 from tests.support.numerics import smooth_pixels
 from trapline.model import checkpoint
@@ -57,6 +58,18 @@ class TestRounds:
         # A machine that is three times as slow in the second round changes no ratio.
         ours, theirs = Timing(10, [1, 3, 1]), Timing(20, [4, 12, 4])
         assert ours.times_as_fast_as(theirs) == Spread(2, 2, 2)
+
+
+def test_rates_of_whole_programs_are_those_of_median_times_and_their_range_that_of_the_rounds() -> None:
+    # 10 s of start, then 5 images a second; in one round something else takes 4 s of the small archive's run.
+    ours = Seconds([12.0, 16.0, 12.0], [30.0, 30.0, 30.0])
+    other = Seconds([11.0, 11.0, 11.0], [47.0, 47.0, 56.0])
+    names = [*PRECISIONS.values(), "other"]
+    rows = rows_of(dict.fromkeys(names, ours) | {"other": other}, 10, 100)
+    assert [row.name for row in rows] == names
+    assert (rows[0].images_per_second, rows[0].start_seconds, rows[0].seconds) == (5, 10, ours)
+    assert (rows[-1].images_per_second, rows[-1].start_seconds) == (2.5, 7)
+    assert rows[-1].as_fast_as == dict.fromkeys(PRECISIONS, "2.00 (2.00-2.57)")
 
 
 def test_checked_counts_the_classes_that_each_precision_changes(tiny_model: Path) -> None:
