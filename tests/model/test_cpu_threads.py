@@ -1,10 +1,9 @@
 """Each thread computes alone, and the number of torch's other threads stays."""
 
-import resource
 import threading
 from collections.abc import Iterator
 from threading import Barrier, current_thread
-from time import monotonic, sleep
+from time import monotonic, process_time, sleep, thread_time
 
 import pytest
 import torch
@@ -24,16 +23,15 @@ def two_threads() -> Iterator[None]:
 def own_share(_: int) -> float:
     """The share of the processor time of large operations that the calling thread itself has taken."""
     values = torch.ones(4_000_000)
-    before = [resource.getrusage(who).ru_utime for who in (resource.RUSAGE_THREAD, resource.RUSAGE_SELF)]
+    own, all_threads = thread_time(), process_time()
     for _ in range(40):
         values.exp_()
-    after = [resource.getrusage(who).ru_utime for who in (resource.RUSAGE_THREAD, resource.RUSAGE_SELF)]
-    return (after[0] - before[0]) / (after[1] - before[1])
+    return (thread_time() - own) / (process_time() - all_threads)
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_each_thread_computes_alone() -> None:
-    assert own_share(0) < 0.9  # or else there would be nothing to be seen below
+    assert own_share(0) < 0.7  # or else there would be nothing to be seen below
     threads = CpuThreads(2)
     once = threading.Lock()
 
@@ -41,20 +39,20 @@ def test_each_thread_computes_alone() -> None:
         with once:
             return own_share(number)
 
-    assert min(threads.map(in_turn, range(4))) > 0.95
+    assert min(threads.map(in_turn, range(4))) > 0.8
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_other_threads_compute_as_before() -> None:
     threads = CpuThreads(3)
-    assert torch.get_num_threads() == 2
-    assert own_share(0) < 0.9
+    assert torch.get_num_threads() == CpuThreads().count == 2
+    assert own_share(0) < 0.7
     shares: list[float] = []
     later = threading.Thread(target=lambda: shares.append(own_share(0)))
     later.start()
     later.join()
-    assert shares[0] < 0.9
-    assert threads.map(own_share, [0])[0] < 0.9  # a single part is divided
+    assert shares[0] < 0.7
+    assert threads.map(own_share, [0])[0] < 0.7  # a single part is divided
 
 
 def test_parts_are_computed_side_by_side_and_come_back_in_order() -> None:
@@ -99,7 +97,7 @@ def test_threads_end_with_the_last_reference() -> None:
 
 
 def test_threads_that_the_system_refuses_are_an_error_that_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, start = set(threading.enumerate()), threading.Thread.start
+    before, start, number = set(threading.enumerate()), threading.Thread.start, torch.get_num_threads()
     started: list[threading.Thread] = []
 
     def refuse_the_second(thread: threading.Thread) -> None:
@@ -112,5 +110,6 @@ def test_threads_that_the_system_refuses_are_an_error_that_leaves_none(monkeypat
     with pytest.raises(RuntimeError, match="can't start new thread"):
         CpuThreads(2)
     monkeypatch.undo()
+    assert torch.get_num_threads() == number
     started[0].join(10)
     assert set(threading.enumerate()) - before == set()

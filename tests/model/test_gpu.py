@@ -1,6 +1,7 @@
 """Copies beside computing. On a CPU the same code runs, without streams; what only a GPU can show is skipped there."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,16 @@ def test_time_that_two_calls_share_is_counted_once(monkeypatch: pytest.MonkeyPat
     now, busy = 0.0, Busy()
     monkeypatch.setattr(gpu, "perf_counter", lambda: now)
 
-    def call(started: float, ended: float) -> float:
+    def at(time: float, step: Callable[[], float | None]) -> float | None:
         nonlocal now
-        now = ended
-        return busy.since(started)
+        now = time
+        return step()
 
-    assert [call(1, 4), call(2, 6), call(10, 11)] == [3, 2, 1]
+    begin, end = busy.begin, busy.end
+    in_order = [(1, begin), (2, begin), (4, end), (6, end)]
+    one_within_another = [(10, begin), (15, begin), (18, end), (20, end)]
+    found = [at(time, step) for time, step in [*in_order, *one_within_another, (30, begin), (31, end)]]
+    assert [seconds for seconds in found if seconds is not None] == [3, 2, 8, 2, 1]
 
 
 def test_a_predictor_answers_several_threads_as_it_does_one(tiny_model: Path) -> None:

@@ -14,6 +14,7 @@ from tests.support.numerics import assert_same_images, birders, smooth_pixels
 from trapline.errors import FatalError, UsageError
 from trapline.model import checkpoint
 from trapline.model.architecture import STAGES
+from trapline.model.cpu_threads import CpuThreads
 from trapline.model.gpu import Gpu
 from trapline.model.hiera import Output
 from trapline.model.predict import Predictor
@@ -32,7 +33,9 @@ def predictor(tiny_model: Path) -> Callable[..., Predictor]:
     def make(
         batch_size: int = 4, precision: Any = "fp32", device: Any = "cpu", stages: Any = (), threads: int = 1
     ) -> Predictor:
-        return Predictor(checkpoint.load(str(tiny_model)), device, precision, batch_size, stages, threads=threads)
+        return Predictor(
+            checkpoint.load(str(tiny_model)), device, precision, batch_size, stages, threads=CpuThreads(threads)
+        )
 
     return make
 
@@ -70,13 +73,29 @@ class TestTheAnswer:
         birders(tiny_model, pixels, ["stage4"]).check(found)
 
     @pytest.mark.parametrize("threads", [2, 3, 8])
-    @pytest.mark.parametrize("count", [1, 2, 7, 67])
+    @pytest.mark.parametrize("count", [2, 7, 67])
     def test_does_not_depend_on_the_threads(
         self, predictor: Callable[..., Predictor], threads: int, count: int
     ) -> None:
         pixels = smooth_pixels(count)
         found = predictor(batch_size=64, stages=("stage4",), threads=threads)
         assert_same_images(found(pixels), predictor(stages=("stage4",))(pixels))
+
+    @pytest.mark.parametrize(("given", "parts"), [(None, [3]), (4, [1, 1, 1])])
+    def test_for_few_images_is_computed_on_all_cores(
+        self, tiny_model: Path, given: int | None, parts: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(4)
+        try:
+            few = Predictor(checkpoint.load(str(tiny_model)), "cpu", "fp32", 8, threads=CpuThreads(given))
+        finally:
+            torch.set_num_threads(before)
+        tried = TestOutOfMemory.refuse(few, repeat(8), TestOutOfMemory.of_the_cpu)
+        few(smooth_pixels(3))
+        assert sum(tried) == 3
+        assert len(tried) == max(len(parts), 2)  # the most in one pass are two
+        assert (max(tried) == 1) == (len(parts) == 3)
 
     def test_leaves_the_pixels_alone_and_takes_them_read_only(
         self, predictor: Callable[..., Predictor], pixels: Pixels, recwarn: pytest.WarningsRecorder

@@ -1,5 +1,6 @@
 """Shards through real Ray Data, and what is made of Ray's errors."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,21 @@ def test_shards_come_back_predicted_and_one_whose_reader_fails_is_missing_alone(
         (name, index, rows, end) for name in ("a.tar", "c.tar") for index, rows, end in ((0, 4, False), (1, 2, True))
     ]
     assert all(each.rows.column("species").null_count == 0 for each in chunks)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_predictor_has_a_second_chunk_while_it_computes_the_first(tmp_path: Path, tiny_model: Path) -> None:
+    class Meeting(PredictorActor):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.meeting = threading.Barrier(2)
+
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            self.meeting.wait(60)
+            return super().__call__(batch)
+
+    items = stream(tmp_path, tiny_model, WorkerClasses(predictor=Meeting))
+    assert len([item for item in items if isinstance(item, PredictedChunk)]) == 6
 
 
 def losing_its_device(folder: Path, times: int) -> type[PredictorActor]:

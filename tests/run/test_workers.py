@@ -1,10 +1,12 @@
 """The workers as plain callables, without Ray."""
 
+import gc
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import pyarrow as pa
 import pytest
@@ -14,6 +16,7 @@ from trapline.config import RunConfig
 from trapline.errors import CheckpointError, FatalError
 from trapline.model import checkpoint
 from trapline.model.precision import Computed
+from trapline.run import workers
 from trapline.run.job import Job, columns_of
 from trapline.run.messages import DecodedChunk, Failure, NotStarted, PredictedChunk, Task, WorkerNote
 from trapline.run.packing import unpack
@@ -96,6 +99,22 @@ def test_two_calls_at_once_predict_what_they_would_in_turn(job: Job, shard: Shar
     expected = probabilities(0)
     with ThreadPoolExecutor(2) as threads:
         assert all(found == expected for found in threads.map(probabilities, range(4)))
+
+
+def test_a_predictor_computes_with_as_many_threads_as_there_are_cores_up_to_four(
+    job: Job, model: checkpoint.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cores, expected in ((3, 3), (64, 4)):
+        monkeypatch.setattr(workers, "usable_cpus", lambda cores=cores: cores)
+        before = set(enumerate_threads())
+        actor = PredictorActor(job, lambda: model)
+        started = set(enumerate_threads()) - before
+        assert len(started) == expected
+        del actor
+        gc.collect()
+        for thread in started:
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_shard_whose_time_has_come_is_not_begun(job: Job, shard: Shard, model: checkpoint.Model) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from trapline.model.boundaries import Boundaries, log_ratios
 from trapline.model.checkpoint import Model
+from trapline.model.cpu_threads import CpuThreads
 from trapline.model.predict import Predictor
 from trapline.model.predictions import Predictions
 
@@ -32,7 +33,7 @@ def make_predictor(
     note: Callable[[str], object] = warnings.warn,
     *,
     bound: float | None = None,
-    threads: int | None = None,
+    threads: CpuThreads | None = None,
 ) -> "Predictor | CheckedPredictor":
     """Return the predictor for a precision; arguments and errors as of the two classes."""
     if precision != "checked":
@@ -65,8 +66,10 @@ class CheckedPredictor:
         batch_size: int,
         stages: Sequence[str] = (),
         note: Callable[[str], object] = warnings.warn,
-        threads: int | None = None,
+        threads: CpuThreads | None = None,
     ) -> None:
+        if device == "cpu":
+            threads = threads or CpuThreads()  # the same ones for both
         self._boundaries = Boundaries(model.network)
         exact = replace(model, network=copy.deepcopy(model.network))
         few = batch_size if device == "cpu" else min(batch_size, _GPU_PASS)
@@ -76,7 +79,7 @@ class CheckedPredictor:
         self.bound = self.planned = bound
         self._note = note
         self._noted = False
-        self._learning = Lock()  # a GPU's predictor is called by several threads
+        self._learning = Lock()
 
     @property
     def batch_size(self) -> int:

@@ -47,7 +47,7 @@ class Classifier:
             "auto" for bf16 on a GPU and fp32 on a CPU.
         size: height and width that images are resized to, multiples of 32; default: the checkpoint's.
         stages: feature maps to return, among "stage1" to "stage4".
-        batch_size: images in one pass; default: 8 on a CPU, 256 on a GPU.
+        batch_size: images at a time; default: 8 on a CPU, 256 on a GPU.
 
     Attributes:
         classes: names in the order of the probabilities; empty for a checkpoint without classifier.

@@ -22,18 +22,26 @@ MOST_WINDOWS = 65_535
 
 
 class Busy:
-    """Measure busy time, counted once where calls overlap; calls end in the order in which they began."""
+    """Measure the time in which there is a call, counted once where calls of several threads overlap."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until = 0.0
+        self._calls = 0
+        self._counted = 0.0
 
-    def since(self, started: float) -> float:
-        """Return the seconds from `started`, on `perf_counter`, until now that no other call has counted."""
+    def begin(self) -> None:
+        """Note that a call begins."""
+        with self._lock:
+            if not self._calls:
+                self._counted = perf_counter()
+            self._calls += 1
+
+    def end(self) -> float:
+        """Note that a call ends; return the seconds with a call that no other call has counted."""
         with self._lock:
             now = perf_counter()
-            seconds = now - max(started, self._until)
-            self._until = now
+            seconds, self._counted = now - self._counted, now
+            self._calls -= 1
         return seconds
 
 
@@ -63,7 +71,15 @@ class Gpu:
 
         The padding is left uninitialised; its answers are dropped.
         """
-        started = perf_counter()
+        self._busy.begin()
+        try:
+            answers = self._answers(pixels, size)
+        finally:
+            seconds = self._busy.end()
+        self.answer.took(size, seconds)
+        return answers
+
+    def _answers(self, pixels: Tensor, size: int) -> Output:
         # torch reuses pinned memory once the copy is done.
         batch = self._empty(size, *pixels.shape[1:])
         batch[: len(pixels)] = pixels
@@ -81,7 +97,6 @@ class Gpu:
             answers = _map(output, lambda part: part[: len(pixels)].to("cpu", non_blocking=True))
             done.record()
         done.synchronize()
-        self.answer.took(size, self._busy.since(started))
         return answers
 
     def _copies(self) -> Any:

@@ -22,7 +22,8 @@ from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
 
-# Images per batch by default. A batch of 8 keeps two cores busy, and its activations take some 200 MB. The host's work
+# Images per batch by default. A batch of 8 keeps four threads of a CPU busy, whose activations take some 64 MB for each
+# image in float32, 32 in bfloat16. The host's work
 # for a chunk (copies, Python, Ray) takes 16 ms for 64 images, as long as a fast GPU takes for them, but 39 for 256.
 DEFAULT_BATCH = {"cuda": 256, "cpu": 8}
 
@@ -43,7 +44,7 @@ class Predictor:
         batch_size: the most images in one pass; halved permanently when the device runs out of memory.
         stages: feature maps to return.
         note: receives warnings for the user.
-        threads: that compute at the same time on a CPU, a pass each; default: as many as torch is set to use.
+        threads: that compute on a CPU, a pass each; default: as many as torch is set to use.
 
     Raises:
         UsageError: torch finds no such device.
@@ -57,7 +58,7 @@ class Predictor:
         batch_size: int,
         stages: Sequence[str] = (),
         note: Callable[[str], object] = warnings.warn,
-        threads: int | None = None,
+        threads: CpuThreads | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda: torch finds no GPU here; choose --device cpu or a machine with a GPU")
@@ -65,7 +66,7 @@ class Predictor:
         self.dtype = _DTYPES[precision]
         windows = model.size[0] * model.size[1] // (PATCH * WINDOW) ** 2
         self.batch_size = min(batch_size, _CPU_PASS if device == "cpu" else max(1, MOST_WINDOWS // windows))
-        self._threads = CpuThreads(1 if device == "cuda" else threads or torch.get_num_threads())
+        self._threads = CpuThreads(1) if device == "cuda" else threads or CpuThreads()
         self.stages = tuple(stages)
         # TF32 would silently round the stem's products to 10 bits.
         torch.backends.cudnn.allow_tf32 = False
@@ -139,9 +140,9 @@ class Predictor:
             self.network.stem.to(self.dtype)
 
     def _parts(self, pixels: Tensor) -> Sequence[Tensor]:
-        """Return parts for the threads of a CPU, or a single one if some thread would have none."""
+        """Return parts for the threads of a CPU; a single one if the calling thread is to compute it."""
         threads = self._threads.count
-        if threads == 1 or len(pixels) < threads:
+        if threads == 1 or (len(pixels) < threads and self._threads.few_are_divided):
             return [pixels]
         return torch.split(pixels, min(self.batch_size, ceil(len(pixels) / threads)))
 

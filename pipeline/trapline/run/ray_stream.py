@@ -71,7 +71,7 @@ class RayStream:
             label_selector=plan.decode_where,
             max_retries=_TASK_RETRIES,
         )
-        # The device works on one chunk while others are unpacked, copied to it, or packed.
+        # The device, or the threads of a CPU, work on one chunk while others are unpacked, copied to it, or packed.
         calls = 4 if self._job.device == "cuda" else 2
         predicted = chunks.map_batches(
             self._classes.predictor,

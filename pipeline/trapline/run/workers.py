@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock
-from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from trapline.quick_imports import quick_imports
@@ -29,6 +28,7 @@ with quick_imports():
     from trapline.detections.shard_boxes import ShardBoxes
     from trapline.errors import FatalError, TransientError, TraplineError, in_one_line
     from trapline.model.checked import make_predictor
+    from trapline.model.cpu_threads import CpuThreads
     from trapline.model.device_errors import is_device_lost
     from trapline.model.gpu import Busy
     from trapline.model.precision import multiplies_in_bf16
@@ -141,7 +141,7 @@ class PredictorActor:
         # Pixels lie in shared memory, which is read-only; no code writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if job.device == "cpu":
-            torch.set_num_threads(1)  # of those that call the predictor, which has its own threads
+            torch.set_num_threads(1)  # of those that call the predictor, which has threads of its own
         stages = tuple(job.columns.feature_shapes)
         self.job = job
         self.busy = Busy()
@@ -163,7 +163,7 @@ class PredictorActor:
                 stages,
                 self.notes.put,
                 bound=job.bound,
-                threads=min(CPU_THREADS, usable_cpus()),
+                threads=CpuThreads(min(CPU_THREADS, usable_cpus())) if job.device == "cpu" else None,
             )
         except FatalError as error:  # raised here, it would reach the driver as text in an error of Ray's
             self.refusal = error
@@ -183,15 +183,17 @@ class PredictorActor:
             return item
         if self.refusal:
             return Failure(item.shard, str(self.refusal), transient=False, fatal=True)
-        started = perf_counter()
+        self.busy.begin()
         try:
             predictions = self.predictor(item.pixels) if len(item.pixels) else None
         except Exception as error:  # noqa: BLE001 - Ray would drop the block in silence
             self._end_if_device_lost(error)
             reason = f"{item.shard.uri}: {type(error).__name__}: {in_one_line(error)}"
             return Failure(item.shard, reason, transient=False, fatal=isinstance(error, FatalError))
+        finally:
+            busy = self.busy.end()
         rows = with_predictions(item.rows, predictions, self.job.columns, item.with_pixels)
-        seconds = {**item.seconds, "predict": self.busy.since(started)}
+        seconds = {**item.seconds, "predict": busy}
         clips = sum_frames(item.rows, item.with_pixels, predictions)
         return PredictedChunk(item.shard, item.index, rows, item.encoded_bytes, seconds, clips=clips, end=item.end)
 
