@@ -64,7 +64,7 @@ def test_a_predictor_has_a_second_chunk_while_it_computes_the_first(tmp_path: Pa
             self.meeting = threading.Barrier(2)
 
         def __call__(self, batch: pa.Table) -> pa.Table:
-            self.meeting.wait(60)
+            self.meeting.wait(20)
             return super().__call__(batch)
 
     items = stream(tmp_path, tiny_model, WorkerClasses(predictor=Meeting))
