@@ -22,13 +22,13 @@ from trapline.model.gpu import MOST_WINDOWS, Gpu
 from trapline.model.hiera import Hiera, Output
 from trapline.model.predictions import Predictions
 
-# Images per batch by default. A batch of 8 keeps four threads of a CPU busy, whose activations take some 64 MB for each
-# image in float32, 32 in bfloat16. The host's work
-# for a chunk (copies, Python, Ray) takes 16 ms for 64 images, as long as a fast GPU takes for them, but 39 for 256.
+# Images per batch by default. A batch of 8 keeps four threads of a CPU busy; the activations of an image take 60 MB.
+# The host's work for a chunk (copies, Python, Ray) takes 16 ms for 64 images, as long as a fast GPU takes for them, but
+# 39 for 256.
 DEFAULT_BATCH = {"cuda": 256, "cpu": 8}
 
 # Images in one pass on a CPU. The allocator returns blocks over 32 MB to the system after each pass, which must clear
-# them again: in float32, 2 images at a time are 4 % faster than 4 (384 pixels, Hiera-Base).
+# them again: in float32, 2 images at a time are 5 % faster than 4 (384 pixels, Hiera-Base).
 _CPU_PASS = 2
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -12,8 +12,8 @@ from trapline.model.hiera import Hiera
 class SharedModel:
     """A model that the processes of a run read from Ray's object store; Ray must be connected.
 
-    Arrays are read where they lie. Tensors would be pickled, and copied several times: for Hiera-Base that takes 0.4 s
-    in the driver and 0.3 s in each predictor, and 200 MB for each.
+    Arrays are read where they lie. Tensors would be pickled, and copied several times: for Hiera-Base that takes 0.3 s
+    in the driver, and as long in each predictor, and 200 MB for each.
 
     Args:
         model: its network is in float32.
