@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 class CpuThreads:
     """Threads in each of which torch computes alone.
 
-    On two cores of an AMD EPYC (Zen 4), Hiera-Base at 384 pixels predicts 1.03 times as many images a second in
-    bfloat16 as with operations that are divided between two threads, and 1.06 times as many in float32; in both, 1.08
-    times as many where another process takes 15 % of a core.
+    On two cores of an AMD EPYC (Zen 4), Hiera-Base at 384 pixels predicts 1.05 times (0.99 to 1.06) as many images a
+    second in bfloat16 as with operations that are divided between two threads, and 1.06 times as many in float32;
+    where another process takes 15 % of a core, it is 1.07 times (0.99 to 1.10) and 1.09 times.
 
     Args:
         count: the number of threads; default: as many as torch is set to use.
