@@ -50,6 +50,7 @@ connect()
 print(json.dumps({
     "handler": signal.getsignal(signal.SIGTERM) is stop, "cores": ray.cluster_resources()["CPU"], "token": len(token),
     "same": token == os.environ["RAY_AUTH_TOKEN"],
+    "programs": sorted({*ray._private.worker._global_node.all_processes} - {"reaper"}),  # which macOS has
 }))
 ray.shutdown()
 """
@@ -57,6 +58,7 @@ ray.shutdown()
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {
         "handler": True, "cores": max(2, usable_cpus()), "token": 64, "same": True,
+        "programs": ["gcs_server", "raylet"],
     }  # fmt: skip
     assert done.stderr == ""
     assert not (tmp_path / ".ray").exists()

@@ -183,11 +183,38 @@ def _start() -> None:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
     # At least two: a decode task and an actor must run at the same time, even on a single core.
-    _init(
-        "Ray does not start on this machine",
-        "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
-        address="local", num_cpus=max(2, usable_cpus()), include_dashboard=False,
-    )  # fmt: skip
+    with _without_services():
+        _init(
+            "Ray does not start on this machine",
+            "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
+            address="local", num_cpus=max(2, usable_cpus()), include_dashboard=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Start Ray without its autoscaler, its dashboard and its collector of the workers' output.
+
+    A run on one machine uses none of them. They take 1.7 s of a core to start, and `ray.init` waits for the dashboard
+    even if it is told not to include it. It has no options for this.
+    """
+    import ray
+
+    module: Any = ray._private.node
+    original = module.Node
+
+    class Node(ray._private.node.Node):
+        def start_monitor(self) -> None: ...
+
+        def start_api_server(self, **_: Any) -> None: ...
+
+        def start_log_monitor(self) -> None: ...
+
+    module.Node = Node
+    try:
+        yield
+    finally:
+        module.Node = original
 
 
 def _init(problem: str, remedy: str, **options: Any) -> None:
