@@ -11,24 +11,26 @@ import pytest
 import trapline
 
 PACKAGE = Path(trapline.__file__).parent
-BASE = {"config", "cpu_count", "display_text", "errors"}
+BASE = {"choices", "cpu_count", "display_text", "errors"}
 # Each room, and the rooms that it may import besides itself.
 ROOMS = {
     "bytecode": set[str](),
-    "config": {"errors"},
+    "choices": set[str](),
+    "config": {"choices", "errors"},
     "cpu_count": set[str](),
     "display_text": set[str](),
     "errors": set[str](),
     "quick_imports": set[str](),
-    "ray_session": {"config", "cpu_count", "errors"},
+    "ray_session": {"cpu_count", "errors"},
     "storage": {"errors"},
-    "sources": {"config", "errors", "storage"},
+    "sources": {"errors", "storage"},
     "decoding": BASE,
     "detections": {*BASE, "storage", "sources", "decoding"},
     "model": {*BASE, "storage", "decoding"},
     "results": {*BASE, "storage", "sources", "decoding", "model"},
     "run": {
         *BASE,
+        "config",
         "quick_imports",
         "ray_session",
         "storage",
@@ -38,11 +40,12 @@ ROOMS = {
         "model",
         "results",
     },
-    "monitoring": {*BASE, "storage", "results", "run"},
+    "monitoring": {*BASE, "config", "storage", "results", "run"},
     "analysis": {*BASE, "ray_session", "storage", "sources", "decoding", "model", "results"},
     "cli": {
         *BASE,
         "bytecode",
+        "config",
         "quick_imports",
         "ray_session",
         "storage",

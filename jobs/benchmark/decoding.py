@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from jobs.benchmark.rounds import Spread, take_turns
-from trapline.config import DecodeMode
+from trapline.choices import DecodeMode
 from trapline.cpu_count import usable_cpus
 from trapline.decoding.decode import decode
 from trapline.errors import UsageError

@@ -9,10 +9,7 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16", "checked"]
-DecodeMode = Literal["exact", "close", "fast", "fastest"]
-Stage = Literal["stage1", "stage2", "stage3", "stage4"]
+from trapline.choices import DecodeMode, Device, Precision, Stage
 
 # Headings of `trapline classify --help`, in their order there.
 INPUT, MODEL, OUTPUT, NIGHTLY, CLUSTER, DETECTIONS, VIDEO = (

@@ -23,7 +23,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from tests.support.archives import jpeg
 from tests.support.pictures import encoded, soft
-from trapline.config import DecodeMode
+from trapline.choices import DecodeMode
 from trapline.decoding import decode as module
 from trapline.decoding import formats
 from trapline.decoding.decode import PREPROCESSING, Facts, decode

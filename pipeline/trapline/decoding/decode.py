@@ -27,7 +27,7 @@ from typing import Final, Literal
 import torch
 from PIL import ImageFile
 
-from trapline.config import DecodeMode
+from trapline.choices import DecodeMode
 from trapline.decoding import exif, formats, image_ops, jpeg, pillow_formats
 from trapline.decoding.completeness import flaw
 from trapline.decoding.crops import Crops

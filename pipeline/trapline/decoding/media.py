@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from trapline.config import DecodeMode
+from trapline.choices import DecodeMode
 from trapline.decoding import clips, containers, formats
 from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Crops

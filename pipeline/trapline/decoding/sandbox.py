@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from trapline.config import DecodeMode
+from trapline.choices import DecodeMode
 from trapline.decoding.clips import ClipFacts, ClipFile
 from trapline.decoding.crops import Crops
 from trapline.decoding.decode import Facts

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from trapline.config import Precision
+from trapline.choices import Precision
 from trapline.decoding import image_ops
 from trapline.decoding.decode import decode
 from trapline.errors import UsageError, in_one_line

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from trapline.config import Precision
+from trapline.choices import Precision
 from trapline.errors import UsageError
 from trapline.model import cpu_kernels
 from trapline.model.checkpoint import Model

@@ -3,9 +3,9 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from trapline.config import DecodeMode, RunConfig
+from trapline.choices import DecodeMode
 from trapline.decoding.crops import FARTHEST_FRAME, Cropping
 from trapline.decoding.decode import PREPROCESSING
 from trapline.decoding.sampling import Sampling
@@ -13,6 +13,9 @@ from trapline.model.checkpoint import Model
 from trapline.model.precision import Computed
 from trapline.results.fingerprint import Fingerprint
 from trapline.results.schema import SCHEMA_VERSION, Columns
+
+if TYPE_CHECKING:
+    from trapline.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,14 @@ class Job:
     bound: float | None = None
 
 
-def cropping(config: RunConfig) -> Cropping | None:
+def cropping(config: "RunConfig") -> Cropping | None:
     """Return how boxes are cut out of images; None in a run without detections."""
     if config.detections is None:
         return None
     return Cropping(config.crop_padding, config.crop_square, whole=config.without_boxes == "whole")
 
 
-def columns_of(config: RunConfig, model: Model) -> Columns:
+def columns_of(config: "RunConfig", model: Model) -> Columns:
     """Return the columns that a run writes."""
     shapes = model.architecture.feature_shapes(model.size)
     return Columns(
@@ -70,7 +73,7 @@ def columns_of(config: RunConfig, model: Model) -> Columns:
 
 
 def fingerprint(
-    config: RunConfig,
+    config: "RunConfig",
     model: Model,
     precision: Computed,
     detections_sha256: str | None = None,

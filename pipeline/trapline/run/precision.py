@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from trapline.config import Precision
+from trapline.choices import Precision
 from trapline.model.checkpoint import Model
 from trapline.model.precision import Computed, resolve_precision
 from trapline.model.rounding import measure_bound
