@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from threading import enumerate as enumerate_threads
 from time import monotonic, sleep
 
@@ -110,6 +111,36 @@ def command():
 run_command(command)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_command_that_ends_while_a_process_of_ray_starts_leaves_none_behind() -> None:
+    # The process is forked after those are listed that must end, and is not yet set to die with the command.
+    code = """
+import os, select, time
+import ray
+from trapline import ray_session
+reading, writing = os.pipe()
+list_processes, set_to_die = ray_session._descendants, ray._private.utils.set_kill_on_parent_death_linux
+def list_and_wait():
+    listed = list_processes()
+    select.select([reading], [], [], 3)
+    return listed
+def set_to_die_later():
+    os.write(writing, b"forked")
+    time.sleep(1)
+    set_to_die()
+ray_session._descendants, ray._private.utils.set_kill_on_parent_death_linux = list_and_wait, set_to_die_later
+def command():
+    ray_session.start_in_background()
+    return 2
+ray_session.run_command(command)
+"""
+    token = token_hex(32)
+    env = os.environ | {"RAY_AUTH_TOKEN": token}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 2
+    sleep(2)
+    assert [path for path in Path("/proc").glob("[0-9]*/environ") if token in _text(path)] == []
 
 
 def test_ray_starts_in_the_background_of_a_command_alone() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from threading import Event, Thread, current_thread, main_thread
+from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Any, NoReturn
 
 from trapline.cpu_count import usable_cpus
@@ -60,6 +60,8 @@ class _Background:
 # The thread that starts Ray, where there is one; and the folder of the Ray that this process has started.
 _background: _Background | None = None
 _session_folder: Path | None = None
+# Held while a process of Ray's starts, and for good once this one ends.
+_starting = Lock()
 # Whether this process runs one command and ends: Ray may then be started before it is known to be needed.
 _is_command = False
 
@@ -115,6 +117,7 @@ def leave(code: int) -> NoReturn:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
+    _starting.acquire()  # a process would outlive this one if it is not yet listed, and not yet set to die with it
     for pid in _descendants():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -183,7 +186,7 @@ def _start() -> None:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
     # At least two: a decode task and an actor must run at the same time, even on a single core.
-    with _without_services():
+    with _few_processes():
         _init(
             "Ray does not start on this machine",
             "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
@@ -192,16 +195,21 @@ def _start() -> None:
 
 
 @contextmanager
-def _without_services() -> Iterator[None]:
-    """Start Ray without its autoscaler, its dashboard and its collector of the workers' output.
+def _few_processes() -> Iterator[None]:
+    """Start Ray without its autoscaler, its dashboard and its collector of the workers' output, a process at a time.
 
     A run on one machine uses none of them. They take 1.7 s of a core to start, and `ray.init` waits for the dashboard
     even if it is told not to include it. It has no options for this.
     """
     import ray
 
-    module: Any = ray._private.node
-    original = module.Node
+    node: Any = ray._private.node
+    services: Any = ray._private.services
+    originals = node.Node, services.start_ray_process
+
+    def start_ray_process(*args: Any, **options: Any) -> Any:
+        with _starting:
+            return originals[1](*args, **options)
 
     class Node(ray._private.node.Node):
         def start_monitor(self) -> None: ...
@@ -210,11 +218,11 @@ def _without_services() -> Iterator[None]:
 
         def start_log_monitor(self) -> None: ...
 
-    module.Node = Node
+    node.Node, services.start_ray_process = Node, start_ray_process
     try:
         yield
     finally:
-        module.Node = original
+        node.Node, services.start_ray_process = originals
 
 
 def _init(problem: str, remedy: str, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def translated_errors(url: str) -> Iterator[None]:
     except TraplineError:
         raise
     except FileNotFoundError as error:
-        if isinstance(error.__cause__, _aiohttp().ClientError | OSError | TimeoutError):
+        if isinstance(error.__cause__, (_of_aiohttp("ClientError"), OSError, TimeoutError)):
             with translated_errors(url):  # fsspec reports every failure of a web server as "not found"
                 raise error.__cause__  # noqa: B904
         raise StorageError(f"{url}: not found ({in_one_line(error)}); check the bucket and the path") from error
@@ -92,7 +93,7 @@ def translated_errors(url: str) -> Iterator[None]:
         raise StorageError(f"{url}: {in_one_line(error)}; check the URL and AWS_PROFILE") from error
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StorageError(f"{url}: {in_one_line(error)}; choose another path") from error
-    except _aiohttp().ClientResponseError as error:
+    except _of_aiohttp("ClientResponseError") as error:
         text = f"{url}: {error.status} {' '.join(error.message.split())}"  # the status is 400 for a malformed answer
         if error.status in _REFUSALS:
             raise StorageError(f"{text}; {_REFUSALS[error.status]}") from error
@@ -107,11 +108,9 @@ def translated_errors(url: str) -> Iterator[None]:
         raise TransientError(f"{url}: {in_one_line(_deadline_behind(error) or error)}") from error
 
 
-def _aiohttp() -> Any:
-    """Import aiohttp once something has failed: it takes 0.1 s, as in `filesystems`."""
-    import aiohttp
-
-    return aiohttp
+def _of_aiohttp(name: str) -> Any:
+    """Return a class of aiohttp's errors; no class while nothing has imported aiohttp, which takes 0.1 s."""
+    return getattr(sys.modules.get("aiohttp"), name, ())
 
 
 def _status(error: BaseException) -> int | None:
