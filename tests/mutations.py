@@ -167,6 +167,9 @@ MUTATIONS = [
              "tests/sources/test_loose_images.py"),
     Mutation("all-unavailable-is-an-error", "sources/loose_images.py", "            raise refusal\n", "            pass\n",
              "tests/sources/test_loose_images.py"),
+    # No process outlives what it belongs to.
+    Mutation("rays-processes-end-with-their-command", "ray_session.py", "    _starting.acquire()", "    pass",
+             "tests/test_ray_session.py -k leaves_none"),
     # Threads of a CPU.
     Mutation("threads-compute-alone", "model/cpu_threads.py", "    torch.set_num_threads(1)\n", "",
              "tests/model/test_cpu_threads.py -k alone"),
@@ -300,7 +303,8 @@ def _run(mutation: Mutation, folder: Path, log: Path) -> NoReturn:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "trapline", "jobs")]:
         del sys.modules[name]
     os.chdir(folder)
-    sys.path[:0] = [str(folder), str(folder / "pipeline")]
+    sys.path[:0] = places = [str(folder), str(folder / "pipeline")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(places)  # for the processes that tests start
     with log.open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

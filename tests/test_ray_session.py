@@ -140,7 +140,10 @@ ray_session.run_command(command)
     env = os.environ | {"RAY_AUTH_TOKEN": token}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 2
     sleep(2)
-    assert [path for path in Path("/proc").glob("[0-9]*/environ") if token in _text(path)] == []
+    left = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if token in _text(path)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 def test_ray_starts_in_the_background_of_a_command_alone() -> None:
