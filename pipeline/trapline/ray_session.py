@@ -1,8 +1,9 @@
 """The Ray that this process works with: the cluster that RAY_ADDRESS names, or one of its own on this machine.
 
-A command on one machine starts Ray in the background while it imports torch and loads the model, and ends without
-waiting for Ray's processes to end one after another: some six of its seconds (`start_in_background`, `leave`). For a
-program that calls `trapline.classify`, Ray starts and ends as Ray does by itself.
+A command on one machine starts Ray in the background while it imports torch and loads the model, without the
+processes that no run uses, and ends without waiting for Ray's processes to end one after another: some eight of its
+seconds (`start_in_background`, `ray_processes`, `leave`). For a program that calls `trapline.classify`, Ray starts and
+ends as Ray does by itself.
 """
 
 import logging
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from secrets import token_hex
 from threading import Event, Lock, Thread, current_thread, main_thread
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from trapline.cpu_count import usable_cpus
 from trapline.errors import ClusterError, in_one_line
+from trapline.ray_processes import few_services
 
 # Keeps log lines of Ray's C++ code below this level out of standard error, such as "Actor ... has constructor arguments
 # in the object store": they would break the progress bar, and be plain text among the lines of --log json.
@@ -69,6 +71,11 @@ _is_command = False
 def on_shared_cluster() -> bool:
     """Return whether RAY_ADDRESS names a cluster, as `ray job submit` sets it."""
     return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def has_few_processes() -> bool:
+    """Return whether Ray has only the processes that a run on one machine needs: in a command, which is all its use."""
+    return _is_command and not on_shared_cluster() and sys.platform == "linux"
 
 
 def connect() -> None:
@@ -186,54 +193,28 @@ def _start() -> None:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
     # At least two: a decode task and an actor must run at the same time, even on a single core.
-    with _few_processes():
-        _init(
-            "Ray does not start on this machine",
-            "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
-            address="local", num_cpus=max(2, usable_cpus()), include_dashboard=False,
-        )  # fmt: skip
-
-
-@contextmanager
-def _few_processes() -> Iterator[None]:
-    """Start Ray without its autoscaler, its dashboard and its collector of the workers' output, a process at a time.
-
-    A run on one machine uses none of them. They take 1.7 s of a core to start, and `ray.init` waits for the dashboard
-    even if it is told not to include it. It has no options for this.
-    """
-    import ray
-
-    node: Any = ray._private.node
-    services: Any = ray._private.services
-    originals = node.Node, services.start_ray_process
-
-    def start_ray_process(*args: Any, **options: Any) -> Any:
-        with _starting:
-            return originals[1](*args, **options)
-
-    class Node(ray._private.node.Node):
-        def start_monitor(self) -> None: ...
-
-        def start_api_server(self, **_: Any) -> None: ...
-
-        def start_log_monitor(self) -> None: ...
-
-    node.Node, services.start_ray_process = Node, start_ray_process
-    try:
-        yield
-    finally:
-        node.Node, services.start_ray_process = originals
+    _init(
+        "Ray does not start on this machine",
+        "the machine may be too busy, or /dev/shm or /tmp/ray full; run the same command again",
+        address="local", num_cpus=max(2, usable_cpus()), include_dashboard=False,
+    )  # fmt: skip
 
 
 def _init(problem: str, remedy: str, **options: Any) -> None:
-    """Call `ray.init`, and once more if it fails, as it does on a machine that is busy for half a minute."""
+    """Call `ray.init`, and once more if it fails, as it does on a machine that is busy for half a minute.
+
+    A command has Ray start few processes, but not in the second attempt: if that is what fails, it costs half a minute.
+    """
     global _session_folder
     import ray
 
+    own = options.get("address") == "local"
     for attempt in (1, 2):
+        few = few_services(_starting) if own and attempt == 1 and has_few_processes() else nullcontext()
         try:
-            session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
-            if options.get("address") == "local":
+            with few:
+                session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
+            if own:
                 _session_folder = Path(session.address_info["session_dir"])
         # Ray raises RuntimeError, ConnectionError, ValueError, TimeoutError, Exception … here, without a common class.
         except Exception as error:

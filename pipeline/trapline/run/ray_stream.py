@@ -14,6 +14,8 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from trapline.errors import ClusterError, TraplineError, in_one_line
 from trapline.model.checkpoint import Model
+from trapline.ray_processes import few_actors
+from trapline.ray_session import has_few_processes
 from trapline.run.capacity import DECODE_CPUS, PREDICT_CPUS, WorkerPlan
 from trapline.run.job import Job
 from trapline.run.messages import FromPredictor, Task
@@ -61,6 +63,8 @@ class RayStream:
             ClusterError: Ray itself failed.
         """
         _configure(self._job)
+        if has_few_processes():
+            few_actors()
         shards = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
         chunks = shards.map_batches(
             self._classes.reader(self._job),
