@@ -170,6 +170,13 @@ MUTATIONS = [
     # No process outlives what it belongs to.
     Mutation("rays-processes-end-with-their-command", "ray_session.py", "    _starting.acquire()", "    pass",
              "tests/test_ray_session.py -k leaves_none"),
+    Mutation("no-stand-in-outlives-its-raylet", "ray_processes.py", "open(0).read()", "import time; time.sleep(99)",
+             "tests/test_ray_processes.py -k outlives"),
+    Mutation("ray-starts-with-all-if-not-with-few", "ray_session.py", " and attempt == 1", "",
+             "tests/test_ray_processes.py -k with_all"),
+    Mutation("no-runtime-environment-without-its-agent", "ray_processes.py",
+             "    worker._maybe_modify_runtime_env = lambda environment, _: environment\n", "",
+             "tests/test_ray_processes.py -k environment"),
     # Threads of a CPU.
     Mutation("threads-compute-alone", "model/cpu_threads.py", "    torch.set_num_threads(1)\n", "",
              "tests/model/test_cpu_threads.py -k alone"),

@@ -1,8 +1,8 @@
 """Test `--precision checked` over many pictures: none may get another class than float32 gives it.
 
 Pictures are drawings of the demo and photographs, each cropped, mirrored, made lighter or darker, and so never the same
-twice. The networks are trained on other crops of them: each drawing has the class of its bird, and each photograph is a
-class of its own.
+twice. The networks are trained on other crops of them: each drawing has the class of its bird or scene, and each
+photograph, or burst of them, is a class of its own.
 """
 
 import copy
@@ -32,6 +32,7 @@ from trapline.model.rounding import measure_bound
 DRAWINGS = 1200
 _SIZE = (180, 240)  # height and width in which pictures are kept
 _BATCH = 64
+_ALIKE = 0.94  # correlation of thumbnails from which pictures have one class
 _LEAST_SIDE = {"drawings": 0.85, "photographs": 0.4}  # of a crop, as a part of the picture's
 
 
@@ -75,7 +76,7 @@ class Kind:
         size: height and width.
         architecture: of the network.
         labels: name of the labelling of drawings.
-        epochs: how often each crop is seen.
+        epochs: how many crops of each example are seen, every one once.
     """
 
     name: str
@@ -87,9 +88,9 @@ class Kind:
 
 NETWORKS = (
     Kind("64 pixels, width 32", (64, 64), Architecture((1, 1, 1, 1), 32, 1, abs_win_pos_embed=True), "bird", 8),
-    Kind("64 pixels, width 16", (64, 64), Architecture((1, 1, 2, 1), 16, 1), "scene", 16),
+    Kind("64 pixels, width 16", (64, 64), Architecture((1, 1, 2, 1), 16, 1), "scene", 40),
     Kind("96 pixels, width 16", (96, 96), Architecture((1, 1, 2, 1), 16, 1, abs_win_pos_embed=True), "bird", 8),
-    Kind("128 pixels, width 16", (128, 128), Architecture((1, 1, 1, 1), 16, 1, abs_win_pos_embed=True), "scene", 8),
+    Kind("128 pixels, width 16", (128, 128), Architecture((1, 1, 1, 1), 16, 1, abs_win_pos_embed=True), "scene", 24),
 )
 
 
@@ -142,18 +143,36 @@ def drawings(count: int, seed: int) -> Pictures:
 
 
 def photographs(images: Sequence[bytes]) -> Pictures:
-    """Decode photographs; each is a class of its own."""
+    """Decode photographs; each is a class of its own, except that those of a burst, and copies, share one."""
     pixels = torch.from_numpy(decoding.pixels(images, _SIZE))
-    return Pictures("photographs", pixels, {"photograph": torch.arange(len(pixels))})
+    return Pictures("photographs", pixels, {"photograph": look_alikes(pixels)})
+
+
+def look_alikes(pixels: Tensor) -> Tensor:
+    """Number groups of pictures that look alike, int64 [N]: as thumbnails in grey they correlate, or both with another.
+
+    A frame of a burst and its neighbour correlate by 0.95 or more, other photographs of one camera by 0.92 or less.
+
+    Args:
+        pixels: uint8 [N, 3, height, width].
+    """
+    thumbnails = F.adaptive_avg_pool2d(pixels.float().mean(dim=1), 16).flatten(1)
+    thumbnails = F.normalize(thumbnails - thumbnails.mean(dim=1, keepdim=True))
+    alike = thumbnails @ thumbnails.T > _ALIKE
+    groups, before = torch.arange(len(pixels)), None
+    while before is None or not torch.equal(groups, before):
+        groups, before = torch.where(alike, groups, len(pixels)).amin(dim=1), groups
+    numbers: Tensor = torch.unique(groups, return_inverse=True)[1]
+    return numbers
 
 
 def trained(kind: Kind, pictures: Sequence[Pictures], seed: int, examples: int = 1536) -> Model:
-    """Train a network on so many crops of pictures of each kind."""
+    """Train a network on so many pictures of each kind, on other crops of them in each epoch."""
     generator = torch.Generator().manual_seed(seed)
     classes = numbered(kind, pictures)
     images, labels = [], []
     for each, numbering in zip(pictures, classes, strict=True):
-        numbers = torch.arange(examples) % len(each.pixels)
+        numbers = torch.arange(examples * kind.epochs) % len(each.pixels)
         images += [each.varied(part, kind.size, generator) for part in torch.split(numbers, _BATCH)]
         labels.append(numbering[numbers])
     torch.manual_seed(seed)
@@ -161,7 +180,7 @@ def trained(kind: Kind, pictures: Sequence[Pictures], seed: int, examples: int =
     network = Hiera(kind.architecture, len(names), kind.size)
     pixels = torch.cat(images)
     whiten(network.get_parameter("stem.proj.weight"), normalise(pixels[:: len(pixels) // 256]))
-    for _ in train(network, pixels, torch.cat(labels), kind.epochs, seed):
+    for _ in train(network, pixels, torch.cat(labels), 1, seed):
         pass
     network.requires_grad_(False)
     return Model(network, "custom", kind.architecture, names, kind.size, MEAN, STD, kind.name, kind.name)

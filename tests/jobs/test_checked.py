@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from rich.console import Console
 
-from jobs.benchmark.checked import NETWORKS, drawings, measure, trained
+from jobs.benchmark.checked import NETWORKS, drawings, look_alikes, measure, trained
 from trapline.model.precision import multiplies_in_bf16
 
 
@@ -26,3 +27,20 @@ def test_checked_changes_no_class_of_ten_thousand_pictures() -> None:
         assert row.changed_by_checked == 0
         assert row.computed_again < 0.15
         assert row.cosine > 0.998
+
+
+def test_pictures_that_look_alike_have_one_class() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scenes = torch.randint(256, (3, 3, 180, 240), generator=generator).float()
+    moved = torch.randint(-20, 21, scenes.shape, generator=generator)
+    brighter = (scenes[2] * 0.5 + 100)[None]
+    pictures = torch.cat([scenes, brighter, scenes[:1] + moved[:1], scenes[:1]]).clamp(0, 255).byte()
+    assert look_alikes(pictures).tolist() == [0, 1, 2, 2, 0, 0]
+
+
+def test_pictures_that_look_alike_by_way_of_others_have_one_class() -> None:
+    # A burst: each frame is a little further than the last one, and the last one is far from the first.
+    first, last = torch.rand(2, 3, 180, 240, generator=torch.Generator().manual_seed(2))
+    burst = torch.stack([first + (last - first) * step / 10 for step in (10, *range(10))])
+    assert look_alikes((burst * 255).byte()).tolist() == [0] * 11
+    assert look_alikes((burst[:2] * 255).byte()).tolist() == [0, 1]
