@@ -1,4 +1,4 @@
-"""Export the totals of a run to Prometheus: gauges `ray_trapline_…` at the metrics endpoint of every Ray node.
+"""Export the totals of a run to Prometheus: gauges `ray_trapline_…` at the metrics endpoint of each node of a cluster.
 
 `docs/grafana.json` shows them. When a run has ended, they are gone from there; its manifest has them.
 """
