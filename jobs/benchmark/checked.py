@@ -170,17 +170,19 @@ def trained(kind: Kind, pictures: Sequence[Pictures], seed: int, examples: int =
     """Train a network on so many pictures of each kind, on other crops of them in each epoch."""
     generator = torch.Generator().manual_seed(seed)
     classes = numbered(kind, pictures)
-    images, labels = [], []
-    for each, numbering in zip(pictures, classes, strict=True):
-        numbers = torch.arange(examples * kind.epochs) % len(each.pixels)
-        images += [each.varied(part, kind.size, generator) for part in torch.split(numbers, _BATCH)]
-        labels.append(numbering[numbers])
+    numbers = [torch.arange(examples * kind.epochs) % len(each.pixels) for each in pictures]
+    labels = torch.cat([numbering[own] for numbering, own in zip(classes, numbers, strict=True)])
+    pixels = torch.empty(len(labels), 3, *kind.size, dtype=torch.uint8)  # up to 3.6 GB, so filled in place
+    start = 0
+    for each, own in zip(pictures, numbers, strict=True):
+        for part in torch.split(own, _BATCH):
+            pixels[start : start + len(part)] = each.varied(part, kind.size, generator)
+            start += len(part)
     torch.manual_seed(seed)
     names = tuple(f"class {number}" for number in range(int(torch.cat(classes).max()) + 1))
     network = Hiera(kind.architecture, len(names), kind.size)
-    pixels = torch.cat(images)
     whiten(network.get_parameter("stem.proj.weight"), normalise(pixels[:: len(pixels) // 256]))
-    for _ in train(network, pixels, torch.cat(labels), 1, seed):
+    for _ in train(network, pixels, labels, 1, seed):
         pass
     network.requires_grad_(False)
     return Model(network, "custom", kind.architecture, names, kind.size, MEAN, STD, kind.name, kind.name)
