@@ -175,7 +175,7 @@ MUTATIONS = [
     Mutation("ray-starts-with-all-if-not-with-few", "ray_session.py", " and attempt == 1", "",
              "tests/test_ray_processes.py -k with_all"),
     Mutation("no-runtime-environment-without-its-agent", "ray_processes.py",
-             "    worker._maybe_modify_runtime_env = lambda environment, _: environment\n", "",
+             "    worker._maybe_modify_runtime_env = lambda *_: None\n", "",
              "tests/test_ray_processes.py -k environment"),
     # Threads of a CPU.
     Mutation("threads-compute-alone", "model/cpu_threads.py", "    torch.set_num_threads(1)\n", "",

@@ -17,7 +17,7 @@ import ray
 
 from tests.support.nights import Night
 from tests.support.servers import descendants
-from trapline.ray_processes import few_actors, few_services
+from trapline.ray_processes import few_actors, few_services, one_at_a_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and is for Linux alone")
 
@@ -91,9 +91,15 @@ def test_no_stand_in_outlives_its_raylet() -> None:
             sleep(0.05)
 
 
-def test_a_runtime_environment_of_the_users_is_for_clusters() -> None:
-    # As under `uv run`, whose environment Ray would have its agent set up.
-    with running(COMMAND, RAY_RUNTIME_ENV_HOOK="nowhere.hook") as below:
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"RAY_RUNTIME_ENV_HOOK": "nowhere.hook"},  # as under `uv run`
+        {"RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"env_vars": {"A": "1"}}}'},  # as in a job of a cluster
+    ],
+)
+def test_a_runtime_environment_of_the_users_is_for_clusters(env: dict[str, str]) -> None:
+    with running(COMMAND, **env) as below:
         assert "stand-in" in below.values()
         assert "ray::DashboardAgent" not in below.values()
 
@@ -129,7 +135,7 @@ def test_ray_is_as_before_once_it_has_started() -> None:
         return [private.node.Node, private.services.start_ray_process, private.worker._maybe_modify_runtime_env]
 
     before = replaced()
-    with suppress(RuntimeError), few_services(Lock()):
+    with suppress(RuntimeError), one_at_a_time(Lock()), few_services():
         assert not [one for one, other in zip(before, replaced(), strict=True) if one is other]
         raise RuntimeError
     assert replaced() == before

@@ -158,7 +158,7 @@ def look_alikes(pixels: Tensor) -> Tensor:
     """
     thumbnails = F.adaptive_avg_pool2d(pixels.float().mean(dim=1), 16).flatten(1)
     thumbnails = F.normalize(thumbnails - thumbnails.mean(dim=1, keepdim=True))
-    alike = thumbnails @ thumbnails.T > _ALIKE
+    alike = (thumbnails @ thumbnails.T > _ALIKE).fill_diagonal_(True)  # flat ones are like nothing
     groups, before = torch.arange(len(pixels)), None
     while before is None or not torch.equal(groups, before):
         groups, before = torch.where(alike, groups, len(pixels)).amin(dim=1), groups

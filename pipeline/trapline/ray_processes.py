@@ -19,16 +19,32 @@ _NO_PORT = -1
 
 
 @contextmanager
-def few_services(starting: Lock) -> Iterator[None]:
+def one_at_a_time(starting: Lock) -> Iterator[None]:
+    """Hold a lock while Ray starts a process, as long as the context lasts."""
+    import ray
+
+    services: Any = ray._private.services
+    original = services.start_ray_process
+
+    def start_ray_process(*args: Any, **options: Any) -> Any:
+        with starting:
+            return original(*args, **options)
+
+    services.start_ray_process = start_ray_process
+    try:
+        yield
+    finally:
+        services.start_ray_process = original
+
+
+@contextmanager
+def few_services() -> Iterator[None]:
     """Start Ray with its GCS and raylet alone, as long as the context lasts.
 
     Left out are the autoscaler, the dashboard, which `ray.init` waits for even if it is told not to include it, and the
     collector of the workers' output (1.7 s of a core); and the node's agents, for metrics and for runtime environments
     (1.2 s). The raylet insists on agents, and ends when one does, so idle processes stand in for them. Without them
     there is no runtime environment, not even that of `uv run`: workers run this Python, in this environment.
-
-    Args:
-        starting: held while a process starts.
     """
     import ray
 
@@ -41,8 +57,7 @@ def few_services(starting: Lock) -> Iterator[None]:
         for agent in _AGENTS:
             option = f"--{agent}_command="
             command = [f"{option}{_IDLE}" if argument.startswith(option) else argument for argument in command]
-        with starting:
-            return originals[1](command, *args, **options)
+        return originals[1](command, *args, **options)
 
     class Node(ray._private.node.Node):
         def start_raylet(self, *args: Any, **options: Any) -> None:
@@ -59,7 +74,7 @@ def few_services(starting: Lock) -> Iterator[None]:
         def start_log_monitor(self) -> None: ...
 
     node.Node, services.start_ray_process = Node, start_ray_process
-    worker._maybe_modify_runtime_env = lambda environment, _: environment
+    worker._maybe_modify_runtime_env = lambda *_: None
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The Ray that this process works with: the cluster that RAY_ADDRESS names, or one of its own on this machine.
 
-A command on one machine starts Ray in the background while it imports torch and loads the model, without the
+A command on one machine starts Ray in the background while it imports torch and loads the model, on Linux without the
 processes that no run uses, and ends without waiting for Ray's processes to end one after another: some eight of its
 seconds (`start_in_background`, `ray_processes`, `leave`). For a program that calls `trapline.classify`, Ray starts and
 ends as Ray does by itself.
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from trapline.cpu_count import usable_cpus
 from trapline.errors import ClusterError, in_one_line
-from trapline.ray_processes import few_services
+from trapline.ray_processes import few_services, one_at_a_time
 
 # Keeps log lines of Ray's C++ code below this level out of standard error, such as "Actor ... has constructor arguments
 # in the object store": they would break the progress bar, and be plain text among the lines of --log json.
@@ -210,9 +210,9 @@ def _init(problem: str, remedy: str, **options: Any) -> None:
 
     own = options.get("address") == "local"
     for attempt in (1, 2):
-        few = few_services(_starting) if own and attempt == 1 and has_few_processes() else nullcontext()
+        few = few_services() if own and attempt == 1 and has_few_processes() else nullcontext()
         try:
-            with few:
+            with one_at_a_time(_starting), few:
                 session: Any = ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
             if own:
                 _session_folder = Path(session.address_info["session_dir"])
